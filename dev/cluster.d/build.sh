@@ -1,0 +1,74 @@
+# What must be there before the first `up`: Debian packages, compiled programs, two images. Sourced by dev/cluster.
+# shellcheck shell=bash disable=SC2034,SC2154,SC2317  # settings come from and go to dev/cluster; some functions are called by name
+
+K8S=v1.34.4 # the version that tools/kubernetes/go.mod names
+PACKAGES=(buildah busybox-static containerd containernetworking-plugins gcc iproute2 libc6-dev nftables openssl
+  procps runc util-linux)
+KUBERNETES=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
+PROGRAMS=("${KUBERNETES[@]}" etcd coredns helm local-path-provisioner)
+SYSTEM_IMAGES=(pause busybox)
+
+build() {
+  install_packages
+  command -v go >/dev/null || fail "missing: go - install Go 1.26 or newer; it compiles Kubernetes"
+  mkdir -p "$BIN" "$IMAGES"
+  local stamp=k8s.io/component-base/version c
+  local version="-X $stamp.gitVersion=$K8S -X $stamp.gitMajor=1 -X $stamp.gitMinor=34"
+  for c in "${KUBERNETES[@]}"; do compile kubernetes "$c" "k8s.io/kubernetes/cmd/$c" "$version"; done
+  compile etcd etcd go.etcd.io/etcd/server/v3
+  compile coredns coredns github.com/coredns/coredns
+  compile helm helm helm.sh/helm/v3/cmd/helm
+  compile local-path local-path-provisioner github.com/rancher/local-path-provisioner
+  pause_image
+  busybox_image
+}
+
+install_packages() {
+  local p missing=()
+  for p in "${PACKAGES[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing+=("$p")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  command -v apt-get >/dev/null || fail "missing packages: ${missing[*]} - they are installed with apt-get, which is not here"
+  apt-get update -q
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
+
+# compile MODULE PROGRAM PACKAGE [linker flags]: skipped while neither the module's files nor the flags changed.
+compile() {
+  local dir=$HERE/tools/$1 out=$BIN/$2 want
+  want=$(cat "$dir/go.mod" "$dir/go.sum" - <<<"$3 ${4:-}" | sha256sum)
+  [ -x "$out" ] && [ "$(cat "$out.sum" 2>/dev/null)" = "$want" ] && return
+  echo "compiling $2" >&2
+  (cd "$dir" && go build -ldflags="-s -w ${4:-}" -o "$out" "$3")
+  echo "$want" >"$out.sum"
+}
+
+# The first process of every pod: sleeps, reaps, stops when asked.
+pause_image() {
+  [ -f "$IMAGES/pause.tar" ] && return
+  local d; d=$(mktemp -d)
+  gcc -Os -static -s -o "$d/pause" -x c - <<'C'
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void stop(int s) { (void)s; _exit(0); }
+static void reap(int s) { (void)s; while (waitpid(-1, 0, WNOHANG) > 0) {} }
+int main(void) { signal(SIGINT, stop); signal(SIGTERM, stop); signal(SIGCHLD, reap); for (;;) pause(); }
+C
+  printf 'FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause"]\n' >"$d/Dockerfile"
+  bake "$IMAGES/pause.tar" localhost/pause:1 "$d"
+  rm -rf "$d"
+}
+
+# What the volume provisioner's helper pods run; handy as a client in tests too.
+busybox_image() {
+  [ -f "$IMAGES/busybox.tar" ] && return
+  local d a; d=$(mktemp -d); mkdir -p "$d/root/bin" "$d/root/tmp"
+  cp /bin/busybox "$d/root/bin/busybox"
+  for a in $(/bin/busybox --list); do [ "$a" = busybox ] || ln -s busybox "$d/root/bin/$a"; done
+  chmod 1777 "$d/root/tmp"
+  printf 'FROM scratch\nCOPY root/ /\nENV PATH=/bin\nCMD ["/bin/sh"]\n' >"$d/Dockerfile"
+  bake "$IMAGES/busybox.tar" localhost/busybox:1 "$d"
+  rm -rf "$d"
+}
