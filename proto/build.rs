@@ -12,6 +12,9 @@ const FILES: &[&str] = &[
     "peernet/v1/chunks.proto",
     "peernet/v1/files.proto",
     "peernet/v1/peers.proto",
+    "peernet/v1/records.proto",
+    "peernet/v1/ring.proto",
+    "peernet/v1/storage.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -19,6 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("peernet.binpb"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(descriptors)?;
     Ok(())
 }
