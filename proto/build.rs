@@ -11,6 +11,7 @@ const FILES: &[&str] = &[
     "peernet/v1/admin.proto",
     "peernet/v1/chunks.proto",
     "peernet/v1/files.proto",
+    "peernet/v1/manifest.proto",
     "peernet/v1/peers.proto",
     "peernet/v1/records.proto",
     "peernet/v1/ring.proto",
