@@ -1,0 +1,271 @@
+//! What a user asks for.
+
+// `KubeSchema` expands to a public copy of the struct inside a function.
+#![allow(unreachable_pub)]
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::PeerNetworkStatus;
+use crate::validate::rules;
+
+/// A set of equal peers that share files.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[kube(
+    group = "peernet.dev",
+    version = "v1alpha1",
+    kind = "PeerNetwork",
+    plural = "peernetworks",
+    singular = "peernetwork",
+    shortname = "pn",
+    category = "peernet",
+    namespaced,
+    doc = "A set of equal peers that share files: a ring of pods, each with its own volume.",
+    derive = "PartialEq",
+    status = "PeerNetworkStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether every wanted peer is a member of the ring and caught up."
+    ),
+    printcolumn(
+        name = "Desired",
+        type_ = "integer",
+        json_path = ".spec.replicas",
+        description = "Peers wanted."
+    ),
+    printcolumn(
+        name = "Peers",
+        type_ = "integer",
+        json_path = ".status.readyReplicas",
+        description = "Peers that are members of the ring and caught up."
+    ),
+    printcolumn(
+        name = "Leaving",
+        type_ = "integer",
+        json_path = ".status.drain.leaving",
+        description = "Peers that are handing over their data."
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        description = "What is going on, in a sentence."
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new(rules::NAME.cel).message(rules::NAME.why)
+)]
+#[x_kube(validation = Rule::new(rules::REPLICAS.cel).message(rules::REPLICAS.why))]
+#[x_kube(validation = Rule::new(rules::WRITE.cel).message(rules::WRITE.why))]
+#[x_kube(validation = Rule::new(rules::FACTOR_FIXED.cel).message(rules::FACTOR_FIXED.why))]
+#[x_kube(validation = Rule::new(rules::STORAGE_FIXED.cel).message(rules::STORAGE_FIXED.why))]
+#[serde(rename_all = "camelCase")]
+pub struct PeerNetworkSpec {
+    /// How many peers the network has. Leave it out of manifests when `kubectl scale` or an autoscaler sets it.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub replicas: i32,
+
+    /// How many copies of everything are kept.
+    #[serde(default)]
+    pub replication: Replication,
+
+    /// Files are cut into chunks of this many bytes. Changing it affects only files put later.
+    #[serde(default = "default_chunk_size")]
+    #[schemars(range(min = 65_536, max = 4_194_304))]
+    pub chunk_size: i32,
+
+    /// The volume of each peer.
+    #[serde(default)]
+    pub storage: Storage,
+
+    /// How peers are spread over failure domains.
+    #[serde(default)]
+    pub zones: Zones,
+
+    /// When lost copies are rebuilt.
+    #[serde(default)]
+    pub repair: Repair,
+
+    /// The peers' container image. By default the one that belongs to the operator's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// When the image is pulled. By default Kubernetes decides by the image's tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+
+    /// Compute resources of each peer. By default small requests and no limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// How many copies of everything are kept.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// Copies of everything. Cannot be changed later.
+    #[serde(default = "default_factor")]
+    #[schemars(range(min = 1, max = 7))]
+    pub factor: i32,
+
+    /// Copies of a chunk that are on disk before a write is acknowledged. Names always use a majority.
+    #[serde(default = "default_write")]
+    #[schemars(range(min = 1, max = 7))]
+    pub write: i32,
+}
+
+/// The volume of each peer.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Size of each volume, such as `10Gi`. Cannot be changed later.
+    #[serde(default = "default_size")]
+    #[schemars(length(max = 32), regex(pattern = r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"))]
+    pub size: String,
+
+    /// Storage class of the volumes; the cluster's default class when left out. Cannot be changed later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub class_name: Option<String>,
+
+    /// What happens to the volumes when the network is deleted. A peer that leaves always keeps its volume.
+    #[serde(default)]
+    pub retention: Retention,
+}
+
+/// What happens to volumes when the network is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Retention {
+    /// They stay; a network of the same name finds its files again.
+    #[default]
+    Retain,
+    /// They are deleted, and with them all files.
+    Delete,
+}
+
+/// When a container image is pulled.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ImagePullPolicy {
+    /// At each start.
+    Always,
+    /// When the node does not have it.
+    IfNotPresent,
+    /// It has to be on the node already.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ImagePullPolicy::Always => "Always",
+            ImagePullPolicy::IfNotPresent => "IfNotPresent",
+            ImagePullPolicy::Never => "Never",
+        }
+    }
+}
+
+/// How peers are spread over failure domains.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Zones {
+    /// The node label whose value is a peer's zone; copies go to different zones while zones last.
+    #[serde(default = "default_topology_key")]
+    #[schemars(length(min = 1, max = 317))]
+    pub topology_key: String,
+}
+
+/// When lost copies are rebuilt.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// How long a peer may be away, in seconds, before its copies are rebuilt elsewhere. A restart should be shorter.
+    #[serde(default = "default_grace_seconds")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub grace_seconds: i32,
+}
+
+/// The least that holds three copies (the default factor).
+fn default_replicas() -> i32 {
+    3
+}
+
+/// Dynamo's (section 4.5): survives two losses.
+fn default_factor() -> i32 {
+    3
+}
+
+/// One copy may be missing while a write is acknowledged.
+fn default_write() -> i32 {
+    2
+}
+
+/// 1 MiB: about a thousand chunks per gigabyte of index, and one unit of memory per transfer.
+fn default_chunk_size() -> i32 {
+    1_048_576
+}
+
+/// Enough to try it.
+fn default_size() -> String {
+    "1Gi".into()
+}
+
+/// Kubernetes' well-known label for an availability zone.
+fn default_topology_key() -> String {
+    "topology.kubernetes.io/zone".into()
+}
+
+/// Longer than a pod's restart, shorter than a second failure is likely.
+fn default_grace_seconds() -> i32 {
+    60
+}
+
+impl Default for PeerNetworkSpec {
+    fn default() -> Self {
+        PeerNetworkSpec {
+            replicas: default_replicas(),
+            replication: Replication::default(),
+            chunk_size: default_chunk_size(),
+            storage: Storage::default(),
+            zones: Zones::default(),
+            repair: Repair::default(),
+            image: None,
+            image_pull_policy: None,
+            resources: None,
+        }
+    }
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Replication { factor: default_factor(), write: default_write() }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage { size: default_size(), class_name: None, retention: Retention::default() }
+    }
+}
+
+impl Default for Zones {
+    fn default() -> Self {
+        Zones { topology_key: default_topology_key() }
+    }
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Repair { grace_seconds: default_grace_seconds() }
+    }
+}

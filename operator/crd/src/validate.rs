@@ -1,0 +1,266 @@
+//! What the schema and its CEL rules refuse, said once more in Rust for those who have no API server.
+
+use std::ops::RangeInclusive;
+
+use thiserror::Error;
+
+use crate::spec::{PeerNetwork, PeerNetworkSpec, Storage};
+
+/// A rule of the schema: an expression for the API server, and a sentence that says why and what to do.
+pub(crate) struct Rule {
+    /// True when all is well.
+    pub(crate) cel: &'static str,
+    /// Said when it is not.
+    pub(crate) why: &'static str,
+}
+
+/// The rules that JSON schema cannot express.
+pub(crate) mod rules {
+    use super::Rule;
+
+    /// A StatefulSet's pods carry a label of its name, a dash and a hash, which may have 63 characters.
+    pub(crate) const NAME: Rule = Rule {
+        cel: "self.metadata.name.size() <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        why: "the name of a PeerNetwork also names its Service and pods: use at most 50 lower-case letters, digits and \
+              dashes, beginning with a letter and ending with a letter or digit",
+    };
+
+    /// Also enforced through the scale subresource, and so on `kubectl scale`.
+    pub(crate) const REPLICAS: Rule = Rule {
+        cel: "self.replicas >= self.replication.factor",
+        why: "replicas must not be lower than replication.factor: with fewer peers than copies data would be lost; \
+              raise replicas, or create a network with a smaller factor",
+    };
+
+    pub(crate) const WRITE: Rule = Rule {
+        cel: "self.replication.write <= self.replication.factor",
+        why: "replication.write must not be greater than replication.factor: a write would wait for copies that nobody \
+              holds; lower replication.write",
+    };
+
+    /// On the spec, not on the field: removing the field and adding it again would pass a rule on the field.
+    pub(crate) const FACTOR_FIXED: Rule = Rule {
+        cel: "self.replication.factor == oldSelf.replication.factor",
+        why: "replication.factor cannot be changed: create a network with the wanted factor and copy the files over",
+    };
+
+    /// On the spec, for the same reason.
+    pub(crate) const STORAGE_FIXED: Rule = Rule {
+        cel: "self.storage.size == oldSelf.storage.size && \
+              has(self.storage.className) == has(oldSelf.storage.className) && \
+              (!has(self.storage.className) || self.storage.className == oldSelf.storage.className)",
+        why: "storage.size and storage.className cannot be changed: volumes that exist keep their size and class; \
+              create a network with the wanted storage and copy the files over",
+    };
+}
+
+const NAME_MAX: usize = 50;
+const REPLICAS: RangeInclusive<i32> = 1..=1000;
+const COPIES: RangeInclusive<i32> = 1..=7;
+const CHUNK_SIZE: RangeInclusive<i32> = 65_536..=4_194_304;
+const GRACE_SECONDS: RangeInclusive<i32> = 1..=86_400;
+const SIZE_SUFFIXES: [&str; 11] = ["", "k", "M", "G", "T", "P", "Ki", "Mi", "Gi", "Ti", "Pi"];
+
+/// Why a `PeerNetwork` is refused; each is a sentence for the user.
+#[derive(Debug, Error, PartialEq, Eq, Clone)]
+pub enum Violation {
+    /// The name cannot be used for the objects named after it.
+    #[error("metadata.name: {}", rules::NAME.why)]
+    Name,
+    /// A number lies outside what the schema allows.
+    #[error("{field} is {value}, but must lie between {least} and {most}")]
+    OutOfRange {
+        /// Path of the field.
+        field: &'static str,
+        /// What was given.
+        value: i32,
+        /// The least allowed.
+        least: i32,
+        /// The most allowed.
+        most: i32,
+    },
+    /// Fewer peers than copies.
+    #[error("spec: {}", rules::REPLICAS.why)]
+    FewerPeersThanCopies,
+    /// A write would wait for more copies than are kept.
+    #[error("spec: {}", rules::WRITE.why)]
+    WriteAboveFactor,
+    /// Not a size.
+    #[error("spec.storage.size is {0:?}, but must be a size such as 500Mi or 10Gi")]
+    Size(String),
+    /// A text that must not be empty is.
+    #[error("{0} must not be empty; leave it out to get the default")]
+    Empty(&'static str),
+    /// The factor was changed.
+    #[error("spec: {}", rules::FACTOR_FIXED.why)]
+    FactorChanged,
+    /// The volumes' size or class was changed.
+    #[error("spec: {}", rules::STORAGE_FIXED.why)]
+    StorageChanged,
+}
+
+impl PeerNetwork {
+    /// Checks everything that the API server checks when the resource is created.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self) -> Result<(), Violation> {
+        name_is_valid(self.metadata.name.as_deref().unwrap_or_default())?;
+        self.spec.validate()
+    }
+
+    /// Checks, besides [`PeerNetwork::validate`], what the API server checks when `old` is replaced.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate_update(&self, old: &PeerNetwork) -> Result<(), Violation> {
+        self.validate()?;
+        if self.spec.replication.factor != old.spec.replication.factor {
+            return Err(Violation::FactorChanged);
+        }
+        let fixed = |s: &Storage| (s.size.clone(), s.class_name.clone());
+        if fixed(&self.spec.storage) != fixed(&old.spec.storage) {
+            return Err(Violation::StorageChanged);
+        }
+        Ok(())
+    }
+}
+
+impl PeerNetworkSpec {
+    fn validate(&self) -> Result<(), Violation> {
+        let PeerNetworkSpec {
+            replicas,
+            replication,
+            chunk_size,
+            storage,
+            zones,
+            repair,
+            image,
+            image_pull_policy: _,
+            resources: _,
+        } = self;
+        in_range("spec.replicas", *replicas, REPLICAS)?;
+        in_range("spec.replication.factor", replication.factor, COPIES)?;
+        in_range("spec.replication.write", replication.write, COPIES)?;
+        in_range("spec.chunkSize", *chunk_size, CHUNK_SIZE)?;
+        in_range("spec.repair.graceSeconds", repair.grace_seconds, GRACE_SECONDS)?;
+        not_empty("spec.zones.topologyKey", Some(&zones.topology_key))?;
+        not_empty("spec.image", image.as_ref())?;
+        not_empty("spec.storage.className", storage.class_name.as_ref())?;
+        if !is_size(&storage.size) {
+            return Err(Violation::Size(storage.size.clone()));
+        }
+        if *replicas < replication.factor {
+            return Err(Violation::FewerPeersThanCopies);
+        }
+        if replication.write > replication.factor {
+            return Err(Violation::WriteAboveFactor);
+        }
+        Ok(())
+    }
+}
+
+fn name_is_valid(name: &str) -> Result<(), Violation> {
+    let bytes = name.as_bytes();
+    let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let valid = bytes.len() <= NAME_MAX
+        && bytes.first().is_some_and(u8::is_ascii_lowercase)
+        && bytes.last().is_some_and(edge)
+        && bytes.iter().all(|b| edge(b) || *b == b'-');
+    valid.then_some(()).ok_or(Violation::Name)
+}
+
+fn in_range(field: &'static str, value: i32, range: RangeInclusive<i32>) -> Result<(), Violation> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Violation::OutOfRange { field, value, least: *range.start(), most: *range.end() })
+}
+
+fn not_empty(field: &'static str, text: Option<&String>) -> Result<(), Violation> {
+    match text {
+        Some(text) if text.is_empty() => Err(Violation::Empty(field)),
+        _ => Ok(()),
+    }
+}
+
+/// The pattern in the schema: a number that begins with a digit other than zero, and a suffix.
+fn is_size(text: &str) -> bool {
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let split = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(split);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    text.len() <= 32
+        && digits(whole)
+        && !whole.starts_with('0')
+        && digits(fraction)
+        && SIZE_SUFFIXES.contains(&suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network() -> PeerNetwork {
+        PeerNetwork::new("demo", PeerNetworkSpec::default())
+    }
+
+    fn with(change: impl FnOnce(&mut PeerNetwork)) -> Result<(), Violation> {
+        let mut network = network();
+        change(&mut network);
+        network.validate()
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(network().validate(), Ok(()));
+    }
+
+    #[test]
+    fn fewer_peers_than_copies_are_refused_with_the_way_out() {
+        let error = with(|n| n.spec.replicas = 2).unwrap_err();
+        assert_eq!(error, Violation::FewerPeersThanCopies);
+        assert!(error.to_string().contains("raise replicas"), "{error}");
+    }
+
+    #[test]
+    fn numbers_outside_the_schema_are_refused() {
+        assert!(with(|n| n.spec.replicas = 1001).is_err());
+        assert!(with(|n| n.spec.replication.factor = 8).is_err());
+        assert!(with(|n| n.spec.replication.write = 0).is_err());
+        assert!(with(|n| n.spec.chunk_size = 1).is_err());
+        assert!(with(|n| n.spec.repair.grace_seconds = 0).is_err());
+        assert_eq!(with(|n| n.spec.replication.write = 4), Err(Violation::WriteAboveFactor));
+    }
+
+    #[test]
+    fn names_must_serve_as_names_of_services_and_pods() {
+        for bad in ["", "1st", "Demo", "demo-", "-demo", "de.mo", &"x".repeat(51)] {
+            assert_eq!(with(|n| n.metadata.name = Some(bad.into())), Err(Violation::Name), "{bad:?}");
+        }
+        assert_eq!(with(|n| n.metadata.name = Some("a-1".into())), Ok(()));
+    }
+
+    #[test]
+    fn sizes_follow_the_pattern() {
+        for good in ["1Gi", "500Mi", "1.5Ti", "1000000", "9k"] {
+            assert!(is_size(good), "{good}");
+        }
+        for bad in ["", "0Gi", "Gi", "1gb", "1.Gi", ".5Gi", "-1Gi", "1 Gi", "1.2.3Gi"] {
+            assert!(!is_size(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn factor_and_storage_stay_as_they_were() {
+        let old = network();
+        let mut new = network();
+        new.spec.replicas = 9;
+        assert_eq!(new.validate_update(&old), Ok(()));
+        new.spec.replication.factor = 5;
+        assert_eq!(new.validate_update(&old), Err(Violation::FactorChanged));
+        let mut new = network();
+        new.spec.storage.class_name = Some("fast".into());
+        assert_eq!(new.validate_update(&old), Err(Violation::StorageChanged));
+    }
+}
