@@ -1,0 +1,306 @@
+//! The peers' messages.
+
+use bytes::Bytes;
+use peernet_core::key::{Key, NAME_MAX, Slot};
+use peernet_core::member::PeerId;
+use peernet_core::message::{Digest, Listed, Message, Root};
+use peernet_core::register::HEAD_MAX;
+use peernet_core::slot::SlotConfig;
+use peernet_core::store::Entry;
+use peernet_proto::v1;
+use peernet_proto::v1::message;
+use peernet_proto::v1::message::Kind;
+
+use super::records::detached;
+use super::{
+    ALL_SLOTS, Fault, Field, LIST_MAX, SUCCESSORS_MAX, Wire, WireError, bytes_at_most, count,
+    record, required,
+};
+
+/// Version of the peers' protocol spoken here.
+pub const PROTOCOL: u32 = 1;
+
+/// What a peer handed over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// UUID of the sender's network; the caller compares it with its own.
+    pub network: String,
+    /// The sender, as it says.
+    pub from: PeerId,
+    /// In the order sent.
+    pub messages: Vec<Message>,
+}
+
+impl Delivery {
+    /// Checks a whole delivery; one message that cannot be understood refuses it all.
+    pub fn from_wire(request: v1::DeliverRequest) -> Result<Self, WireError> {
+        let v1::DeliverRequest {
+            network_id,
+            protocol_version,
+            from,
+            messages,
+        } = request;
+        if protocol_version != PROTOCOL {
+            return Err(Fault::Version(protocol_version).at("DeliverRequest.protocol_version"));
+        }
+        Ok(Delivery {
+            network: Field::take(network_id, "DeliverRequest.network_id")?,
+            from: Field::take(from, "DeliverRequest.from")?,
+            messages: Field::take(messages, "DeliverRequest.messages")?,
+        })
+    }
+}
+
+/// A delivery of messages that are in wire form already ([`Wire::to_wire`]; their `encoded_len` tells when a frame is
+/// full).
+pub fn deliver_request(
+    network: &str,
+    from: PeerId,
+    messages: Vec<v1::Message>,
+) -> v1::DeliverRequest {
+    v1::DeliverRequest {
+        network_id: network.to_owned(),
+        protocol_version: PROTOCOL,
+        from: from.put(),
+        messages,
+    }
+}
+
+/// Every variant with its fields. The variant, its fields and those of the message have the same names.
+macro_rules! kinds {
+    ($($kind:ident { $($name:ident),* })*) => {
+        impl Wire for Message {
+            type Form = v1::Message;
+
+            fn to_wire(&self) -> v1::Message {
+                let kind = match self {
+                    $(Message::$kind { $($name),* } => Kind::$kind(message::$kind { $($name: $name.put()),* }),)*
+                };
+                v1::Message { kind: Some(kind) }
+            }
+
+            fn from_wire(form: v1::Message, field: &'static str) -> Result<Self, WireError> {
+                let message = match form.kind.ok_or(Fault::Missing.at(field))? {
+                    $(Kind::$kind(message::$kind { $($name),* }) => Message::$kind {
+                        $($name: Field::take($name, concat!(stringify!($kind), ".", stringify!($name)))?),*
+                    },)*
+                };
+                check(&message)?;
+                Ok(message)
+            }
+        }
+    };
+}
+
+kinds! {
+    Hello { member }
+    Members { members, reply }
+    Ping { seq, rumors, digest }
+    Ack { seq, rumors, digest }
+    PingReq { seq, target }
+    RingQuery { seq }
+    RingState { seq, predecessor, successors }
+    RingNotify {}
+    Prepare { slot, base, ballot }
+    Promise { slot, epoch, ballot, accepted }
+    Accept { slot, base, ballot, config }
+    Accepted { slot, epoch, ballot }
+    Refuse { slot, epoch, promised }
+    Commit { configs }
+    SlotEpochs { epochs }
+    Read { op, epoch, key, version_only }
+    ReadReply { op, version, register }
+    Write { op, epoch, register }
+    WriteReply { op }
+    Stale { op, slot, config }
+    List { op, prefix, after, limit }
+    ListReply { op, items, done }
+    SyncRequest { items }
+    SyncReply { slot, epoch, root, entries }
+    FetchNames { slot, keys }
+    Names { slot, registers }
+    CaughtUp { slots }
+    SyncHint { slots }
+    Prove { slot, epoch, root, drain_epoch }
+    Proved { receipt }
+}
+
+/// What the types of the fields cannot say.
+fn check(message: &Message) -> Result<(), WireError> {
+    match message {
+        Message::RingState { successors, .. } => {
+            count(successors.len(), 0, SUCCESSORS_MAX, "RingState.successors")
+        }
+        Message::SlotEpochs { epochs } => {
+            count(epochs.len(), ALL_SLOTS, ALL_SLOTS, "SlotEpochs.epochs")
+        }
+        Message::Commit { configs } => count(configs.len(), 0, ALL_SLOTS, "Commit.configs"),
+        Message::SyncRequest { items } => count(items.len(), 0, ALL_SLOTS, "SyncRequest.items"),
+        Message::CaughtUp { slots } => count(slots.len(), 0, ALL_SLOTS, "CaughtUp.slots"),
+        Message::SyncHint { slots } => count(slots.len(), 0, ALL_SLOTS, "SyncHint.slots"),
+        Message::List { prefix, limit, .. } => {
+            bytes_at_most(prefix.len(), NAME_MAX, "List.prefix")?;
+            count(*limit as usize, 0, LIST_MAX as usize, "List.limit")
+        }
+        Message::SyncReply { slot, entries, .. } => in_slot(
+            *slot,
+            entries.iter().flatten().map(entry_key),
+            "SyncReply.entries",
+        ),
+        Message::FetchNames { slot, keys } => {
+            in_slot(*slot, keys.iter().copied(), "FetchNames.keys")
+        }
+        Message::Names { slot, registers } => in_slot(
+            *slot,
+            registers.iter().map(|r| Key::of_name(&r.name)),
+            "Names.registers",
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn in_slot(
+    slot: Slot,
+    mut keys: impl Iterator<Item = Key>,
+    field: &'static str,
+) -> Result<(), WireError> {
+    match keys.find(|key| key.slot() != slot) {
+        Some(key) => Err(Fault::OtherSlot(key).at(field)),
+        None => Ok(()),
+    }
+}
+
+fn entry_key(entry: &Entry) -> Key {
+    match entry {
+        Entry::Chunk { key, .. } | Entry::Name { key, .. } => *key,
+    }
+}
+
+record!(Digest => message::Digest { members, slots });
+
+impl Wire for (Slot, SlotConfig) {
+    type Form = message::Committed;
+
+    fn to_wire(&self) -> message::Committed {
+        message::Committed {
+            slot: self.0.put(),
+            config: self.1.put(),
+        }
+    }
+
+    fn from_wire(form: message::Committed, _: &'static str) -> Result<Self, WireError> {
+        let message::Committed { slot, config } = form;
+        Ok((
+            Field::take(slot, "Committed.slot")?,
+            Field::take(config, "Committed.config")?,
+        ))
+    }
+}
+
+impl Wire for (Slot, u64) {
+    type Form = message::SlotEpoch;
+
+    fn to_wire(&self) -> message::SlotEpoch {
+        message::SlotEpoch {
+            slot: self.0.put(),
+            epoch: self.1,
+        }
+    }
+
+    fn from_wire(form: message::SlotEpoch, _: &'static str) -> Result<Self, WireError> {
+        let message::SlotEpoch { slot, epoch } = form;
+        Ok((Field::take(slot, "SlotEpoch.slot")?, epoch))
+    }
+}
+
+impl Wire for (Slot, u64, Root) {
+    type Form = message::SlotRoot;
+
+    fn to_wire(&self) -> message::SlotRoot {
+        message::SlotRoot {
+            slot: self.0.put(),
+            epoch: self.1,
+            root: self.2.put(),
+        }
+    }
+
+    fn from_wire(form: message::SlotRoot, _: &'static str) -> Result<Self, WireError> {
+        let message::SlotRoot { slot, epoch, root } = form;
+        Ok((
+            Field::take(slot, "SlotRoot.slot")?,
+            epoch,
+            Field::take(root, "SlotRoot.root")?,
+        ))
+    }
+}
+
+impl Wire for Listed {
+    type Form = message::Listed;
+
+    fn to_wire(&self) -> message::Listed {
+        let Listed {
+            name,
+            version,
+            head,
+        } = self;
+        message::Listed {
+            name: name.put(),
+            version: version.put(),
+            head: head.clone(),
+        }
+    }
+
+    fn from_wire(form: message::Listed, _: &'static str) -> Result<Self, WireError> {
+        let message::Listed {
+            name,
+            version,
+            head,
+        } = form;
+        bytes_at_most(head.as_ref().map_or(0, Bytes::len), HEAD_MAX, "Listed.head")?;
+        Ok(Listed {
+            name: Field::take(name, "Listed.name")?,
+            version: Field::take(version, "Listed.version")?,
+            head: head.map(detached),
+        })
+    }
+}
+
+impl Wire for Entry {
+    type Form = message::Entry;
+
+    fn to_wire(&self) -> message::Entry {
+        let (key, what) = match self {
+            Entry::Chunk { key, len } => (key, message::entry::What::Len(*len)),
+            Entry::Name { key, version } => (key, message::entry::What::Version(version.to_wire())),
+        };
+        message::Entry {
+            key: key.put(),
+            what: Some(what),
+        }
+    }
+
+    fn from_wire(form: message::Entry, _: &'static str) -> Result<Self, WireError> {
+        let key = Field::take(form.key, "Entry.key")?;
+        match form.what.ok_or(Fault::Missing.at("Entry.what"))? {
+            message::entry::What::Len(len) => Ok(Entry::Chunk { key, len }),
+            message::entry::What::Version(version) => Ok(Entry::Name {
+                key,
+                version: Wire::from_wire(version, "Entry.version")?,
+            }),
+        }
+    }
+}
+
+impl Wire for Vec<Entry> {
+    type Form = message::Entries;
+
+    fn to_wire(&self) -> message::Entries {
+        message::Entries {
+            entries: self.put(),
+        }
+    }
+
+    fn from_wire(form: message::Entries, _: &'static str) -> Result<Self, WireError> {
+        Field::take(form.entries, "Entries.entries")
+    }
+}

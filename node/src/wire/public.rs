@@ -1,0 +1,304 @@
+//! What operators and clients see of peers, slots and leaves: identities are hex digits there.
+
+use peernet_core::io::Status;
+use peernet_core::key::{Position, Slot};
+use peernet_core::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
+use peernet_core::member::{Drain, Liveness, Member, PeerId};
+use peernet_proto::v1;
+
+use super::{Fault, REPLICAS_MAX, Wire, WireError, counted, distinct, text};
+
+/// A peer's disk as its status shows it; bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Disk {
+    /// Free for an unprivileged process.
+    pub free: u64,
+    /// Size of the file system.
+    pub total: u64,
+    /// Writes are refused.
+    pub full: bool,
+}
+
+/// A member as the registry shows it.
+pub fn peer_info(member: &Member) -> v1::PeerInfo {
+    let Member {
+        id,
+        name,
+        address,
+        http,
+        zone,
+        position,
+        incarnation,
+        liveness,
+        drain,
+        version,
+    } = member;
+    let state = match liveness {
+        Liveness::Joining => v1::PeerState::Joining,
+        Liveness::Active if drain.leaving => v1::PeerState::Leaving,
+        Liveness::Active => v1::PeerState::Active,
+        Liveness::Suspect => v1::PeerState::Suspect,
+        Liveness::Down => v1::PeerState::Down,
+        Liveness::Left => v1::PeerState::Left,
+    };
+    v1::PeerInfo {
+        id: id.to_string(),
+        name: name.clone(),
+        address: address.clone(),
+        http_address: http.clone(),
+        zone: zone.clone(),
+        position: position.0,
+        state: state.into(),
+        incarnation: *incarnation,
+        drain_epoch: drain.epoch,
+        leaving: drain.leaving,
+        version: version.clone(),
+    }
+}
+
+/// The member behind an entry of the registry.
+pub fn member_from_info(info: v1::PeerInfo) -> Result<Member, WireError> {
+    let liveness = match v1::PeerState::try_from(info.state) {
+        Ok(v1::PeerState::Joining) => Liveness::Joining,
+        Ok(v1::PeerState::Active | v1::PeerState::Leaving) => Liveness::Active,
+        Ok(v1::PeerState::Suspect) => Liveness::Suspect,
+        Ok(v1::PeerState::Down) => Liveness::Down,
+        Ok(v1::PeerState::Left) => Liveness::Left,
+        Ok(v1::PeerState::Unspecified) | Err(_) => {
+            return Err(Fault::Unknown(info.state).at("PeerInfo.state"));
+        }
+    };
+    counted(info.incarnation, 0, "PeerInfo.incarnation")?;
+    counted(info.drain_epoch, 0, "PeerInfo.drain_epoch")?;
+    let text = |value, field| text(value).map_err(|fault| fault.at(field));
+    Ok(Member {
+        id: peer_id(&info.id, "PeerInfo.id")?,
+        name: text(info.name, "PeerInfo.name")?,
+        address: text(info.address, "PeerInfo.address")?,
+        http: text(info.http_address, "PeerInfo.http_address")?,
+        zone: text(info.zone, "PeerInfo.zone")?,
+        position: Position(info.position),
+        incarnation: info.incarnation,
+        liveness,
+        drain: Drain {
+            epoch: info.drain_epoch,
+            leaving: info.leaving,
+        },
+        version: text(info.version, "PeerInfo.version")?,
+    })
+}
+
+/// What one peer says of itself.
+pub fn status_response(status: &Status, disk: Disk) -> v1::StatusResponse {
+    let Status {
+        network,
+        member,
+        ready,
+        reason,
+        slots_held,
+        slots_behind,
+        slots_moving,
+        chunks: (chunks_held, bytes_held),
+        chunks_missing,
+        predecessor,
+        successors,
+    } = status;
+    v1::StatusResponse {
+        network_id: network.clone(),
+        self_: Some(peer_info(member)),
+        ready: *ready,
+        reason: reason.clone(),
+        slots_held: *slots_held,
+        slots_behind: *slots_behind,
+        slots_moving: *slots_moving,
+        chunks_held: *chunks_held,
+        bytes_held: *bytes_held,
+        chunks_missing: *chunks_missing,
+        predecessor: predecessor.map(|id| id.to_string()).unwrap_or_default(),
+        successors: hex(successors),
+        disk_free: disk.free,
+        disk_total: disk.total,
+        disk_full: disk.full,
+    }
+}
+
+/// Orders as the core takes them: identity, epoch, leaving.
+pub fn drain_orders(request: v1::DrainRequest) -> Result<Vec<(PeerId, u64, bool)>, WireError> {
+    let order = |v1::DrainOrder {
+                     peer_id: id,
+                     epoch,
+                     leaving,
+                 }| {
+        counted(epoch, 1, "DrainOrder.epoch")?;
+        Ok((peer_id(&id, "DrainOrder.peer_id")?, epoch, leaving))
+    };
+    request.orders.into_iter().map(order).collect()
+}
+
+/// Identities in a request.
+pub fn peer_ids(ids: &[String], field: &'static str) -> Result<Vec<PeerId>, WireError> {
+    ids.iter().map(|id| peer_id(id, field)).collect()
+}
+
+/// A report as operators get it.
+pub fn report_response(report: &Report) -> v1::LeaveReportResponse {
+    let Report {
+        peer,
+        slots,
+        leavers,
+        members,
+    } = report;
+    v1::LeaveReportResponse {
+        peer_id: peer.to_string(),
+        slots: slots.iter().map(slot_report_form).collect(),
+        leavers: leavers.iter().map(leaver_report_form).collect(),
+        members: members.iter().map(peer_info).collect(),
+    }
+}
+
+/// The report behind a response.
+pub fn report(response: v1::LeaveReportResponse) -> Result<Report, WireError> {
+    let v1::LeaveReportResponse {
+        peer_id: peer,
+        slots,
+        leavers,
+        members,
+    } = response;
+    let slots: Vec<SlotReport> = slots
+        .into_iter()
+        .map(slot_report)
+        .collect::<Result<_, _>>()?;
+    if !slots.is_sorted_by(|a, b| a.slot < b.slot) {
+        return Err(Fault::Unordered.at("LeaveReportResponse.slots"));
+    }
+    Ok(Report {
+        peer: peer_id(&peer, "LeaveReportResponse.peer_id")?,
+        slots,
+        leavers: leavers
+            .into_iter()
+            .map(leaver_report)
+            .collect::<Result<_, _>>()?,
+        members: members
+            .into_iter()
+            .map(member_from_info)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn slot_report_form(report: &SlotReport) -> v1::SlotReport {
+    let SlotReport {
+        slot,
+        epoch,
+        replicas,
+        next,
+        synced,
+    } = report;
+    v1::SlotReport {
+        slot: slot.to_wire(),
+        epoch: *epoch,
+        replicas: hex(replicas),
+        next: hex(next.as_deref().unwrap_or_default()),
+        synced: *synced,
+    }
+}
+
+fn slot_report(form: v1::SlotReport) -> Result<SlotReport, WireError> {
+    let v1::SlotReport {
+        slot,
+        epoch,
+        replicas,
+        next,
+        synced,
+    } = form;
+    counted(epoch, 1, "SlotReport.epoch")?;
+    let replicas = peer_ids(&replicas, "SlotReport.replicas")?;
+    distinct(&replicas, 1, REPLICAS_MAX, "SlotReport.replicas")?;
+    let next = peer_ids(&next, "SlotReport.next")?;
+    distinct(&next, 0, REPLICAS_MAX, "SlotReport.next")?;
+    Ok(SlotReport {
+        slot: Slot::from_wire(slot, "SlotReport.slot")?,
+        epoch,
+        replicas,
+        next: (!next.is_empty()).then_some(next),
+        synced,
+    })
+}
+
+fn leaver_report_form(report: &LeaverReport) -> v1::LeaverReport {
+    let LeaverReport {
+        leaver,
+        drain_epoch,
+        own,
+        receipts: (issued, chunks, bytes),
+    } = report;
+    v1::LeaverReport {
+        leaver_id: leaver.to_string(),
+        drain_epoch: *drain_epoch,
+        own: own.as_ref().map(|own| {
+            let LeaverProgress {
+                held,
+                frozen,
+                receipted,
+                bytes_left,
+                left,
+                blocker,
+            } = own;
+            v1::LeaverProgress {
+                slots_held: *held,
+                slots_frozen: *frozen,
+                slots_receipted: *receipted,
+                bytes_left: *bytes_left,
+                left: *left,
+                blocker: blocker.clone(),
+            }
+        }),
+        receipts_issued: *issued,
+        receipt_chunks: *chunks,
+        receipt_bytes: *bytes,
+    }
+}
+
+fn leaver_report(form: v1::LeaverReport) -> Result<LeaverReport, WireError> {
+    let v1::LeaverReport {
+        leaver_id,
+        drain_epoch,
+        own,
+        receipts_issued,
+        receipt_chunks,
+        receipt_bytes,
+    } = form;
+    counted(drain_epoch, 0, "LeaverReport.drain_epoch")?;
+    let own = own.map(|own| {
+        let v1::LeaverProgress {
+            slots_held,
+            slots_frozen,
+            slots_receipted,
+            bytes_left,
+            left,
+            blocker,
+        } = own;
+        let blocker = text(blocker).map_err(|fault| fault.at("LeaverProgress.blocker"))?;
+        Ok(LeaverProgress {
+            held: slots_held,
+            frozen: slots_frozen,
+            receipted: slots_receipted,
+            bytes_left,
+            left,
+            blocker,
+        })
+    });
+    Ok(LeaverReport {
+        leaver: peer_id(&leaver_id, "LeaverReport.leaver_id")?,
+        drain_epoch,
+        own: own.transpose()?,
+        receipts: (receipts_issued, receipt_chunks, receipt_bytes),
+    })
+}
+
+fn peer_id(id: &str, field: &'static str) -> Result<PeerId, WireError> {
+    id.parse().map_err(|fault| Fault::PeerId(fault).at(field))
+}
+
+fn hex(ids: &[PeerId]) -> Vec<String> {
+    ids.iter().map(PeerId::to_string).collect()
+}
