@@ -1,9 +1,10 @@
-# What must be there before the first `up`: Debian packages, compiled programs, two images. Sourced by dev/cluster.
+# What must be there before the first `up`: Debian packages, compiled programs, two images; and what the chart is
+# checked with. Sourced by dev/cluster.
 # shellcheck shell=bash disable=SC2034,SC2154,SC2317  # settings come from and go to dev/cluster; some functions are called by name
 
 K8S=v1.34.4 # the version that tools/kubernetes/go.mod names
-PACKAGES=(buildah busybox-static containerd containernetworking-plugins gcc iproute2 libc6-dev nftables openssl
-  procps runc util-linux)
+PACKAGES=(buildah busybox-static containerd containernetworking-plugins gcc iproute2 jq libc6-dev nftables openssl
+  runc shellcheck util-linux)
 KUBERNETES=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
 PROGRAMS=("${KUBERNETES[@]}" etcd coredns helm local-path-provisioner)
 SYSTEM_IMAGES=(pause busybox)
@@ -17,10 +18,15 @@ build() {
   for c in "${KUBERNETES[@]}"; do compile kubernetes "$c" "k8s.io/kubernetes/cmd/$c" "$version"; done
   compile etcd etcd go.etcd.io/etcd/server/v3
   compile coredns coredns github.com/coredns/coredns
-  compile helm helm helm.sh/helm/v3/cmd/helm
+  local h=helm.sh/helm/v3/pkg # which Kubernetes `helm template` and `helm lint` speak of
+  compile helm helm helm.sh/helm/v3/cmd/helm "-X $h/chartutil.k8sVersionMajor=1 -X $h/chartutil.k8sVersionMinor=34 \
+-X $h/lint/rules.k8sVersionMajor=1 -X $h/lint/rules.k8sVersionMinor=34"
   compile local-path local-path-provisioner github.com/rancher/local-path-provisioner
+  compile chart kubeconform github.com/yannh/kubeconform/cmd/kubeconform
+  compile chart kube-score github.com/zegl/kube-score/cmd/kube-score
   pause_image
   busybox_image
+  schemas
 }
 
 install_packages() {
@@ -71,4 +77,25 @@ busybox_image() {
   printf 'FROM scratch\nCOPY root/ /\nENV PATH=/bin\nCMD ["/bin/sh"]\n' >"$d/Dockerfile"
   bake "$IMAGES/busybox.tar" localhost/busybox:1 "$d"
   rm -rf "$d"
+}
+
+# One strict JSON schema per kind, from the API description that comes with the Kubernetes module; for kubeconform.
+schemas() {
+  local dir=$SCHEMAS spec group version kind name
+  [ "$(cat "$dir/version" 2>/dev/null)" = "$K8S" ] && return
+  spec=$(cd "$HERE/tools/kubernetes" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)/api/openapi-spec/swagger.json
+  rm -rf "$dir"; mkdir -p "$dir"
+  jq -c '{definitions: (.definitions | map_values(
+      if has("properties") and (has("additionalProperties") | not) then .additionalProperties = false else . end)
+    | ."io.k8s.apimachinery.pkg.api.resource.Quantity".type = ["string", "number"]
+    | walk(if type != "object" then .
+      elif .format? == "int-or-string" then .type = ["string", "integer"]
+      elif (."$ref"? | type) == "string" then ."$ref" |= sub("^#"; "definitions.json#")
+      else . end))}' "$spec" >"$dir/definitions.json"
+  jq -r '.definitions | to_entries[] | .key as $name | .value."x-kubernetes-group-version-kind" // [] | .[]
+    | [if .group == "" then .version else .group end, .version, (.kind | ascii_downcase), $name] | @tsv' "$dir/definitions.json" |
+    while read -r group version kind name; do
+      echo "{\"\$ref\": \"definitions.json#/definitions/$name\"}" >"$dir/$kind-$group-$version.json"
+    done
+  echo "$K8S" >"$dir/version"
 }

@@ -3,7 +3,7 @@
 
 network_up() {
   cat /proc/sys/net/ipv4/ip_forward >"$RUN/ip_forward" # put back by network_down
-  sysctl -qw net.ipv4.ip_forward=1
+  echo 1 >/proc/sys/net/ipv4/ip_forward
   ip link add "$BRIDGE" type bridge
   ip addr add "$GATEWAY/24" dev "$BRIDGE"
   ip link set "$BRIDGE" up
@@ -11,7 +11,7 @@ network_up() {
 
 network_down() {
   ip link del "$BRIDGE" 2>/dev/null || true # its routes go with it
-  [ ! -f "$RUN/ip_forward" ] || sysctl -qw "net.ipv4.ip_forward=$(cat "$RUN/ip_forward")"
+  [ ! -f "$RUN/ip_forward" ] || cat "$RUN/ip_forward" >/proc/sys/net/ipv4/ip_forward
 }
 
 # certificate NAME SUBJECT [subjectAltName]: signed by the cluster's CA, in pki/.

@@ -1,0 +1,28 @@
+# The images of the node and of the operator. With Docker:
+#
+#   docker build --target node -t peernet-node .
+#   docker build --target operator -t peernet-operator .
+#
+# Binaries that were compiled elsewhere take the place of the build stage (dev/images does this):
+#
+#   docker build --target node --build-context build=DIR_WITH_THE_BINARIES .
+ARG RUST=1.95
+
+FROM docker.io/library/rust:${RUST}-bookworm AS build
+WORKDIR /src
+COPY . .
+# crt-static: one file without an interpreter, for an image with nothing else in it.
+RUN target=$(rustc -vV | sed -n 's/^host: //p') \
+ && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$target" \
+      -p peernet-node -p peernet-operator \
+ && cp "target/$target/release/peernet-node" "target/$target/release/peernet-operator" /
+
+FROM scratch AS node
+COPY --from=build /peernet-node /peernet-node
+USER 65532:65532
+ENTRYPOINT ["/peernet-node"]
+
+FROM scratch AS operator
+COPY --from=build /peernet-operator /peernet-operator
+USER 65532:65532
+ENTRYPOINT ["/peernet-operator"]
