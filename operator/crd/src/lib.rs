@@ -6,11 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+mod definition;
 mod manifest;
 mod spec;
 mod status;
 mod validate;
 
+pub use definition::definition;
 pub use manifest::{ManifestError, read};
 pub use spec::{
     ImagePullPolicy, PeerNetwork, PeerNetworkSpec, Repair, Replication, Retention, Storage, Zones,
