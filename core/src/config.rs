@@ -1,0 +1,90 @@
+//! Every number a peer's decisions depend on, with its unit and where it comes from.
+
+/// How a network replicates; the same for all its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Replication {
+    /// Copies of everything, R. Dynamo's (section 4.5) and this project's default: 3.
+    pub factor: u32,
+    /// Copies of a chunk that are durable before a write is acknowledged, W. Default 2: any one peer may fail at once.
+    pub write: u32,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Replication {
+            factor: 3,
+            write: 2,
+        }
+    }
+}
+
+/// Settings of one peer. All times in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// See [`Replication`].
+    pub replication: Replication,
+    /// How long a peer may be down before its copies are rebuilt elsewhere. Guess: longer than a pod's restart, shorter
+    /// than a second failure is likely (60 s).
+    pub grace: u64,
+    /// SWIM's protocol period: one ping each. Guess: 300 ms keeps detection under two seconds.
+    pub ping_period: u64,
+    /// How long to wait for a direct answer before asking others to ping (SWIM, section 3.1: the round trip's bound).
+    pub ping_timeout: u64,
+    /// Members asked to ping in our place; SWIM's k (section 3.1). 3 makes a false alarm need four lost paths.
+    pub ping_helpers: usize,
+    /// How long a suspect may refute before it counts as down (SWIM, section 4.2; guess).
+    pub suspicion: u64,
+    /// How often Chord's stabilise runs. Guess: a few ping periods.
+    pub stabilise_period: u64,
+    /// The members' table must not have changed for so long before slots are moved. Guess: a few ping periods, so that
+    /// peers that start together are seen together.
+    pub settle: u64,
+    /// How often proposals and synchronisations are looked at, besides when something happens. Guess: a few disk syncs.
+    pub drive_period: u64,
+    /// Slot configurations one peer drives at once. Bounds memory and messages in flight (guess).
+    pub moves: usize,
+    /// How long a proposal or a synchronisation may go without progress before it is tried again.
+    pub retry: u64,
+    /// Chunks one peer fetches at once for synchronisation; times 1 MiB is memory (guess).
+    pub fetches: usize,
+    /// How often every slot is compared with its other replicas though nothing happened.
+    pub anti_entropy: u64,
+    /// How long a client's read or write of a name may take.
+    pub operation: u64,
+    /// Client operations on names under way at once; more are refused as busy.
+    pub operations: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            replication: Replication::default(),
+            grace: 60_000,
+            ping_period: 300,
+            ping_timeout: 300,
+            ping_helpers: 3,
+            suspicion: 2_000,
+            stabilise_period: 1_000,
+            settle: 1_500,
+            drive_period: 100,
+            moves: 256,
+            retry: 3_000,
+            fetches: 16,
+            anti_entropy: 60_000,
+            operation: 10_000,
+            operations: 4_096,
+        }
+    }
+}
+
+/// Length of a Chord successor list. Zave's corrected protocol tolerates fewer failures between stabilisations than
+/// this; larger than the default replication factor.
+pub const SUCCESSORS: usize = 4;
+/// Rumours in one ping. SWIM (section 4.1) bounds the message to a datagram; a frame has more room.
+pub const RUMORS: usize = 32;
+/// A change is passed on so many times per log2 of the members (SWIM's lambda, section 4.1; 3 as in its evaluation).
+pub const RUMOR_FACTOR: u32 = 3;
+/// Slots compared in one message.
+pub const SYNC_BATCH: usize = 512;
+/// Bytes of registers in one message; the transport's limit is 4 MiB.
+pub const NAMES_BYTES: usize = 1024 * 1024;

@@ -1,0 +1,268 @@
+//! What goes into and comes out of a [`crate::peer::Peer`].
+
+use bytes::Bytes;
+
+use crate::key::{Key, Name, Slot};
+use crate::leave::Report;
+use crate::member::{Member, PeerId};
+use crate::message::{Listed, Message};
+use crate::register::{Register, Value, Version};
+use crate::slot::SlotConfig;
+
+/// Virtual time: milliseconds since an origin of the driver's choice. Never goes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// `self` plus so many milliseconds.
+    pub fn after(self, millis: u64) -> Time {
+        Time(self.0.saturating_add(millis))
+    }
+}
+
+/// The driver's handle of a request, repeated in its answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A deadline from [`crate::peer::Peer::next_deadline`] has passed.
+    Timer,
+    /// A message came in. `from` is the sender's identity as it gave it.
+    Message {
+        /// Who sent it.
+        from: PeerId,
+        /// What it said.
+        message: Message,
+    },
+    /// Addresses (`host:port`) where members may be found; ours may be among them.
+    Seeds(Vec<String>),
+    /// A client of this peer wants something.
+    Request {
+        /// Repeated in the answer.
+        id: RequestId,
+        /// What it wants.
+        request: Request,
+    },
+    /// A chunk asked for by [`Output::FetchChunk`] is durable here.
+    ChunkFetched {
+        /// Which.
+        key: Key,
+        /// Its length in bytes.
+        len: u32,
+    },
+    /// A chunk asked for by [`Output::FetchChunk`] could not be had from any of the sources.
+    ChunkMissed {
+        /// Which.
+        key: Key,
+    },
+}
+
+/// What a client of this peer wants. Each is answered exactly once.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// [`Answer::Register`].
+    ReadName(Name),
+    /// [`Answer::Written`].
+    WriteName {
+        /// Which name.
+        name: Name,
+        /// Its new value.
+        value: Value,
+    },
+    /// [`Answer::Names`].
+    List {
+        /// Only names that start so.
+        prefix: String,
+        /// Only names after this one.
+        after: Option<Name>,
+        /// At most so many, 1 to 1,000.
+        limit: u32,
+    },
+    /// Who holds these slots: [`Answer::Routes`], one per slot in order.
+    Routes(Vec<Slot>),
+    /// A writer's chunk is durable here; count it under this epoch? [`Answer::Chunk`].
+    ChunkStored {
+        /// Which.
+        key: Key,
+        /// Its length in bytes.
+        len: u32,
+        /// The epoch the writer used.
+        epoch: u64,
+    },
+    /// A chunk's bytes here are missing or wrong: forget it and fetch it again. [`Answer::Done`].
+    ChunkBad(Key),
+    /// A replica did not take a chunk of this slot: tell it to catch up. [`Answer::Done`].
+    Missed {
+        /// Which slot.
+        slot: Slot,
+        /// Which replica.
+        peer: PeerId,
+    },
+    /// [`Answer::Members`].
+    Members,
+    /// [`Answer::Status`].
+    Status,
+    /// Let these peers leave (or keep them): identity, epoch, leaving. [`Answer::Done`].
+    Drain(Vec<(PeerId, u64, bool)>),
+    /// What can be proved about these peers' leaves: [`Answer::LeaveReport`].
+    LeaveReport(Vec<PeerId>),
+}
+
+/// Answer to a [`Request`].
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// What the name holds (a tombstone included), or nothing ever.
+    Register(Option<Register>),
+    /// Durable at a quorum, as this version.
+    Written(Version),
+    /// The page, in byte order, tombstones left out; `more` when names may follow the last one.
+    Names {
+        /// The page.
+        items: Vec<Listed>,
+        /// Where the next page begins, when there may be one.
+        next: Option<Name>,
+    },
+    /// One per slot asked.
+    Routes(Vec<Route>),
+    /// Outcome of [`Request::ChunkStored`].
+    Chunk(ChunkOutcome),
+    /// In ring order, this peer included.
+    Members(Vec<Member>),
+    /// See [`Status`].
+    Status(Box<Status>),
+    /// See [`Report`].
+    LeaveReport(Box<Report>),
+    /// Done.
+    Done,
+    /// It could not be done.
+    Failed(RequestError),
+}
+
+/// Why a request failed. Nothing was acknowledged; a write may or may not have been applied at some replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RequestError {
+    /// No configuration of the slot is known yet.
+    #[error("this peer is not yet part of a ring; try again in a moment, or ask another peer")]
+    NotReady,
+    /// Fewer replicas answered in time than the quorum needs.
+    #[error(
+        "only {answered} of the {needed} replicas needed for slot {slot} answered in time; try again when more peers are up"
+    )]
+    NoQuorum {
+        /// Which slot.
+        slot: Slot,
+        /// How many answered.
+        answered: u32,
+        /// How many were needed.
+        needed: u32,
+    },
+    /// Too many requests are under way on this peer.
+    #[error("this peer is busy; try again in a moment, or ask another peer")]
+    Busy,
+    /// The value is larger than [`crate::register::REGISTER_MAX`].
+    #[error("a name's record holds at most 65536 bytes")]
+    TooLarge,
+}
+
+/// Who holds a slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// Which slot.
+    pub slot: Slot,
+    /// Its configuration, if one is known.
+    pub config: Option<SlotConfig>,
+    /// Its participants, nearest first: this peer, then this peer's zone, then others; those thought down last.
+    pub holders: Vec<Endpoint>,
+}
+
+/// Where a peer can be reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Its identity.
+    pub id: PeerId,
+    /// Its name.
+    pub name: String,
+    /// `host:port` for gRPC.
+    pub address: String,
+    /// Thought to be alive.
+    pub up: bool,
+}
+
+/// Whether a chunk counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChunkOutcome {
+    /// Durable here and counted under the writer's epoch.
+    Stored,
+    /// The slot is at this epoch here (0: not known); the writer asks for the route again.
+    Stale(u64),
+}
+
+/// What a peer knows of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// UUID of the network.
+    pub network: String,
+    /// This peer.
+    pub member: Member,
+    /// Member of the ring, and caught up since the last start.
+    pub ready: bool,
+    /// When not ready, why; a sentence.
+    pub reason: String,
+    /// Slots it is a replica of.
+    pub slots_held: u32,
+    /// Of these, not yet caught up with the other replicas.
+    pub slots_behind: u32,
+    /// Of these, moving.
+    pub slots_moving: u32,
+    /// Chunks held and their bytes.
+    pub chunks: (u64, u64),
+    /// Chunks known to be missing here.
+    pub chunks_missing: u64,
+    /// Chord predecessor.
+    pub predecessor: Option<PeerId>,
+    /// Chord successors, nearest first.
+    pub successors: Vec<PeerId>,
+}
+
+/// Something for the driver to do. Performed in order, after the store's commit.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Send a message; it may be lost.
+    Send {
+        /// `host:port` for gRPC.
+        address: String,
+        /// What to say.
+        message: Message,
+    },
+    /// Bring a chunk here from one of the sources, verify it, make it durable and say [`Input::ChunkFetched`], or
+    /// [`Input::ChunkMissed`].
+    FetchChunk {
+        /// Which.
+        key: Key,
+        /// Its length in bytes.
+        len: u32,
+        /// Who has it, nearest first.
+        sources: Vec<Endpoint>,
+    },
+    /// Delete the bytes of these chunks.
+    DropChunks(Vec<Key>),
+    /// Answer a request.
+    Answer {
+        /// From the request.
+        id: RequestId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// This identity has left for good, durably: nothing else will come out of this peer.
+    Left,
+}
+
+/// A message's bytes are counted by the driver; registers are the only large part.
+pub(crate) fn value_len(value: &Value) -> usize {
+    match value {
+        Value::Present { head, body } => Bytes::len(head) + Bytes::len(body),
+        Value::Deleted => 0,
+    }
+}

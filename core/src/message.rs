@@ -1,0 +1,280 @@
+//! What peers say to each other. The driver puts these on the wire; lost, repeated and reordered messages are expected.
+
+use bytes::Bytes;
+
+use crate::key::{Key, Name, Slot};
+use crate::leave::Receipt;
+use crate::member::{Member, PeerId};
+use crate::register::{Register, Version};
+use crate::slot::{Ballot, SlotConfig};
+use crate::store::Entry;
+
+/// A Merkle root over the entries of a slot.
+pub type Root = [u8; 32];
+
+/// Fingerprints of two tables that every peer keeps; peers whose fingerprints differ exchange the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Digest {
+    /// Of the members' records.
+    pub members: u64,
+    /// Of the slots' epochs.
+    pub slots: u64,
+}
+
+/// A name in a listing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The name.
+    pub name: Name,
+    /// Its version at the answering replica.
+    pub version: Version,
+    /// The value's head; `None` for a tombstone.
+    pub head: Option<Bytes>,
+}
+
+/// One message. Grouped by the module that handles it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    // membership
+    /// A peer introduces itself (at start, to an address it was given).
+    Hello {
+        /// The sender.
+        member: Member,
+    },
+    /// Answer to [`Message::Hello`], or the other half of an exchange of member tables.
+    Members {
+        /// All that the sender knows, itself included.
+        members: Vec<Member>,
+        /// The receiver should answer with its own table.
+        reply: bool,
+    },
+    /// Are you there? (SWIM, section 3.1)
+    Ping {
+        /// Repeated in the answer.
+        seq: u64,
+        /// Recent changes of members.
+        rumors: Vec<Member>,
+        /// The sender's tables.
+        digest: Digest,
+    },
+    /// Answer to [`Message::Ping`] or, relayed, to [`Message::PingReq`].
+    Ack {
+        /// From the ping.
+        seq: u64,
+        /// Recent changes of members.
+        rumors: Vec<Member>,
+        /// The sender's tables.
+        digest: Digest,
+    },
+    /// Please ping `target` for me. (SWIM, section 3.1)
+    PingReq {
+        /// Repeated in the relayed answer.
+        seq: u64,
+        /// Whom to ping.
+        target: PeerId,
+    },
+
+    // ring
+    /// What are your predecessor and successors? (Chord: the read at the start of stabilise)
+    RingQuery {
+        /// Repeated in the answer.
+        seq: u64,
+    },
+    /// Answer to [`Message::RingQuery`].
+    RingState {
+        /// From the query.
+        seq: u64,
+        /// The sender's predecessor.
+        predecessor: Option<PeerId>,
+        /// The sender's successors, nearest first.
+        successors: Vec<PeerId>,
+    },
+    /// I believe I am your predecessor. (Chord: notify, starts rectify)
+    RingNotify,
+
+    // slot configurations
+    /// Paxos phase 1a for the configuration after `base`.
+    Prepare {
+        /// Which slot.
+        slot: Slot,
+        /// The committed configuration whose replicas decide.
+        base: SlotConfig,
+        /// The proposer's ballot.
+        ballot: Ballot,
+    },
+    /// Paxos phase 1b.
+    Promise {
+        /// Which slot.
+        slot: Slot,
+        /// Epoch of the base configuration.
+        epoch: u64,
+        /// The ballot promised.
+        ballot: Ballot,
+        /// What the acceptor accepted before.
+        accepted: Option<(Ballot, SlotConfig)>,
+    },
+    /// Paxos phase 2a.
+    Accept {
+        /// Which slot.
+        slot: Slot,
+        /// The committed configuration whose replicas decide.
+        base: SlotConfig,
+        /// The proposer's ballot.
+        ballot: Ballot,
+        /// The configuration proposed, of epoch `base.epoch + 1`.
+        config: SlotConfig,
+    },
+    /// Paxos phase 2b.
+    Accepted {
+        /// Which slot.
+        slot: Slot,
+        /// Epoch of the base configuration.
+        epoch: u64,
+        /// The ballot accepted.
+        ballot: Ballot,
+    },
+    /// The acceptor has promised a greater ballot.
+    Refuse {
+        /// Which slot.
+        slot: Slot,
+        /// Epoch of the base configuration.
+        epoch: u64,
+        /// The ballot promised to another proposer.
+        promised: Ballot,
+    },
+    /// These configurations are committed.
+    Commit {
+        /// By slot.
+        configs: Vec<(Slot, SlotConfig)>,
+    },
+    /// The epochs of all slots as the sender knows them (0 for unknown); the receiver answers with what is newer.
+    SlotEpochs {
+        /// One per slot, in order.
+        epochs: Vec<u64>,
+    },
+
+    // names
+    /// Phase one of a read or write of a register.
+    Read {
+        /// The coordinator's operation.
+        op: u64,
+        /// Epoch of the slot's configuration that the coordinator uses.
+        epoch: u64,
+        /// Which name.
+        key: Key,
+        /// Leave the value out; only the version is needed.
+        version_only: bool,
+    },
+    /// Answer to [`Message::Read`].
+    ReadReply {
+        /// From the request.
+        op: u64,
+        /// Version of the register here, if it exists.
+        version: Option<Version>,
+        /// The register, when it exists and was asked for.
+        register: Option<Register>,
+    },
+    /// Phase two: store this unless something newer is there.
+    Write {
+        /// The coordinator's operation.
+        op: u64,
+        /// Epoch of the slot's configuration that the coordinator uses.
+        epoch: u64,
+        /// What to store.
+        register: Register,
+    },
+    /// Answer to [`Message::Write`]: this or something newer is durable here.
+    WriteReply {
+        /// From the request.
+        op: u64,
+    },
+    /// Answer to a read or write under another epoch than the replica's.
+    Stale {
+        /// From the request.
+        op: u64,
+        /// Which slot.
+        slot: Slot,
+        /// The replica's configuration, if it knows one; newer or older than the coordinator's.
+        config: Option<SlotConfig>,
+    },
+    /// Names held by the receiver.
+    List {
+        /// The coordinator's operation.
+        op: u64,
+        /// Only names that start so.
+        prefix: String,
+        /// Only names after this one.
+        after: Option<Name>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Answer to [`Message::List`].
+    ListReply {
+        /// From the request.
+        op: u64,
+        /// In byte order of the name.
+        items: Vec<Listed>,
+        /// Nothing comes after the last item.
+        done: bool,
+    },
+
+    // anti-entropy
+    /// Compare our copies of these slots: slot, epoch, root.
+    SyncRequest {
+        /// Each with the sender's epoch and root.
+        items: Vec<(Slot, u64, Root)>,
+    },
+    /// Answer to one item of [`Message::SyncRequest`].
+    SyncReply {
+        /// Which slot.
+        slot: Slot,
+        /// The answering peer's epoch.
+        epoch: u64,
+        /// Its root.
+        root: Root,
+        /// Its entries; `None` when the roots are equal.
+        entries: Option<Vec<Entry>>,
+    },
+    /// Send me these registers.
+    FetchNames {
+        /// Which slot.
+        slot: Slot,
+        /// Which names.
+        keys: Vec<Key>,
+    },
+    /// Registers for the receiver to store unless it has newer ones.
+    Names {
+        /// Which slot.
+        slot: Slot,
+        /// In the order asked; those that do not exist are left out.
+        registers: Vec<Register>,
+    },
+    /// The sender holds all that the slot's other replicas hold, under this epoch.
+    CaughtUp {
+        /// Slots and epochs.
+        slots: Vec<(Slot, u64)>,
+    },
+    /// The receiver may have missed a write to these slots.
+    SyncHint {
+        /// Which slots.
+        slots: Vec<Slot>,
+    },
+
+    // handover
+    /// The sender froze its copy of a slot; prove that you hold all of it.
+    Prove {
+        /// Which slot.
+        slot: Slot,
+        /// Epoch of the first configuration without the sender.
+        epoch: u64,
+        /// Root of the frozen copy.
+        root: Root,
+        /// Drain epoch of the sender; 0 when it was displaced by a join.
+        drain_epoch: u64,
+    },
+    /// The proof; see [`Receipt`].
+    Proved {
+        /// By the sender.
+        receipt: Receipt,
+    },
+}

@@ -1,0 +1,605 @@
+//! Membership: SWIM (Das, Gupta, Motivala, 2002) with suspicion and incarnations, over a table of all members.
+//!
+//! Every protocol period one member is pinged, in shuffled round robin (section 4.3). Without an answer others are asked
+//! to ping it (section 3.1); without an answer to those either it is suspected, and unless it refutes with a greater
+//! incarnation it is down (section 4.2). Changes travel on pings and acks (section 4.1). Two deviations: tables whose
+//! fingerprints differ are exchanged whole, so that a lost rumour does not matter; and the down stay probed now and
+//! then, so that networks that were apart find each other.
+
+use std::collections::BTreeMap;
+
+use super::{Done, Peer, Timer};
+use crate::config::{RUMOR_FACTOR, RUMORS};
+use crate::io::{Endpoint, Output, Time};
+use crate::member::{Drain, Liveness, Member, PeerId};
+use crate::message::{Digest, Message};
+use crate::reconfigure::Standing;
+use crate::store::Store;
+
+/// A ping that waits for its answer.
+struct Probe {
+    target: PeerId,
+    /// Whom to relay the answer to, and under which number.
+    relay: Option<(PeerId, u64)>,
+}
+
+/// The table of members and what is being done to keep it true.
+pub(super) struct Gossip {
+    me: PeerId,
+    members: BTreeMap<PeerId, Member>,
+    /// When each member's liveness last changed, by our clock.
+    since: BTreeMap<PeerId, Time>,
+    /// Changes to pass on, with how many times still.
+    rumors: BTreeMap<PeerId, u32>,
+    probes: BTreeMap<u64, Probe>,
+    /// Who is pinged next, from the end.
+    order: Vec<PeerId>,
+    seq: u64,
+    /// When who may hold slots last changed.
+    pub(super) changed: Time,
+    /// Counts changes of who may hold slots.
+    pub(super) version: u64,
+    digest: u64,
+    /// When the table of slots was last offered.
+    offered: Time,
+}
+
+impl Gossip {
+    pub(super) fn new(me: Member, others: Vec<Member>, now: Time) -> Self {
+        let id = me.id;
+        let mut members: BTreeMap<PeerId, Member> = others.into_iter().map(|m| (m.id, m)).collect();
+        members.insert(id, me);
+        let since = members.keys().map(|id| (*id, now)).collect();
+        let mut gossip = Gossip {
+            me: id,
+            members,
+            since,
+            rumors: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            order: Vec::new(),
+            seq: 0,
+            changed: now,
+            version: 1,
+            digest: 0,
+            offered: Time(0),
+        };
+        gossip.digest = gossip.fingerprint();
+        gossip
+    }
+
+    pub(super) fn get(&self, id: PeerId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    pub(super) fn others(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|m| m.id != self.me)
+    }
+
+    /// Members that are part of the ring now, this peer included if it is.
+    pub(super) fn present(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|m| m.is_present())
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    pub(super) fn in_ring_order(&self) -> Vec<Member> {
+        let mut all: Vec<Member> = self.members.values().cloned().collect();
+        all.sort_by_key(Member::ring_key);
+        all
+    }
+
+    pub(super) fn address(&self, id: PeerId) -> Option<String> {
+        self.members.get(&id).map(|m| m.address.clone())
+    }
+
+    pub(super) fn has_left(&self, id: PeerId) -> bool {
+        self.members
+            .get(&id)
+            .is_some_and(|m| m.liveness == Liveness::Left)
+    }
+
+    pub(super) fn is_up(&self, id: PeerId) -> bool {
+        self.members.get(&id).is_some_and(Member::is_present)
+    }
+
+    pub(super) fn endpoint(&self, id: PeerId) -> Option<Endpoint> {
+        let m = self.members.get(&id)?;
+        Some(Endpoint {
+            id,
+            name: m.name.clone(),
+            address: m.address.clone(),
+            up: m.is_present(),
+        })
+    }
+
+    /// What a member may be used for as a replica.
+    pub(super) fn standing(&self, id: PeerId) -> Standing {
+        match self.members.get(&id) {
+            None => Standing::Absent,
+            Some(m) if m.liveness == Liveness::Left => Standing::Gone,
+            Some(m) if !m.is_present() => Standing::Absent,
+            Some(m) if m.drain.leaving => Standing::Leaving,
+            Some(_) => Standing::Eligible,
+        }
+    }
+
+    /// Whether a member should keep the slots it has: present, or away for less than `grace`, and not leaving.
+    pub(super) fn is_wanted(&self, m: &Member, now: Time, grace: u64) -> bool {
+        let returning = matches!(m.liveness, Liveness::Down)
+            || (m.liveness == Liveness::Joining && m.incarnation > 1);
+        let recent = self
+            .since
+            .get(&m.id)
+            .is_none_or(|since| since.after(grace) > now);
+        !m.drain.leaving && (m.is_present() || (returning && recent))
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.members.values().fold(0, |sum, m| {
+            let mut h = blake3::Hasher::new();
+            h.update(&m.id.0.to_be_bytes())
+                .update(&m.incarnation.to_be_bytes());
+            h.update(&[m.liveness as u8, m.drain.leaving.into()])
+                .update(&m.drain.epoch.to_be_bytes());
+            let bytes = h.finalize();
+            sum ^ u64::from_be_bytes(bytes.as_bytes()[..8].try_into().expect("eight bytes"))
+        })
+    }
+
+    /// Notes that a member's record has changed from `before`.
+    fn note(&mut self, id: PeerId, before: Option<(Liveness, bool)>, now: Time) {
+        let passes = RUMOR_FACTOR * (self.members.len() as u32 + 1).ilog2().max(1);
+        self.rumors.insert(id, passes);
+        self.digest = self.fingerprint();
+        let m = &self.members[&id];
+        let after = (m.liveness, m.drain.leaving);
+        if before.map(|b| b.0) != Some(after.0) {
+            // A restart does not prolong the grace of one that was away already.
+            let away = |l| matches!(l, Liveness::Down | Liveness::Joining);
+            if !(before.is_some_and(|b| away(b.0)) && away(after.0)) {
+                self.since.insert(id, now);
+            }
+        }
+        let holds = |l: Liveness| matches!(l, Liveness::Active | Liveness::Suspect);
+        if before.is_none_or(|b| holds(b.0) != holds(after.0) || b.1 != after.1) {
+            self.changed = now;
+            self.version += 1;
+        }
+    }
+
+    fn take_rumors(&mut self) -> Vec<Member> {
+        let ids: Vec<PeerId> = self.rumors.keys().copied().take(RUMORS).collect();
+        for id in &ids {
+            if let Some(left) = self.rumors.get_mut(id) {
+                *left -= 1;
+                if *left == 0 {
+                    self.rumors.remove(id);
+                }
+            }
+        }
+        ids.iter()
+            .filter_map(|id| self.members.get(id).cloned())
+            .collect()
+    }
+}
+
+impl<S: Store> Peer<S> {
+    /// Takes in what another peer says of members.
+    pub(super) fn learn(&mut self, members: Vec<Member>) -> Done {
+        for member in members {
+            if member.id == self.me {
+                self.hear_of_myself(member)?;
+                continue;
+            }
+            let before = self
+                .gossip
+                .members
+                .get(&member.id)
+                .map(|m| (m.liveness, m.drain.leaving));
+            let changed = match self.gossip.members.get_mut(&member.id) {
+                Some(known) => known.merge(&member),
+                None => {
+                    self.gossip.members.insert(member.id, member.clone());
+                    true
+                }
+            };
+            if changed {
+                self.changed_member(member.id, before)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn changed_member(&mut self, id: PeerId, before: Option<(Liveness, bool)>) -> Done {
+        self.gossip.note(id, before, self.now);
+        let member = self.gossip.members[&id].clone();
+        if member.liveness == Liveness::Suspect {
+            self.schedule(
+                self.settings.suspicion,
+                Timer::Suspicion(id, member.incarnation),
+            );
+        } else if id != self.me {
+            self.store.put_member(&member)?;
+        }
+        if id != self.me
+            && member.is_present()
+            && !before.is_some_and(|b| matches!(b.0, Liveness::Active | Liveness::Suspect))
+        {
+            self.on_peer_back(id);
+        }
+        Ok(())
+    }
+
+    /// Changes our own record and passes it on.
+    fn change_myself(&mut self, change: impl FnOnce(&mut Member)) -> Done {
+        let me = self
+            .gossip
+            .members
+            .get_mut(&self.me)
+            .expect("this peer is in its own table");
+        let before = (me.liveness, me.drain.leaving);
+        change(me);
+        self.gossip.note(self.me, Some(before), self.now);
+        self.persist_identity()
+    }
+
+    fn hear_of_myself(&mut self, told: Member) -> Done {
+        let me = self.myself().clone();
+        if told.liveness == Liveness::Left {
+            return self.leave_for_good();
+        }
+        if told.drain.epoch > me.drain.epoch {
+            self.change_myself(|m| m.drain = told.drain)?;
+        }
+        // Suspected, believed down, or an echo of a life before a lost volume: refute (SWIM, section 4.2).
+        if told.incarnation > me.incarnation
+            || (told.incarnation == me.incarnation && told.liveness > me.liveness)
+        {
+            self.change_myself(|m| m.incarnation = told.incarnation + 1)?;
+        }
+        Ok(())
+    }
+
+    /// We are part of the ring from now on.
+    pub(super) fn set_active(&mut self) -> Done {
+        if self.myself().liveness == Liveness::Joining {
+            self.change_myself(|m| m.liveness = Liveness::Active)?;
+            self.introduce();
+        }
+        Ok(())
+    }
+
+    /// This identity is gone: durable first, then everyone hears of it.
+    pub(super) fn leave_for_good(&mut self) -> Done {
+        self.change_myself(|m| m.liveness = Liveness::Left)?;
+        self.introduce();
+        self.out.push(Output::Left);
+        Ok(())
+    }
+
+    /// Tells everyone about us at once.
+    fn introduce(&mut self) {
+        let message = Message::Members {
+            members: vec![self.myself().clone()],
+            reply: false,
+        };
+        let to: Vec<PeerId> = self
+            .gossip
+            .others()
+            .filter(|m| m.liveness != Liveness::Left)
+            .map(|m| m.id)
+            .collect();
+        self.send_all(&to, &message);
+    }
+
+    /// A departed identity still talks: it hears from us that it has left.
+    pub(super) fn tell_departed(&mut self, from: PeerId, message: &Message) {
+        let record = self.gossip.members.get(&from).cloned();
+        let address = match message {
+            Message::Hello { member } => Some(member.address.clone()),
+            _ => self.gossip.address(from),
+        };
+        if let (Some(record), Some(address)) = (record, address) {
+            let message = Message::Members {
+                members: vec![record],
+                reply: false,
+            };
+            self.out.push(Output::Send { address, message });
+        }
+    }
+
+    pub(super) fn on_seeds(&mut self, addresses: Vec<String>) {
+        let mine = self.myself().clone();
+        let known: Vec<String> = self
+            .gossip
+            .others()
+            .filter(|m| m.is_present())
+            .map(|m| m.address.clone())
+            .collect();
+        for address in addresses {
+            if address != mine.address && !known.contains(&address) {
+                let message = Message::Hello {
+                    member: mine.clone(),
+                };
+                self.out.push(Output::Send { address, message });
+            }
+        }
+    }
+
+    pub(super) fn on_hello(&mut self, from: PeerId, member: Member) -> Done {
+        if member.id != from {
+            return Ok(());
+        }
+        let address = member.address.clone();
+        self.learn(vec![member])?;
+        let members = self.gossip.members.values().cloned().collect();
+        self.out.push(Output::Send {
+            address,
+            message: Message::Members {
+                members,
+                reply: false,
+            },
+        });
+        Ok(())
+    }
+
+    pub(super) fn on_members(&mut self, from: PeerId, members: Vec<Member>, reply: bool) -> Done {
+        self.learn(members)?;
+        if reply {
+            let members = self.gossip.members.values().cloned().collect();
+            self.send(
+                from,
+                Message::Members {
+                    members,
+                    reply: false,
+                },
+            );
+        }
+        self.try_join()
+    }
+
+    pub(super) fn on_ping_timer(&mut self) {
+        self.schedule(self.settings.ping_period, Timer::Ping);
+        if let Some(target) = self.next_target() {
+            self.ping(target, None);
+        }
+        // Now and then one that is down: it may be back, or the network whole again.
+        let down: Vec<PeerId> = self
+            .gossip
+            .others()
+            .filter(|m| m.liveness == Liveness::Down)
+            .map(|m| m.id)
+            .collect();
+        if !down.is_empty() && self.rng.u8(0..4) == 0 {
+            let target = down[self.rng.usize(0..down.len())];
+            self.ping(target, None);
+        }
+    }
+
+    fn next_target(&mut self) -> Option<PeerId> {
+        loop {
+            if self.gossip.order.is_empty() {
+                let alive = |m: &&Member| !matches!(m.liveness, Liveness::Down | Liveness::Left);
+                self.gossip.order = self.gossip.others().filter(alive).map(|m| m.id).collect();
+                self.rng.shuffle(&mut self.gossip.order);
+            }
+            let id = self.gossip.order.pop()?;
+            if self
+                .gossip
+                .get(id)
+                .is_some_and(|m| !matches!(m.liveness, Liveness::Down | Liveness::Left))
+            {
+                return Some(id);
+            }
+        }
+    }
+
+    fn ping(&mut self, target: PeerId, relay: Option<(PeerId, u64)>) {
+        self.gossip.seq += 1;
+        let seq = self.gossip.seq;
+        self.gossip.probes.insert(seq, Probe { target, relay });
+        let message = Message::Ping {
+            seq,
+            rumors: self.gossip.take_rumors(),
+            digest: self.digest(),
+        };
+        self.send(target, message);
+        if relay.is_none() {
+            self.schedule(self.settings.ping_timeout, Timer::PingTimeout(seq));
+        }
+        self.schedule(3 * self.settings.ping_timeout, Timer::PingFailed(seq));
+    }
+
+    pub(super) fn on_ping(
+        &mut self,
+        from: PeerId,
+        seq: u64,
+        rumors: Vec<Member>,
+        digest: Digest,
+    ) -> Done {
+        self.learn(rumors)?;
+        let message = Message::Ack {
+            seq,
+            rumors: self.gossip.take_rumors(),
+            digest: self.digest(),
+        };
+        self.send(from, message);
+        self.compare(from, digest);
+        Ok(())
+    }
+
+    pub(super) fn on_ack(
+        &mut self,
+        from: PeerId,
+        seq: u64,
+        rumors: Vec<Member>,
+        digest: Digest,
+    ) -> Done {
+        self.learn(rumors)?;
+        let Some(probe) = self.gossip.probes.remove(&seq) else {
+            return Ok(());
+        };
+        if let Some((asker, theirs)) = probe.relay {
+            let digest = self.digest();
+            self.send(
+                asker,
+                Message::Ack {
+                    seq: theirs,
+                    rumors: Vec::new(),
+                    digest,
+                },
+            );
+        }
+        if from == probe.target {
+            self.compare(from, digest);
+            // It answers though it is thought to be away: it hears so, and refutes.
+            if let Some(m) = self
+                .gossip
+                .get(from)
+                .filter(|m| matches!(m.liveness, Liveness::Suspect | Liveness::Down))
+            {
+                let message = Message::Members {
+                    members: vec![m.clone()],
+                    reply: true,
+                };
+                self.send(from, message);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_ping_req(&mut self, from: PeerId, seq: u64, target: PeerId) {
+        // Bounded: helpers are asked by few at a time.
+        if self.gossip.probes.len() < 1_024 {
+            self.ping(target, Some((from, seq)));
+        }
+    }
+
+    pub(super) fn on_ping_timeout(&mut self, seq: u64) {
+        let Some(target) = self.gossip.probes.get(&seq).map(|p| p.target) else {
+            return;
+        };
+        let mut helpers: Vec<PeerId> = self
+            .gossip
+            .present()
+            .map(|m| m.id)
+            .filter(|id| *id != self.me && *id != target)
+            .collect();
+        self.rng.shuffle(&mut helpers);
+        helpers.truncate(self.settings.ping_helpers);
+        self.send_all(&helpers, &Message::PingReq { seq, target });
+    }
+
+    pub(super) fn on_ping_failed(&mut self, seq: u64) -> Done {
+        let Some(probe) = self.gossip.probes.remove(&seq) else {
+            return Ok(());
+        };
+        if probe.relay.is_some() {
+            return Ok(());
+        }
+        let worse = match self.gossip.get(probe.target).map(|m| m.liveness) {
+            Some(Liveness::Active) => Liveness::Suspect,
+            // Not in the ring: nobody relies on it, no need to wait.
+            Some(Liveness::Joining) => Liveness::Down,
+            _ => return Ok(()),
+        };
+        self.believe(probe.target, worse)
+    }
+
+    pub(super) fn on_suspicion(&mut self, id: PeerId, incarnation: u64) -> Done {
+        let still = self
+            .gossip
+            .get(id)
+            .is_some_and(|m| m.liveness == Liveness::Suspect && m.incarnation == incarnation);
+        if still {
+            self.believe(id, Liveness::Down)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Changes what we think of another member, at its present incarnation.
+    fn believe(&mut self, id: PeerId, liveness: Liveness) -> Done {
+        let Some(m) = self.gossip.members.get_mut(&id) else {
+            return Ok(());
+        };
+        let before = (m.liveness, m.drain.leaving);
+        m.liveness = liveness;
+        self.changed_member(id, Some(before))
+    }
+
+    /// An operator's orders to leave, or to stay after all.
+    pub(super) fn on_drain_orders(&mut self, orders: Vec<(PeerId, u64, bool)>) -> Done {
+        for (id, epoch, leaving) in orders {
+            let Some(m) = self.gossip.members.get_mut(&id) else {
+                continue;
+            };
+            if epoch <= m.drain.epoch {
+                continue;
+            }
+            let before = (m.liveness, m.drain.leaving);
+            m.drain = Drain { epoch, leaving };
+            if id == self.me {
+                self.gossip.note(id, Some(before), self.now);
+                self.persist_identity()?;
+            } else {
+                self.changed_member(id, Some(before))?;
+            }
+            // All must know before slots move; do not wait for the rumour to spread.
+            let message = Message::Members {
+                members: vec![self.gossip.members[&id].clone()],
+                reply: false,
+            };
+            let to: Vec<PeerId> = self
+                .gossip
+                .others()
+                .filter(|m| m.is_present())
+                .map(|m| m.id)
+                .collect();
+            self.send_all(&to, &message);
+        }
+        Ok(())
+    }
+
+    /// A dead leaver that no slot names any more has left: its old volume must never bring back the past.
+    pub(super) fn retire_drained_dead(&mut self) -> Done {
+        let gone: Vec<PeerId> = self
+            .gossip
+            .others()
+            .filter(|m| m.liveness == Liveness::Down && m.drain.leaving)
+            .map(|m| m.id)
+            .filter(|id| self.slots.all_known() && !self.slots.names(*id))
+            .collect();
+        gone.into_iter()
+            .try_for_each(|id| self.believe(id, Liveness::Left))
+    }
+
+    fn digest(&self) -> Digest {
+        Digest {
+            members: self.gossip.digest,
+            slots: self.slots.digest(),
+        }
+    }
+
+    fn compare(&mut self, from: PeerId, theirs: Digest) {
+        let mine = self.digest();
+        if mine.members != theirs.members {
+            let members = self.gossip.members.values().cloned().collect();
+            self.send(
+                from,
+                Message::Members {
+                    members,
+                    reply: true,
+                },
+            );
+        }
+        // A table of epochs is some kilobytes: at most twice a second.
+        if mine.slots != theirs.slots && self.gossip.offered.after(500) <= self.now {
+            self.gossip.offered = self.now;
+            let epochs = self.slots.epochs();
+            self.send(from, Message::SlotEpochs { epochs });
+        }
+    }
+}

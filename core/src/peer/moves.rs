@@ -1,0 +1,393 @@
+//! Proposing and deciding slot configurations: single-decree Paxos per slot and epoch ("Paxos Made Simple", section 2),
+//! among the participants of the configuration in force.
+//!
+//! Whoever comes first among a slot's live replicas drives it. That two peers may think so of themselves costs rounds,
+//! never safety.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Done, Peer};
+use crate::io::Time;
+use crate::key::Slot;
+use crate::member::PeerId;
+use crate::message::Message;
+use crate::quorum::has_majority;
+use crate::reconfigure::next_config;
+use crate::slot::{Ballot, SlotConfig};
+use crate::store::Store;
+
+/// A configuration being proposed.
+struct Proposal {
+    base: SlotConfig,
+    ballot: Ballot,
+    value: SlotConfig,
+    /// Who promised, or in the second phase who accepted.
+    answered: Vec<PeerId>,
+    /// The greatest ballot accepted earlier, as told by promises.
+    earlier: Option<Ballot>,
+    accepting: bool,
+    deadline: Time,
+}
+
+/// The proposer's state.
+#[derive(Default)]
+pub(super) struct Moves {
+    proposals: BTreeMap<Slot, Proposal>,
+    /// Slots to look at, soonest first.
+    todo: BTreeSet<Slot>,
+    /// Not before this time, after a refusal.
+    backoff: BTreeMap<Slot, Time>,
+    /// Rounds seen in refusals.
+    rounds: BTreeMap<Slot, u64>,
+    /// Newcomers that said they hold everything, by slot: who and at which epoch.
+    caught_up: BTreeMap<Slot, (PeerId, u64)>,
+    /// Committed here, to be told to everyone.
+    announce: Vec<(Slot, SlotConfig)>,
+    /// When every slot was last looked at.
+    swept: Time,
+}
+
+impl<S: Store> Peer<S> {
+    pub(super) fn moves_look_at(&mut self, slot: Slot) {
+        self.moves.todo.insert(slot);
+    }
+
+    pub(super) fn forget_proposal(&mut self, slot: Slot) {
+        self.moves.proposals.remove(&slot);
+        self.moves.rounds.remove(&slot);
+        self.moves.backoff.remove(&slot);
+        self.moves.caught_up.remove(&slot);
+    }
+
+    pub(super) fn drive_moves(&mut self) -> Done {
+        let now = self.now;
+        let stuck: Vec<Slot> = self
+            .moves
+            .proposals
+            .iter()
+            .filter(|(_, p)| p.deadline <= now)
+            .map(|(s, _)| *s)
+            .collect();
+        for slot in stuck {
+            self.moves.proposals.remove(&slot);
+            self.moves.todo.insert(slot);
+        }
+        if self.gossip.changed.after(self.settings.settle) <= now {
+            if self.refresh_targets() || self.moves.swept.after(5_000) <= now {
+                self.moves.swept = now;
+                self.moves.todo.extend(self.slots.held().iter().copied());
+            }
+            let todo = std::mem::take(&mut self.moves.todo);
+            for slot in todo {
+                let waits = self.moves.backoff.get(&slot).is_some_and(|at| *at > now);
+                if waits || self.moves.proposals.len() >= self.settings.moves {
+                    self.moves.todo.insert(slot);
+                } else {
+                    self.consider(slot);
+                }
+            }
+        }
+        self.announce();
+        Ok(())
+    }
+
+    /// Proposes the slot's next configuration, if it is ours to drive and something is to be done.
+    fn consider(&mut self, slot: Slot) {
+        let Some(record) = self.slots.get(slot) else {
+            return;
+        };
+        let base = &record.config;
+        if self.moves.proposals.contains_key(&slot) || self.driver(base) != Some(self.me) {
+            return;
+        }
+        let caught_up = self
+            .moves
+            .caught_up
+            .get(&slot)
+            .is_some_and(|(id, epoch)| base.newcomer() == Some(*id) && *epoch == base.epoch);
+        let target = self.slots.target(slot);
+        if target.is_empty() {
+            return;
+        }
+        let factor = self.settings.replication.factor as usize;
+        let Some(value) = next_config(
+            base,
+            target,
+            factor,
+            |id| self.gossip.standing(id),
+            caught_up,
+        ) else {
+            return;
+        };
+        let base = base.clone();
+        let seen = self
+            .moves
+            .rounds
+            .get(&slot)
+            .copied()
+            .unwrap_or(0)
+            .max(record.promised.round);
+        let ballot = Ballot {
+            round: seen + 1,
+            proposer: self.me,
+        };
+        let deadline = self.now.after(self.settings.retry);
+        self.send_all(
+            &base.participants(),
+            &Message::Prepare {
+                slot,
+                base: base.clone(),
+                ballot,
+            },
+        );
+        let proposal = Proposal {
+            base,
+            ballot,
+            value,
+            answered: Vec::new(),
+            earlier: None,
+            accepting: false,
+            deadline,
+        };
+        self.moves.proposals.insert(slot, proposal);
+    }
+
+    /// The first of the slot's replicas that answers.
+    fn driver(&self, config: &SlotConfig) -> Option<PeerId> {
+        config
+            .replicas
+            .iter()
+            .copied()
+            .find(|id| self.gossip.is_up(*id))
+    }
+
+    /// Acceptor, either phase: makes sure both sides mean the same base. False when the proposer is behind.
+    fn same_base(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        base: &SlotConfig,
+    ) -> Result<bool, crate::store::StoreError> {
+        self.adopt(slot, base.clone())?;
+        let known = self
+            .slots
+            .config(slot)
+            .cloned()
+            .unwrap_or_else(|| base.clone());
+        if known.epoch > base.epoch {
+            self.send(
+                from,
+                Message::Commit {
+                    configs: vec![(slot, known)],
+                },
+            );
+            return Ok(false);
+        }
+        Ok(known.involves(self.me))
+    }
+
+    pub(super) fn on_prepare(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        base: SlotConfig,
+        ballot: Ballot,
+    ) -> Done {
+        if !self.same_base(from, slot, &base)? {
+            return Ok(());
+        }
+        let mut record = self.slots.get(slot).expect("adopted above").clone();
+        let epoch = base.epoch;
+        if ballot < record.promised {
+            self.send(
+                from,
+                Message::Refuse {
+                    slot,
+                    epoch,
+                    promised: record.promised,
+                },
+            );
+            return Ok(());
+        }
+        let accepted = record.accepted.clone();
+        record.promised = ballot;
+        self.put_record(slot, record)?;
+        self.send(
+            from,
+            Message::Promise {
+                slot,
+                epoch,
+                ballot,
+                accepted,
+            },
+        );
+        Ok(())
+    }
+
+    pub(super) fn on_promise(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        epoch: u64,
+        ballot: Ballot,
+        accepted: Option<(Ballot, SlotConfig)>,
+    ) -> Done {
+        let Some(p) = self.moves.proposals.get_mut(&slot) else {
+            return Ok(());
+        };
+        if p.accepting || p.base.epoch != epoch || p.ballot != ballot || p.answered.contains(&from)
+        {
+            return Ok(());
+        }
+        if let Some((earlier, value)) = accepted
+            && p.earlier.is_none_or(|e| e < earlier)
+        {
+            p.earlier = Some(earlier);
+            p.value = value;
+        }
+        p.answered.push(from);
+        if has_majority(&p.base, &p.answered) {
+            p.accepting = true;
+            p.answered.clear();
+            let message = Message::Accept {
+                slot,
+                base: p.base.clone(),
+                ballot,
+                config: p.value.clone(),
+            };
+            let to = p.base.participants();
+            self.send_all(&to, &message);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_accept(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        base: SlotConfig,
+        ballot: Ballot,
+        config: SlotConfig,
+    ) -> Done {
+        if config.epoch != base.epoch + 1 || !self.same_base(from, slot, &base)? {
+            return Ok(());
+        }
+        let mut record = self.slots.get(slot).expect("adopted above").clone();
+        let epoch = base.epoch;
+        if ballot < record.promised {
+            self.send(
+                from,
+                Message::Refuse {
+                    slot,
+                    epoch,
+                    promised: record.promised,
+                },
+            );
+            return Ok(());
+        }
+        record.promised = ballot;
+        record.accepted = Some((ballot, config));
+        self.put_record(slot, record)?;
+        self.send(
+            from,
+            Message::Accepted {
+                slot,
+                epoch,
+                ballot,
+            },
+        );
+        Ok(())
+    }
+
+    pub(super) fn on_accepted(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        epoch: u64,
+        ballot: Ballot,
+    ) -> Done {
+        let Some(p) = self.moves.proposals.get_mut(&slot) else {
+            return Ok(());
+        };
+        if !p.accepting || p.base.epoch != epoch || p.ballot != ballot || p.answered.contains(&from)
+        {
+            return Ok(());
+        }
+        p.answered.push(from);
+        if !has_majority(&p.base, &p.answered) {
+            return Ok(());
+        }
+        let (config, involved) = (p.value.clone(), p.base.participants());
+        self.moves.announce.push((slot, config.clone()));
+        // Those it concerns hear of it at once, the rest with the next batch.
+        let mut to = involved;
+        to.extend(
+            config
+                .participants()
+                .into_iter()
+                .filter(|id| !self.slots.config(slot).is_some_and(|c| c.involves(*id))),
+        );
+        to.retain(|id| *id != self.me);
+        self.send_all(
+            &to,
+            &Message::Commit {
+                configs: vec![(slot, config.clone())],
+            },
+        );
+        self.adopt(slot, config)?;
+        self.consider(slot);
+        Ok(())
+    }
+
+    pub(super) fn on_refuse(&mut self, slot: Slot, epoch: u64, promised: Ballot) {
+        let ours = self
+            .moves
+            .proposals
+            .get(&slot)
+            .is_some_and(|p| p.base.epoch == epoch && p.ballot < promised);
+        if ours {
+            self.moves.proposals.remove(&slot);
+            let round = self.moves.rounds.entry(slot).or_default();
+            *round = (*round).max(promised.round);
+            // Two proposers that collide draw different waits.
+            let wait = self.rng.u64(1..=self.settings.retry);
+            self.moves.backoff.insert(slot, self.now.after(wait));
+            self.moves.todo.insert(slot);
+        }
+    }
+
+    pub(super) fn on_caught_up(&mut self, from: PeerId, slots: Vec<(Slot, u64)>) {
+        for (slot, epoch) in slots {
+            if self
+                .slots
+                .config(slot)
+                .is_some_and(|c| c.epoch == epoch && c.newcomer() == Some(from))
+            {
+                self.moves.caught_up.insert(slot, (from, epoch));
+                self.consider(slot);
+            }
+        }
+    }
+
+    /// Tells everyone what was committed here since the last time.
+    fn announce(&mut self) {
+        if self.moves.announce.is_empty() {
+            return;
+        }
+        let configs = std::mem::take(&mut self.moves.announce);
+        let to: Vec<PeerId> = self
+            .gossip
+            .others()
+            .filter(|m| m.is_present())
+            .map(|m| m.id)
+            .collect();
+        self.send_all(&to, &Message::Commit { configs });
+    }
+
+    /// Whether a slot should come to us but is not ours yet.
+    pub(super) fn expects_slots(&self) -> bool {
+        Slot::all().any(|slot| {
+            self.slots.target(slot).contains(&self.me) && !self.slots.held().contains(&slot)
+        })
+    }
+}

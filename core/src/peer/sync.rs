@@ -1,0 +1,551 @@
+//! Catching up and anti-entropy: one mechanism for a newcomer that takes over a slot, a peer that was away, a replica
+//! that missed a write, and a receiver that has to prove that it holds a leaver's copy.
+//!
+//! A slot is compared with one other replica at a time: roots first, entries where they differ, then registers and chunks
+//! that are missing here are pulled. Comparing with everybody who matters makes the slot *synced* within its epoch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Done, Peer};
+use crate::config::{NAMES_BYTES, SYNC_BATCH};
+use crate::io::{ChunkOutcome, Output, Time, value_len};
+use crate::key::{Key, Slot};
+use crate::member::PeerId;
+use crate::message::{Message, Root};
+use crate::quorum::{catch_up_quorum, count};
+use crate::register::Register;
+use crate::store::{Entry, Store};
+
+/// How far a held slot is compared with its other replicas.
+#[derive(Default)]
+struct Progress {
+    /// Compared with these since the epoch began or a doubt arose.
+    done: Vec<PeerId>,
+    /// Compared with all that matter, once within this epoch.
+    synced: bool,
+}
+
+/// A comparison under way.
+struct Exchange {
+    /// Epoch under which it began.
+    epoch: u64,
+    names: BTreeSet<Key>,
+    chunks: BTreeSet<Key>,
+    /// The other's root, once it has answered.
+    root: Option<Root>,
+    deadline: Time,
+}
+
+/// A chunk that should be here.
+struct Wanted {
+    len: u32,
+    /// Who is known to have it.
+    sources: BTreeSet<PeerId>,
+    not_before: Time,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Sync {
+    progress: BTreeMap<Slot, Progress>,
+    /// Slots with somebody left to compare with.
+    todo: BTreeSet<Slot>,
+    exchanges: BTreeMap<(Slot, PeerId), Exchange>,
+    wanted: BTreeMap<Key, Wanted>,
+    /// Chunks the driver is bringing; bounded by the settings.
+    fetching: BTreeSet<Key>,
+    /// When all slots are compared again.
+    next_round: Time,
+    /// Slots whose replicas are to hear that we, the newcomer, have everything.
+    caught_up: BTreeSet<Slot>,
+    /// Those that have heard; they hear again while the configuration does not move on.
+    told: BTreeSet<Slot>,
+    tell_again: Time,
+}
+
+impl Sync {
+    pub(super) fn is_synced(&self, slot: Slot) -> bool {
+        self.progress.get(&slot).is_some_and(|p| p.synced)
+    }
+
+    pub(super) fn missing(&self) -> usize {
+        self.wanted.len()
+    }
+}
+
+impl<S: Store> Peer<S> {
+    /// After a start: every held slot may have missed something.
+    pub(super) fn resume_sync(&mut self) {
+        let held: Vec<Slot> = self.slots.held().iter().copied().collect();
+        held.into_iter().for_each(|slot| self.restart_sync(slot));
+        self.sync.next_round = self.now.after(self.settings.anti_entropy);
+    }
+
+    /// The slot's configuration is new here: nothing said under the old one counts.
+    pub(super) fn restart_sync(&mut self, slot: Slot) {
+        self.sync.exchanges.retain(|(s, _), _| *s != slot);
+        if self.slots.held().contains(&slot) {
+            self.sync.progress.insert(slot, Progress::default());
+            self.sync.todo.insert(slot);
+        } else {
+            self.sync.progress.remove(&slot);
+            self.sync.todo.remove(&slot);
+            self.sync.wanted.retain(|key, _| key.slot() != slot);
+        }
+    }
+
+    /// Compares the slot with everybody again, though it stays synced meanwhile.
+    fn doubt(&mut self, slot: Slot) {
+        if let Some(progress) = self.sync.progress.get_mut(&slot) {
+            progress.done.clear();
+            self.sync.todo.insert(slot);
+        }
+    }
+
+    /// A peer has come (back): what it holds may differ from ours.
+    pub(super) fn on_peer_back(&mut self, id: PeerId) {
+        let slots: Vec<Slot> = self.slots.held().iter().copied().collect();
+        for slot in slots {
+            if self.slots.config(slot).is_some_and(|c| c.involves(id)) {
+                if let Some(progress) = self.sync.progress.get_mut(&slot) {
+                    progress.done.retain(|p| *p != id);
+                }
+                self.sync.todo.insert(slot);
+            }
+        }
+    }
+
+    pub(super) fn on_sync_hint(&mut self, slots: Vec<Slot>) {
+        slots.into_iter().for_each(|slot| self.doubt(slot));
+    }
+
+    pub(super) fn schedule_anti_entropy(&mut self) {
+        if self.sync.next_round <= self.now {
+            let held: Vec<Slot> = self.slots.held().iter().copied().collect();
+            held.into_iter().for_each(|slot| self.doubt(slot));
+            // Spread, so that peers that started together do not compare together for ever.
+            let spread = self.rng.u64(0..=self.settings.anti_entropy / 4);
+            self.sync.next_round = self.now.after(self.settings.anti_entropy + spread);
+        }
+    }
+
+    pub(super) fn drive_sync(&mut self) -> Done {
+        let now = self.now;
+        self.sync
+            .exchanges
+            .retain(|_, e| e.deadline > now || !e.chunks.is_empty());
+        let mut requests: BTreeMap<PeerId, Vec<(Slot, u64, Root)>> = BTreeMap::new();
+        let todo: Vec<Slot> = self.sync.todo.iter().copied().collect();
+        for slot in todo {
+            if self.sync.exchanges.len() >= 2 * SYNC_BATCH {
+                break;
+            }
+            match self.next_partner(slot) {
+                Some(partner) => {
+                    let Some(epoch) = self.slots.config(slot).map(|c| c.epoch) else {
+                        continue;
+                    };
+                    if self.begin_exchange(slot, partner, epoch) {
+                        let root = self.root(slot)?;
+                        requests
+                            .entry(partner)
+                            .or_default()
+                            .push((slot, epoch, root));
+                    }
+                }
+                None => self.settle_sync(slot),
+            }
+        }
+        for (partner, items) in requests {
+            for batch in items.chunks(SYNC_BATCH) {
+                self.send(
+                    partner,
+                    Message::SyncRequest {
+                        items: batch.to_vec(),
+                    },
+                );
+            }
+        }
+        self.tell_caught_up();
+        self.fetch_wanted();
+        Ok(())
+    }
+
+    /// Opens a comparison; false when one is open already.
+    pub(super) fn begin_exchange(&mut self, slot: Slot, partner: PeerId, epoch: u64) -> bool {
+        let deadline = self.now.after(self.settings.retry);
+        let mut fresh = false;
+        self.sync
+            .exchanges
+            .entry((slot, partner))
+            .or_insert_with(|| {
+                fresh = true;
+                Exchange {
+                    epoch,
+                    names: BTreeSet::new(),
+                    chunks: BTreeSet::new(),
+                    root: None,
+                    deadline,
+                }
+            });
+        fresh
+    }
+
+    /// Whom to compare the slot with next: a replica that answers and was not yet compared with.
+    fn next_partner(&self, slot: Slot) -> Option<PeerId> {
+        let config = self.slots.config(slot)?;
+        let progress = self.sync.progress.get(&slot)?;
+        let open =
+            |id: &PeerId| *id != self.me && !progress.done.contains(id) && self.gossip.is_up(*id);
+        config.replicas.iter().copied().find(open)
+    }
+
+    /// Nobody is left to compare with (now): does it suffice?
+    fn settle_sync(&mut self, slot: Slot) {
+        let Some(config) = self.slots.config(slot) else {
+            return;
+        };
+        let Some(progress) = self.sync.progress.get_mut(&slot) else {
+            return;
+        };
+        let mut met = progress.done.clone();
+        met.push(self.me);
+        let enough = count(&config.replicas, &met)
+            >= catch_up_quorum(config.replicas.len(), self.settings.replication.write);
+        if enough {
+            progress.synced = true;
+            self.sync.todo.remove(&slot);
+            if config.newcomer() == Some(self.me) {
+                self.sync.caught_up.insert(slot);
+            }
+        }
+    }
+
+    /// A newcomer tells the slot's replicas that it has everything, until the configuration moves on.
+    fn tell_caught_up(&mut self) {
+        if self.sync.tell_again <= self.now {
+            self.sync.tell_again = self.now.after(self.settings.retry);
+            let told = std::mem::take(&mut self.sync.told);
+            self.sync.caught_up.extend(told);
+        }
+        let mut told: BTreeMap<PeerId, Vec<(Slot, u64)>> = BTreeMap::new();
+        for slot in std::mem::take(&mut self.sync.caught_up) {
+            let Some(config) = self.slots.config(slot) else {
+                continue;
+            };
+            if config.newcomer() == Some(self.me) && self.sync.is_synced(slot) {
+                for id in &config.replicas {
+                    told.entry(*id).or_default().push((slot, config.epoch));
+                }
+                self.sync.told.insert(slot);
+            }
+        }
+        for (id, slots) in told {
+            self.send(id, Message::CaughtUp { slots });
+        }
+    }
+
+    pub(super) fn on_sync_request(&mut self, from: PeerId, items: Vec<(Slot, u64, Root)>) -> Done {
+        let mut newer = Vec::new();
+        for (slot, epoch, root) in items {
+            let known = self.slots.config(slot).map_or(0, |c| c.epoch);
+            if known > epoch {
+                newer.extend(self.slots.config(slot).map(|c| (slot, c.clone())));
+                continue;
+            }
+            let mine = self.root(slot)?;
+            // Under another epoch our entries prove nothing; the asker sends what we have missed and asks again.
+            let entries = if known == epoch && mine != root {
+                Some(self.store.entries(slot)?)
+            } else {
+                None
+            };
+            self.send(
+                from,
+                Message::SyncReply {
+                    slot,
+                    epoch: known,
+                    root: mine,
+                    entries,
+                },
+            );
+        }
+        if !newer.is_empty() {
+            self.send(from, Message::Commit { configs: newer });
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_sync_reply(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        epoch: u64,
+        root: Root,
+        entries: Option<Vec<Entry>>,
+    ) -> Done {
+        let Some(exchange) = self.sync.exchanges.get(&(slot, from)) else {
+            return Ok(());
+        };
+        if exchange.root.is_some() {
+            return Ok(());
+        }
+        if epoch < exchange.epoch {
+            if let Some(config) = self.slots.config(slot).cloned() {
+                let (epoch, root) = (config.epoch, self.root(slot)?);
+                self.send(
+                    from,
+                    Message::Commit {
+                        configs: vec![(slot, config)],
+                    },
+                );
+                self.send(
+                    from,
+                    Message::SyncRequest {
+                        items: vec![(slot, epoch, root)],
+                    },
+                );
+            }
+            return Ok(());
+        }
+        if epoch > exchange.epoch {
+            return Ok(());
+        }
+        let mut names = BTreeSet::new();
+        let mut chunks = BTreeMap::new();
+        for entry in entries.into_iter().flatten() {
+            match entry {
+                Entry::Name { key, version } if key.slot() == slot => {
+                    if self
+                        .store
+                        .register(&key)?
+                        .is_none_or(|r| r.version < version)
+                    {
+                        names.insert(key);
+                    }
+                }
+                Entry::Chunk { key, len } if key.slot() == slot => {
+                    if self.store.chunk(&key)?.is_none() {
+                        chunks.insert(key, len);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (key, len) in &chunks {
+            self.want(*key, *len, from);
+        }
+        let deadline = self.now.after(self.settings.retry);
+        let exchange = self
+            .sync
+            .exchanges
+            .get_mut(&(slot, from))
+            .expect("looked up above");
+        exchange.root = Some(root);
+        exchange.chunks = chunks.into_keys().collect();
+        exchange.names = names;
+        exchange.deadline = deadline;
+        self.continue_exchange(slot, from)
+    }
+
+    /// Asks for what is missing, or closes the comparison.
+    fn continue_exchange(&mut self, slot: Slot, partner: PeerId) -> Done {
+        let Some(exchange) = self.sync.exchanges.get(&(slot, partner)) else {
+            return Ok(());
+        };
+        if !exchange.names.is_empty() {
+            let keys = exchange.names.iter().copied().take(SYNC_BATCH).collect();
+            self.send(partner, Message::FetchNames { slot, keys });
+        } else if exchange.chunks.is_empty() && exchange.root.is_some() {
+            let exchange = self
+                .sync
+                .exchanges
+                .remove(&(slot, partner))
+                .expect("looked up above");
+            if let Some(progress) = self.sync.progress.get_mut(&slot)
+                && !progress.done.contains(&partner)
+            {
+                progress.done.push(partner);
+            }
+            if self.next_partner(slot).is_none() {
+                self.settle_sync(slot);
+            }
+            self.on_exchange_done(slot, partner, exchange.root.expect("checked above"))?;
+        } else {
+            self.fetch_wanted();
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_fetch_names(&mut self, from: PeerId, slot: Slot, keys: Vec<Key>) -> Done {
+        let mut registers = Vec::new();
+        let mut bytes = 0;
+        for key in keys.into_iter().filter(|k| k.slot() == slot) {
+            if let Some(register) = self.store.register(&key)? {
+                bytes += value_len(&register.value) + register.name.as_str().len() + 64;
+                registers.push(register);
+            }
+            if bytes > NAMES_BYTES {
+                break;
+            }
+        }
+        self.send(from, Message::Names { slot, registers });
+        Ok(())
+    }
+
+    pub(super) fn on_names(&mut self, from: PeerId, slot: Slot, registers: Vec<Register>) -> Done {
+        let deadline = self.now.after(self.settings.retry);
+        let Some(exchange) = self.sync.exchanges.get_mut(&(slot, from)) else {
+            return Ok(());
+        };
+        let before = exchange.names.len();
+        for register in &registers {
+            exchange.names.remove(&Key::of_name(&register.name));
+        }
+        if exchange.names.len() == before {
+            // Nothing of what was asked: the other's copy has changed meanwhile. Compare again.
+            self.sync.exchanges.remove(&(slot, from));
+            return Ok(());
+        }
+        exchange.deadline = deadline;
+        for register in &registers {
+            if Key::of_name(&register.name).slot() == slot {
+                self.keep_register(slot, register)?;
+            }
+        }
+        self.continue_exchange(slot, from)
+    }
+
+    fn want(&mut self, key: Key, len: u32, source: PeerId) {
+        let now = self.now;
+        let wanted = self.sync.wanted.entry(key).or_insert_with(|| Wanted {
+            len,
+            sources: BTreeSet::new(),
+            not_before: now,
+        });
+        wanted.sources.insert(source);
+    }
+
+    fn fetch_wanted(&mut self) {
+        let free = self
+            .settings
+            .fetches
+            .saturating_sub(self.sync.fetching.len());
+        let waiting = self.sync.wanted.iter();
+        let due = waiting
+            .filter(|(key, w)| w.not_before <= self.now && !self.sync.fetching.contains(key));
+        let start: Vec<_> = due
+            .take(free)
+            .map(|(key, w)| (*key, w.len, w.sources.clone()))
+            .collect();
+        self.sync
+            .fetching
+            .extend(start.iter().map(|(key, ..)| *key));
+        for (key, len, known) in start {
+            let mut sources = self.route(key.slot()).holders;
+            let others = known
+                .iter()
+                .filter(|id| !sources.iter().any(|e| e.id == **id));
+            let others: Vec<_> = others.filter_map(|id| self.gossip.endpoint(*id)).collect();
+            sources.extend(others);
+            sources.retain(|e| e.id != self.me);
+            // Those that are known to have it first; the order is else by nearness.
+            sources.sort_by_key(|e| !known.contains(&e.id));
+            self.out.push(Output::FetchChunk { key, len, sources });
+        }
+    }
+
+    pub(super) fn on_chunk_fetched(&mut self, key: Key, len: u32) -> Done {
+        self.sync.wanted.remove(&key);
+        self.sync.fetching.remove(&key);
+        let slot = key.slot();
+        if !self.slots.held().contains(&slot) {
+            if self.store.chunk(&key)?.is_none() {
+                self.out.push(Output::DropChunks(vec![key]));
+            }
+            self.fetch_wanted();
+            return Ok(());
+        }
+        self.store.put_chunk(&key, len)?;
+        self.slots.touch(slot);
+        self.chunk_is_here(key)?;
+        self.fetch_wanted();
+        Ok(())
+    }
+
+    fn chunk_is_here(&mut self, key: Key) -> Done {
+        let slot = key.slot();
+        let waiting: Vec<PeerId> = self
+            .sync
+            .exchanges
+            .iter()
+            .filter(|((s, _), e)| *s == slot && e.chunks.contains(&key))
+            .map(|((_, p), _)| *p)
+            .collect();
+        for partner in waiting {
+            if let Some(exchange) = self.sync.exchanges.get_mut(&(slot, partner)) {
+                exchange.chunks.remove(&key);
+            }
+            self.continue_exchange(slot, partner)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_chunk_missed(&mut self, key: Key) {
+        self.sync.fetching.remove(&key);
+        if let Some(wanted) = self.sync.wanted.get_mut(&key) {
+            wanted.not_before = self.now.after(self.settings.retry);
+        }
+        self.fetch_wanted();
+    }
+
+    /// A writer's chunk is durable here: it counts if writer and replica agree on the epoch.
+    pub(super) fn on_chunk_stored(
+        &mut self,
+        key: Key,
+        len: u32,
+        epoch: u64,
+    ) -> Result<ChunkOutcome, crate::store::StoreError> {
+        let slot = key.slot();
+        let config = self.slots.config(slot);
+        let known = config.map_or(0, |c| c.epoch);
+        let involved = config.is_some_and(|c| c.involves(self.me));
+        if known != epoch || !involved {
+            if self.store.chunk(&key)?.is_none() {
+                self.out.push(Output::DropChunks(vec![key]));
+            }
+            return Ok(ChunkOutcome::Stale(known));
+        }
+        if self.store.chunk(&key)?.is_none() {
+            self.store.put_chunk(&key, len)?;
+            self.slots.touch(slot);
+        }
+        self.sync.wanted.remove(&key);
+        self.chunk_is_here(key)?;
+        Ok(ChunkOutcome::Stored)
+    }
+
+    /// The bytes of a chunk are missing or wrong here: it is as if it had never been stored.
+    pub(super) fn on_chunk_bad(&mut self, key: Key) -> Done {
+        let slot = key.slot();
+        if let Some(len) = self.store.chunk(&key)? {
+            self.store.remove_chunk(&key)?;
+            self.slots.touch(slot);
+            if self.slots.held().contains(&slot) {
+                let others = self
+                    .slots
+                    .config(slot)
+                    .map(|c| c.replicas.clone())
+                    .unwrap_or_default();
+                for id in others {
+                    if id != self.me {
+                        self.want(key, len, id);
+                    }
+                }
+                self.doubt(slot);
+                self.fetch_wanted();
+            }
+        }
+        Ok(())
+    }
+}

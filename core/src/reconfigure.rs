@@ -1,0 +1,162 @@
+//! The next step of a slot from the replicas it has to the replicas it should have: a pure function.
+
+use crate::member::PeerId;
+use crate::slot::SlotConfig;
+
+/// What a replica may be used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Answers, and is wanted.
+    Eligible,
+    /// Answers, but is leaving.
+    Leaving,
+    /// Does not answer now.
+    Absent,
+    /// Will never answer again.
+    Gone,
+}
+
+/// The configuration to propose after `config`, or `None` when there is nothing to do (or nothing to do yet).
+///
+/// `target` is where the slot should live (see [`crate::placement::replicas`]), `caught_up` whether the newcomer of a
+/// moving configuration holds everything. One member changes at a time; a newcomer that went away or is no longer
+/// wanted is taken back.
+pub fn next_config(
+    config: &SlotConfig,
+    target: &[PeerId],
+    factor: usize,
+    standing: impl Fn(PeerId) -> Standing,
+    caught_up: bool,
+) -> Option<SlotConfig> {
+    let epoch = config.epoch + 1;
+    if let Some(next) = &config.next {
+        let newcomer = config.newcomer();
+        let wanted =
+            newcomer.is_none_or(|id| target.contains(&id) && standing(id) == Standing::Eligible);
+        return if !wanted {
+            Some(SlotConfig {
+                epoch,
+                replicas: config.replicas.clone(),
+                next: None,
+            })
+        } else if caught_up {
+            Some(SlotConfig {
+                epoch,
+                replicas: next.clone(),
+                next: None,
+            })
+        } else {
+            None
+        };
+    }
+    let newcomer = target
+        .iter()
+        .copied()
+        .find(|id| !config.replicas.contains(id) && standing(*id) == Standing::Eligible)?;
+    let mut next = config.replicas.clone();
+    if next.len() >= factor {
+        let unwanted = |id: &&PeerId| !target.contains(id);
+        // The dead make room first, then those that leave, then those that are merely displaced.
+        let goes =
+            *config
+                .replicas
+                .iter()
+                .filter(unwanted)
+                .max_by_key(|id| match standing(**id) {
+                    Standing::Gone => 3,
+                    Standing::Absent => 2,
+                    Standing::Leaving => 1,
+                    Standing::Eligible => 0,
+                })?;
+        next.retain(|id| *id != goes);
+    }
+    next.push(newcomer);
+    Some(SlotConfig {
+        epoch,
+        replicas: config.replicas.clone(),
+        next: Some(next),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(n: &[u128]) -> Vec<PeerId> {
+        n.iter().copied().map(PeerId).collect()
+    }
+
+    fn config(replicas: &[u128], next: Option<&[u128]>) -> SlotConfig {
+        SlotConfig {
+            epoch: 5,
+            replicas: ids(replicas),
+            next: next.map(ids),
+        }
+    }
+
+    #[test]
+    fn grows_to_the_factor_one_by_one() {
+        let step = next_config(
+            &config(&[1], None),
+            &ids(&[1, 2, 3]),
+            3,
+            |_| Standing::Eligible,
+            false,
+        );
+        assert_eq!(
+            step,
+            Some(SlotConfig {
+                epoch: 6,
+                replicas: ids(&[1]),
+                next: Some(ids(&[1, 2]))
+            })
+        );
+    }
+
+    #[test]
+    fn the_dead_make_room_before_the_displaced() {
+        let standing = |id: PeerId| {
+            if id == PeerId(2) {
+                Standing::Absent
+            } else {
+                Standing::Eligible
+            }
+        };
+        let step = next_config(
+            &config(&[1, 2, 3], None),
+            &ids(&[4, 5, 6]),
+            3,
+            standing,
+            false,
+        );
+        assert_eq!(step.unwrap().next, Some(ids(&[1, 3, 4])));
+    }
+
+    #[test]
+    fn never_shrinks_without_a_newcomer() {
+        let standing = |id: PeerId| {
+            if id == PeerId(3) {
+                Standing::Leaving
+            } else {
+                Standing::Eligible
+            }
+        };
+        assert_eq!(
+            next_config(&config(&[1, 2, 3], None), &ids(&[1, 2]), 3, standing, false),
+            None
+        );
+    }
+
+    #[test]
+    fn a_move_completes_when_caught_up_and_is_taken_back_when_unwanted() {
+        let moving = config(&[1, 2, 3], Some(&[1, 2, 4]));
+        assert_eq!(
+            next_config(&moving, &ids(&[1, 2, 4]), 3, |_| Standing::Eligible, false),
+            None
+        );
+        let done = next_config(&moving, &ids(&[1, 2, 4]), 3, |_| Standing::Eligible, true).unwrap();
+        assert_eq!((done.replicas, done.next), (ids(&[1, 2, 4]), None));
+        let back = next_config(&moving, &ids(&[1, 2, 3]), 3, |_| Standing::Eligible, true).unwrap();
+        assert_eq!((back.replicas, back.next), (ids(&[1, 2, 3]), None));
+    }
+}

@@ -1,0 +1,219 @@
+//! The in-memory twin of the disk store: used by the simulator, which crashes it.
+
+use std::collections::BTreeMap;
+
+use super::{Entry, Identity, Remembered, Store, StoreError};
+use crate::key::{Key, Name, Slot};
+use crate::leave::Receipt;
+use crate::member::{Member, PeerId};
+use crate::register::Register;
+use crate::slot::SlotRecord;
+
+#[derive(Clone, Debug, Default)]
+struct Tables {
+    identity: Option<Identity>,
+    members: BTreeMap<PeerId, Member>,
+    slots: BTreeMap<Slot, SlotRecord>,
+    registers: BTreeMap<Key, Register>,
+    names: BTreeMap<String, Key>,
+    chunks: BTreeMap<Key, u32>,
+    receipts: BTreeMap<(PeerId, Slot), Receipt>,
+}
+
+type Undo = Box<dyn FnOnce(&mut Tables) + Send>;
+
+/// A store in memory. [`MemoryStore::crash`] loses what was not committed, as a power cut would.
+#[derive(Default)]
+pub struct MemoryStore {
+    tables: Tables,
+    undo: Vec<Undo>,
+}
+
+/// Puts `value` (or nothing) at `key` and remembers how to undo it.
+macro_rules! write {
+    ($self:ident, $table:ident, $key:expr, $value:expr) => {{
+        let key = $key;
+        let old = match $value {
+            Some(value) => $self.tables.$table.insert(key.clone(), value),
+            None => $self.tables.$table.remove(&key),
+        };
+        $self.undo.push(Box::new(move |t| {
+            match old {
+                Some(old) => t.$table.insert(key, old),
+                None => t.$table.remove(&key),
+            };
+        }));
+    }};
+}
+
+impl MemoryStore {
+    /// Undoes everything since the last commit.
+    pub fn crash(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            undo(&mut self.tables);
+        }
+    }
+}
+
+/// The least and greatest keys of a slot.
+fn bounds(slot: Slot) -> std::ops::RangeInclusive<Key> {
+    let mut first = [0; 32];
+    first[..8].copy_from_slice(&slot.start().0.to_be_bytes());
+    let mut last = [0xff; 32];
+    last[0] = first[0];
+    last[1] = first[1] | 0x0f;
+    Key(first)..=Key(last)
+}
+
+impl Store for MemoryStore {
+    fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        Ok(self.tables.identity.clone())
+    }
+
+    fn put_identity(&mut self, identity: &Identity) -> Result<(), StoreError> {
+        let old = self.tables.identity.replace(identity.clone());
+        self.undo.push(Box::new(move |t| t.identity = old));
+        Ok(())
+    }
+
+    fn remembered(&self) -> Result<Remembered, StoreError> {
+        Ok(Remembered {
+            members: self.tables.members.values().cloned().collect(),
+            slots: self
+                .tables
+                .slots
+                .iter()
+                .map(|(s, r)| (*s, r.clone()))
+                .collect(),
+        })
+    }
+
+    fn put_member(&mut self, member: &Member) -> Result<(), StoreError> {
+        write!(self, members, member.id, Some(member.clone()));
+        Ok(())
+    }
+
+    fn remove_member(&mut self, id: PeerId) -> Result<(), StoreError> {
+        write!(self, members, id, None);
+        Ok(())
+    }
+
+    fn put_slot(&mut self, slot: Slot, record: &SlotRecord) -> Result<(), StoreError> {
+        write!(self, slots, slot, Some(record.clone()));
+        Ok(())
+    }
+
+    fn register(&self, key: &Key) -> Result<Option<Register>, StoreError> {
+        Ok(self.tables.registers.get(key).cloned())
+    }
+
+    fn put_register(&mut self, register: &Register) -> Result<(), StoreError> {
+        let key = Key::of_name(&register.name);
+        write!(self, names, register.name.as_str().to_owned(), Some(key));
+        write!(self, registers, key, Some(register.clone()));
+        Ok(())
+    }
+
+    fn names(
+        &self,
+        prefix: &str,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Register>, StoreError> {
+        let from = after.map_or(prefix, |a| a.as_str().max(prefix)).to_owned();
+        Ok(self
+            .tables
+            .names
+            .range(from..)
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .filter(|(name, _)| after.is_none_or(|a| name.as_str() > a.as_str()))
+            .take(limit)
+            .map(|(_, key)| self.tables.registers[key].clone())
+            .collect())
+    }
+
+    fn chunk(&self, key: &Key) -> Result<Option<u32>, StoreError> {
+        Ok(self.tables.chunks.get(key).copied())
+    }
+
+    fn put_chunk(&mut self, key: &Key, len: u32) -> Result<(), StoreError> {
+        write!(self, chunks, *key, Some(len));
+        Ok(())
+    }
+
+    fn remove_chunk(&mut self, key: &Key) -> Result<(), StoreError> {
+        write!(self, chunks, *key, None);
+        Ok(())
+    }
+
+    fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError> {
+        let chunks = self
+            .tables
+            .chunks
+            .range(bounds(slot))
+            .map(|(key, len)| Entry::Chunk {
+                key: *key,
+                len: *len,
+            });
+        let names = self.tables.registers.range(bounds(slot));
+        let names = names.map(|(key, r)| Entry::Name {
+            key: *key,
+            version: r.version,
+        });
+        Ok(chunks.chain(names).collect())
+    }
+
+    fn clear_slot(&mut self, slot: Slot) -> Result<Vec<Key>, StoreError> {
+        let chunks: Vec<Key> = self
+            .tables
+            .chunks
+            .range(bounds(slot))
+            .map(|(k, _)| *k)
+            .collect();
+        for key in &chunks {
+            write!(self, chunks, *key, None);
+        }
+        let names: Vec<(Key, String)> = self
+            .tables
+            .registers
+            .range(bounds(slot))
+            .map(|(k, r)| (*k, r.name.as_str().to_owned()))
+            .collect();
+        for (key, name) in names {
+            write!(self, registers, key, None);
+            write!(self, names, name, None);
+        }
+        Ok(chunks)
+    }
+
+    fn usage(&self) -> Result<(u64, u64), StoreError> {
+        let bytes = self.tables.chunks.values().map(|len| u64::from(*len)).sum();
+        Ok((self.tables.chunks.len() as u64, bytes))
+    }
+
+    fn put_receipt(&mut self, receipt: &Receipt) -> Result<(), StoreError> {
+        write!(
+            self,
+            receipts,
+            (receipt.leaver, receipt.slot),
+            Some(receipt.clone())
+        );
+        Ok(())
+    }
+
+    fn receipts(&self, leaver: PeerId) -> Result<Vec<Receipt>, StoreError> {
+        let all = self.tables.receipts.values();
+        Ok(all.filter(|r| r.leaver == leaver).cloned().collect())
+    }
+
+    fn reset(&mut self) -> Result<(), StoreError> {
+        let old = std::mem::take(&mut self.tables);
+        self.undo.push(Box::new(move |t| *t = old));
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.undo.clear();
+        Ok(())
+    }
+}
