@@ -52,6 +52,8 @@ pub enum Message {
     Ping {
         /// Repeated in the answer.
         seq: u64,
+        /// Whom it is meant for: addresses are used again, identities are not.
+        target: PeerId,
         /// Recent changes of members.
         rumors: Vec<Member>,
         /// The sender's tables.

@@ -163,6 +163,11 @@ impl<S: Store> Peer<S> {
         self.timers.first().map_or(Time(u64::MAX), |(at, _)| *at)
     }
 
+    /// Who this peer is.
+    pub fn id(&self) -> PeerId {
+        self.me
+    }
+
     /// The peer's memory.
     pub fn store(&mut self) -> &mut S {
         &mut self.store
@@ -184,9 +189,10 @@ impl<S: Store> Peer<S> {
             Message::Members { members, reply } => self.on_members(from, members, reply),
             Message::Ping {
                 seq,
+                target,
                 rumors,
                 digest,
-            } => self.on_ping(from, seq, rumors, digest),
+            } => self.on_ping(from, seq, target, rumors, digest),
             Message::Ack {
                 seq,
                 rumors,

@@ -402,6 +402,7 @@ impl<S: Store> Peer<S> {
         self.gossip.probes.insert(seq, Probe { target, relay });
         let message = Message::Ping {
             seq,
+            target,
             rumors: self.gossip.take_rumors(),
             digest: self.digest(),
         };
@@ -416,9 +417,14 @@ impl<S: Store> Peer<S> {
         &mut self,
         from: PeerId,
         seq: u64,
+        target: PeerId,
         rumors: Vec<Member>,
         digest: Digest,
     ) -> Done {
+        if target != self.me {
+            // Meant for whoever had this address before us.
+            return Ok(());
+        }
         self.learn(rumors)?;
         let message = Message::Ack {
             seq,

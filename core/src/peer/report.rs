@@ -18,6 +18,9 @@ impl<S: Store> Peer<S> {
 
     fn why_behind(&self) -> Option<String> {
         let me = self.myself();
+        if me.liveness == Liveness::Left {
+            return Some("it has left the network".into());
+        }
         if me.liveness != Liveness::Active {
             return Some("it has not joined the ring yet".into());
         }

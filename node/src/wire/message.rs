@@ -95,7 +95,7 @@ macro_rules! kinds {
 kinds! {
     Hello { member }
     Members { members, reply }
-    Ping { seq, rumors, digest }
+    Ping { seq, target, rumors, digest }
     Ack { seq, rumors, digest }
     PingReq { seq, target }
     RingQuery { seq }

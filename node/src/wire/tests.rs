@@ -185,10 +185,13 @@ fn membership_or_ring() -> impl Strategy<Value = Message> {
     prop_oneof![
         member().prop_map(|member| Message::Hello { member }),
         (members(), any::<bool>()).prop_map(|(members, reply)| Message::Members { members, reply }),
-        (seq(), members(), digest()).prop_map(|(seq, rumors, digest)| Message::Ping {
-            seq,
-            rumors,
-            digest
+        (seq(), id(), members(), digest()).prop_map(|(seq, target, rumors, digest)| {
+            Message::Ping {
+                seq,
+                target,
+                rumors,
+                digest,
+            }
         }),
         (seq(), members(), digest()).prop_map(|(seq, rumors, digest)| Message::Ack {
             seq,
