@@ -1,0 +1,89 @@
+//! A peer's volume.
+//!
+//! ```text
+//! meta.redb      all that `peernet-core` remembers: one redb database, see `meta`
+//! chunks/ab/cd/  chunks as files named by their hash, see `chunks`
+//! tmp/           chunks being written; emptied at start
+//! bad/           copies that failed their check, set aside for people to look at
+//! ```
+//!
+//! Both halves block; asynchronous callers use a blocking thread.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub mod chunks;
+pub mod meta;
+
+pub use chunks::{ChunkError, ChunkFiles, Purpose, Space};
+pub use meta::DiskStore;
+
+/// Why a volume cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A file or folder on it cannot be read or written.
+    #[error(
+        "cannot use {path}: {source}; check that the folder exists and belongs to the user this peer runs as"
+    )]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "{0} is in use by another process; stop that one, or give this peer its own data folder"
+    )]
+    InUse(PathBuf),
+    /// It was written by software of another format.
+    #[error(
+        "{path} has format {found}, this version reads format {known}; run the version that wrote it"
+    )]
+    Format {
+        /// Which.
+        path: PathBuf,
+        /// The format it has.
+        found: u32,
+        /// The format this version reads and writes.
+        known: u32,
+    },
+    /// It is a database, but not a peer's.
+    #[error("{0} is not a peer's database; give the peer an empty data folder")]
+    Foreign(PathBuf),
+    /// The database is damaged or failed.
+    #[error("cannot open {path}: {reason}")]
+    Database {
+        /// Which.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+        move |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Opens the volume at `dir`, creating what is missing. `reserve_percent` of the file system is kept free of clients'
+/// chunks (see [`ChunkFiles`]).
+pub fn open(dir: &Path, reserve_percent: u8) -> Result<(DiskStore, ChunkFiles), OpenError> {
+    fs::create_dir_all(dir).map_err(OpenError::io(dir))?;
+    // The database first: its lock keeps a second process from emptying `tmp` under the first.
+    let store = DiskStore::open(&dir.join("meta.redb"))?;
+    let chunks = ChunkFiles::open(dir, reserve_percent)?;
+    Ok((store, chunks))
+}
+
+/// Makes a folder's entries durable: a new or renamed file is only then sure to be found after a power cut.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}

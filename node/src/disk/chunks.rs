@@ -1,0 +1,368 @@
+//! Chunks as files named by their hash.
+//!
+//! A chunk is written under a temporary name, synced, renamed and its folder synced, so that a name that exists always
+//! stands for whole bytes, and an acknowledged one for durable bytes. Callers that write at the same time share the
+//! file system's journal commits. Every read checks the hash; a copy that fails is set aside, never served.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use peernet_core::key::Key;
+use thiserror::Error;
+
+use super::{OpenError, sync_dir};
+
+/// Bad copies kept for people to look at; later ones are deleted. Guess: enough to see what a dying disk does.
+const BAD_MAX: usize = 64;
+
+/// For whom a chunk is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A client's new data: stops while the whole reserve is still free.
+    Client,
+    /// A copy that the ring needs here: may use half the reserve.
+    Repair,
+}
+
+/// Bytes of the file system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Free for an unprivileged process.
+    pub free: u64,
+    /// In all.
+    pub total: u64,
+}
+
+/// What can go wrong with a chunk.
+#[derive(Debug, Error)]
+pub enum ChunkError {
+    /// The bytes to be written do not have the hash they are said to have.
+    #[error("the bytes sent do not have the hash {0}")]
+    Mismatch(Key),
+    /// It is not here.
+    #[error("chunk {0} is not on this volume")]
+    Missing(Key),
+    /// It was here, but its bytes were wrong or unreadable; it is not here any more.
+    #[error("chunk {0} was damaged on this volume and has been set aside")]
+    Corrupt(Key),
+    /// There is no room. Nothing was written.
+    #[error("the disk is full: {free} bytes are free and {reserve} are kept in reserve")]
+    DiskFull {
+        /// Bytes free.
+        free: u64,
+        /// Bytes that stay free.
+        reserve: u64,
+    },
+    /// The volume failed; it is not known what it holds. Nothing more is written until the peer is restarted.
+    #[error("the volume failed while {action} a chunk: {source}")]
+    Volume {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The chunks' bytes on a volume. All calls block; any number of threads may call at once.
+pub struct ChunkFiles {
+    root: PathBuf,
+    /// Share of the file system that clients' chunks leave free.
+    reserve_percent: u8,
+    next_temporary: AtomicU64,
+    /// Folders known to be durable, by the first two bytes of the key; at most 65,536.
+    folders: Mutex<HashSet<[u8; 2]>>,
+    /// Files in `bad`.
+    bad: Mutex<usize>,
+    /// A folder's sync failed: what it said before cannot be trusted (a second sync would succeed for nothing).
+    failed: AtomicBool,
+}
+
+impl ChunkFiles {
+    /// Opens the chunks of the volume at `root`, which exists; removes what a crash left half-written.
+    pub fn open(root: &Path, reserve_percent: u8) -> Result<Self, OpenError> {
+        for folder in ["chunks", "tmp", "bad"].map(|f| root.join(f)) {
+            fs::create_dir_all(&folder).map_err(OpenError::io(&folder))?;
+        }
+        sync_dir(root).map_err(OpenError::io(root))?;
+        let temporary = root.join("tmp");
+        for entry in fs::read_dir(&temporary).map_err(OpenError::io(&temporary))? {
+            let path = entry.map_err(OpenError::io(&temporary))?.path();
+            fs::remove_file(&path).map_err(OpenError::io(&path))?;
+        }
+        let bad = root.join("bad");
+        let bad = fs::read_dir(&bad).map_err(OpenError::io(&bad))?.count();
+        Ok(ChunkFiles {
+            root: root.to_owned(),
+            reserve_percent,
+            next_temporary: AtomicU64::new(0),
+            folders: Mutex::default(),
+            bad: Mutex::new(bad),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes a chunk durable. Does nothing when it is here already.
+    pub fn write(&self, key: &Key, data: &Bytes, purpose: Purpose) -> Result<(), ChunkError> {
+        if Key::of_bytes(data) != *key {
+            return Err(ChunkError::Mismatch(*key));
+        }
+        self.check_trusted()?;
+        let path = self.path(key);
+        let folder = self.folder(key);
+        // Reading is cheaper than writing again, and a copy that has rotted must not be acknowledged.
+        if fs::read(&path).is_ok_and(|held| held == *data) {
+            // Renamed, so its bytes were synced before; whoever renamed it may not have synced the folder yet.
+            return self.sync(&folder);
+        }
+        self.check_room(data.len() as u64, purpose)?;
+        self.make_folder(key)?;
+        let temporary = Temporary::new(self.root.join("tmp").join(self.temporary_name()));
+        temporary
+            .fill(data)
+            .and_then(|()| fs::rename(&temporary.path, &path))
+            .map_err(|e| self.not_written(e))?;
+        self.sync(&folder)
+    }
+
+    /// A chunk's bytes, checked.
+    pub fn read(&self, key: &Key) -> Result<Bytes, ChunkError> {
+        match fs::read(self.path(key)) {
+            Ok(data) if Key::of_bytes(&data) == *key => Ok(data.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(ChunkError::Missing(*key)),
+            Err(source) if !is_damage(&source) => Err(ChunkError::Volume {
+                action: "reading",
+                source,
+            }),
+            Ok(_) | Err(_) => {
+                self.set_aside(key)?;
+                Err(ChunkError::Corrupt(*key))
+            }
+        }
+    }
+
+    /// Length of a chunk's file, without reading it.
+    pub fn len(&self, key: &Key) -> Result<Option<u64>, ChunkError> {
+        match fs::metadata(self.path(key)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ChunkError::Volume {
+                action: "looking for",
+                source,
+            }),
+        }
+    }
+
+    /// Deletes a chunk's bytes, if they are here. A power cut may bring them back, which does no harm.
+    pub fn remove(&self, key: &Key) -> Result<(), ChunkError> {
+        match fs::remove_file(self.path(key)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(ChunkError::Volume {
+                action: "deleting",
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys that start with this byte, in no order, for those who walk over all that is here.
+    pub fn keys(&self, first: u8) -> Result<Vec<Key>, ChunkError> {
+        let mut keys = Vec::new();
+        let outer = self.root.join("chunks").join(format!("{first:02x}"));
+        for folder in entries(&outer)? {
+            keys.extend(
+                entries(&folder)?
+                    .iter()
+                    .filter_map(|path| path.file_name()?.to_str()?.parse::<Key>().ok()),
+            );
+        }
+        Ok(keys)
+    }
+
+    /// How full the file system is.
+    pub fn space(&self) -> Result<Space, ChunkError> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|e| ChunkError::Volume {
+            action: "making room for",
+            source: e.into(),
+        })?;
+        Ok(Space {
+            free: stat.f_bavail * stat.f_frsize,
+            total: stat.f_blocks * stat.f_frsize,
+        })
+    }
+
+    /// Whether `len` more bytes may be written for that purpose.
+    pub fn check_room(&self, len: u64, purpose: Purpose) -> Result<(), ChunkError> {
+        let Space { free, total } = self.space()?;
+        let reserve = self.reserve(total, purpose);
+        if free < reserve.saturating_add(len) {
+            Err(ChunkError::DiskFull { free, reserve })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn reserve(&self, total: u64, purpose: Purpose) -> u64 {
+        let whole = total / 100 * u64::from(self.reserve_percent);
+        match purpose {
+            Purpose::Client => whole,
+            Purpose::Repair => whole / 2,
+        }
+    }
+
+    fn folder(&self, key: &Key) -> PathBuf {
+        let [first, second, ..] = key.0;
+        self.root
+            .join("chunks")
+            .join(format!("{first:02x}"))
+            .join(format!("{second:02x}"))
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.folder(key).join(key.to_string())
+    }
+
+    fn temporary_name(&self) -> String {
+        self.next_temporary
+            .fetch_add(1, Ordering::Relaxed)
+            .to_string()
+    }
+
+    /// Creates the folder of a key and makes it durable, once per run.
+    fn make_folder(&self, key: &Key) -> Result<(), ChunkError> {
+        let prefix = [key.0[0], key.0[1]];
+        if self
+            .folders
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .contains(&prefix)
+        {
+            return Ok(());
+        }
+        let inner = self.folder(key);
+        let (chunks, outer) = (
+            self.root.join("chunks"),
+            self.root.join("chunks").join(format!("{:02x}", prefix[0])),
+        );
+        fs::create_dir_all(&inner).map_err(|e| self.not_written(e))?;
+        self.sync(&outer)?;
+        self.sync(&chunks)?;
+        self.folders
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .insert(prefix);
+        Ok(())
+    }
+
+    fn set_aside(&self, key: &Key) -> Result<(), ChunkError> {
+        let volume = |source| ChunkError::Volume {
+            action: "setting aside",
+            source,
+        };
+        let mut bad = self.bad.lock().unwrap_or_else(|e| e.into_inner());
+        let moved = if *bad < BAD_MAX {
+            fs::rename(self.path(key), self.root.join("bad").join(key.to_string()))
+        } else {
+            fs::remove_file(self.path(key))
+        };
+        match moved {
+            // Another reader was first.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(volume(error)),
+            Ok(()) => {
+                *bad += 1;
+                tracing::warn!(%key, "a chunk's bytes on this volume were damaged; set aside");
+                Ok(())
+            }
+        }
+    }
+
+    fn check_trusted(&self) -> Result<(), ChunkError> {
+        if self.failed.load(Ordering::Acquire) {
+            let source =
+                io::Error::other("an earlier sync failed; restart the peer, and look at its disk");
+            return Err(ChunkError::Volume {
+                action: "writing",
+                source,
+            });
+        }
+        Ok(())
+    }
+
+    fn sync(&self, folder: &Path) -> Result<(), ChunkError> {
+        sync_dir(folder).map_err(|source| {
+            self.failed.store(true, Ordering::Release);
+            ChunkError::Volume {
+                action: "syncing the folder of",
+                source,
+            }
+        })
+    }
+
+    /// An error before anything was promised.
+    fn not_written(&self, source: io::Error) -> ChunkError {
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                let Space { free, total } = self.space().unwrap_or(Space { free: 0, total: 0 });
+                ChunkError::DiskFull {
+                    free,
+                    reserve: self.reserve(total, Purpose::Repair),
+                }
+            }
+            _ => ChunkError::Volume {
+                action: "writing",
+                source,
+            },
+        }
+    }
+}
+
+/// A file under construction: gone when dropped, unless it was renamed.
+struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    fn new(path: PathBuf) -> Self {
+        Temporary { path }
+    }
+
+    fn fill(&self, data: &[u8]) -> io::Result<()> {
+        let mut file: File = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&self.path)?;
+        file.write_all(data)?;
+        file.sync_data()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a half-written chunk stays until the next start");
+        }
+    }
+}
+
+/// The disk could not read bytes that should be there.
+fn is_damage(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, ChunkError> {
+    let volume = |source| ChunkError::Volume {
+        action: "looking for",
+        source,
+    };
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(volume(error)),
+        Ok(rows) => rows.map(|row| Ok(row.map_err(volume)?.path())).collect(),
+    }
+}

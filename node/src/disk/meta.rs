@@ -1,0 +1,550 @@
+//! What a peer remembers, in one redb database.
+//!
+//! Writes collect in one open transaction, which all reads go through, so that they see them; a commit makes it durable
+//! with one sync and opens the next. What a crash interrupts is as if it had never been written. Everything is under
+//! fixed-length keys in ring order, so that a slot is a range.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use peernet_core::key::{Key, Name, Slot};
+use peernet_core::leave::Receipt;
+use peernet_core::member::{Member, PeerId};
+use peernet_core::register::{Register, Version};
+use peernet_core::slot::SlotRecord;
+use peernet_core::store::{Entry, Identity, Remembered, Store, StoreError};
+use peernet_proto::v1;
+use prost::Message;
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition,
+    TableHandle, WriteTransaction,
+};
+
+use super::{OpenError, sync_dir};
+use crate::wire::Wire;
+
+/// Layout of the database. Raised whenever an older version could misread it.
+const FORMAT: u32 = 1;
+/// Memory for pages of the database, bytes. Guess: holds the versions of a million names.
+const CACHE: usize = 64 * 1024 * 1024;
+
+/// Single values: [`FORMAT_ENTRY`], [`IDENTITY`].
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const FORMAT_ENTRY: &str = "format";
+const IDENTITY: &str = "identity";
+/// Identity → member.
+const MEMBERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("members");
+/// Slot → record.
+const SLOTS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("slots");
+/// Hash of the name → register.
+const REGISTERS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("registers");
+/// Hash of the name → version of its register, so that replicas can be compared without reading values.
+const VERSIONS: TableDefinition<'_, &[u8; 32], &[u8; 32]> = TableDefinition::new("versions");
+/// Name → its hash, for listing.
+const NAMES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("names");
+/// Hash of the bytes → length, big-endian, and a byte of flags (none yet: 0).
+const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; 5]> = TableDefinition::new("chunks");
+/// Leaver and slot, big-endian → receipt.
+const RECEIPTS: TableDefinition<'_, &[u8; 18], &[u8]> = TableDefinition::new("receipts");
+
+/// A peer's memory on its volume. See [`Store`] for the contract.
+///
+/// Opening it after a crash reads the whole database once.
+pub struct DiskStore {
+    /// All that was written since the last commit; none after a failed commit. Dropped before the database.
+    pending: Option<WriteTransaction>,
+    /// Something was written since the last commit.
+    dirty: bool,
+    /// Chunks and their bytes, pending writes included.
+    usage: (u64, u64),
+    database: Database,
+}
+
+impl DiskStore {
+    /// Opens the database at `path`, or creates it. Its folder exists.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .create(path)
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
+                other => OpenError::Database {
+                    path: path.to_owned(),
+                    reason: other.to_string(),
+                },
+            })?;
+        check_format(&database, path)?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        sync_dir(dir).map_err(OpenError::io(dir))?;
+        let failed = |e: StoreError| OpenError::Database {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        };
+        let pending = Some(begin(&database).map_err(failed)?);
+        let mut store = DiskStore {
+            pending,
+            dirty: false,
+            usage: (0, 0),
+            database,
+        };
+        store.usage = store.count_chunks().map_err(failed)?;
+        Ok(store)
+    }
+
+    fn pending(&self) -> Result<&WriteTransaction, StoreError> {
+        self.pending.as_ref().ok_or_else(|| StoreError {
+            action: "using it",
+            reason: "an earlier commit failed, so what it holds is not certain".into(),
+        })
+    }
+
+    fn table<K, V>(
+        &self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<Table<'_, K, V>, StoreError>
+    where
+        K: redb::Key + 'static,
+        V: redb::Value + 'static,
+    {
+        self.pending()?
+            .open_table(definition)
+            .map_err(failed("opening a table"))
+    }
+
+    /// A table that is about to be written to.
+    fn table_mut<K, V>(
+        &mut self,
+        definition: TableDefinition<'_, K, V>,
+    ) -> Result<Table<'_, K, V>, StoreError>
+    where
+        K: redb::Key + 'static,
+        V: redb::Value + 'static,
+    {
+        self.dirty = true;
+        self.table(definition)
+    }
+
+    fn count_chunks(&self) -> Result<(u64, u64), StoreError> {
+        let chunks = self.table(CHUNKS)?;
+        let mut usage = (0, 0);
+        for row in chunks.iter().map_err(failed("counting chunks"))? {
+            let (_, value) = row.map_err(failed("counting chunks"))?;
+            usage.0 += 1;
+            usage.1 += u64::from(chunk_len(value.value()));
+        }
+        Ok(usage)
+    }
+}
+
+impl Store for DiskStore {
+    fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        let action = "reading its identity";
+        let value = self
+            .table(META)?
+            .get(IDENTITY)
+            .map_err(failed(action))?
+            .map(|v| decode(v.value(), action));
+        value.transpose()
+    }
+
+    fn put_identity(&mut self, identity: &Identity) -> Result<(), StoreError> {
+        let value = encode(identity);
+        self.table_mut(META)?
+            .insert(IDENTITY, value.as_slice())
+            .map_err(failed("writing its identity"))?;
+        Ok(())
+    }
+
+    fn remembered(&self) -> Result<Remembered, StoreError> {
+        let mut remembered = Remembered::default();
+        let action = "reading members";
+        for row in self.table(MEMBERS)?.iter().map_err(failed(action))? {
+            let (_, value) = row.map_err(failed(action))?;
+            remembered.members.push(decode(value.value(), action)?);
+        }
+        let action = "reading slots";
+        for row in self.table(SLOTS)?.iter().map_err(failed(action))? {
+            let (number, value) = row.map_err(failed(action))?;
+            let slot = Slot::new(number.value())
+                .ok_or_else(|| damaged(action, "a slot that does not exist"))?;
+            remembered
+                .slots
+                .push((slot, decode(value.value(), action)?));
+        }
+        Ok(remembered)
+    }
+
+    fn put_member(&mut self, member: &Member) -> Result<(), StoreError> {
+        let (id, value) = (member.id.0.to_be_bytes(), encode(member));
+        self.table_mut(MEMBERS)?
+            .insert(&id, value.as_slice())
+            .map_err(failed("writing a member"))?;
+        Ok(())
+    }
+
+    fn remove_member(&mut self, id: PeerId) -> Result<(), StoreError> {
+        self.table_mut(MEMBERS)?
+            .remove(&id.0.to_be_bytes())
+            .map_err(failed("forgetting a member"))?;
+        Ok(())
+    }
+
+    fn put_slot(&mut self, slot: Slot, record: &SlotRecord) -> Result<(), StoreError> {
+        let value = encode(record);
+        self.table_mut(SLOTS)?
+            .insert(slot.number(), value.as_slice())
+            .map_err(failed("writing a slot"))?;
+        Ok(())
+    }
+
+    fn register(&self, key: &Key) -> Result<Option<Register>, StoreError> {
+        let action = "reading a name";
+        let registers = self.table(REGISTERS)?;
+        let value = registers.get(&key.0).map_err(failed(action))?;
+        value.map(|v| decode(v.value(), action)).transpose()
+    }
+
+    fn put_register(&mut self, register: &Register) -> Result<(), StoreError> {
+        let action = "writing a name";
+        let key = Key::of_name(&register.name).0;
+        let (value, version) = (encode(register), version_bytes(&register.version));
+        self.table_mut(REGISTERS)?
+            .insert(&key, value.as_slice())
+            .map_err(failed(action))?;
+        self.table_mut(VERSIONS)?
+            .insert(&key, &version)
+            .map_err(failed(action))?;
+        self.table_mut(NAMES)?
+            .insert(register.name.as_str(), &key)
+            .map_err(failed(action))?;
+        Ok(())
+    }
+
+    fn names(
+        &self,
+        prefix: &str,
+        after: Option<&Name>,
+        limit: usize,
+    ) -> Result<Vec<Register>, StoreError> {
+        let action = "listing names";
+        let (names, registers) = (self.table(NAMES)?, self.table(REGISTERS)?);
+        let from = after.map_or(prefix, |a| a.as_str().max(prefix));
+        let mut page = Vec::new();
+        for row in names.range(from..).map_err(failed(action))? {
+            let (name, key) = row.map_err(failed(action))?;
+            if page.len() == limit || !name.value().starts_with(prefix) {
+                break;
+            }
+            if after.is_some_and(|a| name.value() <= a.as_str()) {
+                continue;
+            }
+            let value = registers.get(key.value()).map_err(failed(action))?;
+            let value = value.ok_or_else(|| damaged(action, "a name without its record"))?;
+            page.push(decode(value.value(), action)?);
+        }
+        Ok(page)
+    }
+
+    fn chunk(&self, key: &Key) -> Result<Option<u32>, StoreError> {
+        let chunks = self.table(CHUNKS)?;
+        let value = chunks
+            .get(&key.0)
+            .map_err(failed("reading a chunk's entry"))?;
+        Ok(value.map(|v| chunk_len(v.value())))
+    }
+
+    fn put_chunk(&mut self, key: &Key, len: u32) -> Result<(), StoreError> {
+        let mut value = [0; 5];
+        value[..4].copy_from_slice(&len.to_be_bytes());
+        let mut chunks = self.table_mut(CHUNKS)?;
+        let old = chunks
+            .insert(&key.0, &value)
+            .map_err(failed("writing a chunk's entry"))?;
+        let old = old.map(|v| chunk_len(v.value()));
+        drop(chunks);
+        self.uncount(old);
+        self.usage = (self.usage.0 + 1, self.usage.1 + u64::from(len));
+        Ok(())
+    }
+
+    fn remove_chunk(&mut self, key: &Key) -> Result<(), StoreError> {
+        let mut chunks = self.table_mut(CHUNKS)?;
+        let old = chunks
+            .remove(&key.0)
+            .map_err(failed("forgetting a chunk"))?;
+        let old = old.map(|v| chunk_len(v.value()));
+        drop(chunks);
+        self.uncount(old);
+        Ok(())
+    }
+
+    fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError> {
+        let action = "reading a slot's entries";
+        let keys = keys_of(slot);
+        let mut entries = Vec::new();
+        for row in self
+            .table(CHUNKS)?
+            .range::<&[u8; 32]>(&keys.0..=&keys.1)
+            .map_err(failed(action))?
+        {
+            let (key, value) = row.map_err(failed(action))?;
+            entries.push(Entry::Chunk {
+                key: Key(*key.value()),
+                len: chunk_len(value.value()),
+            });
+        }
+        for row in self
+            .table(VERSIONS)?
+            .range::<&[u8; 32]>(&keys.0..=&keys.1)
+            .map_err(failed(action))?
+        {
+            let (key, value) = row.map_err(failed(action))?;
+            entries.push(Entry::Name {
+                key: Key(*key.value()),
+                version: version(value.value()),
+            });
+        }
+        Ok(entries)
+    }
+
+    fn clear_slot(&mut self, slot: Slot) -> Result<Vec<Key>, StoreError> {
+        let action = "clearing a slot";
+        let (first, last) = keys_of(slot);
+        let range = || -> RangeInclusive<&[u8; 32]> { &first..=&last };
+
+        let (mut dropped, mut bytes) = (Vec::new(), 0);
+        let mut chunks = self.table_mut(CHUNKS)?;
+        for row in chunks.range::<&[u8; 32]>(range()).map_err(failed(action))? {
+            let (key, value) = row.map_err(failed(action))?;
+            dropped.push(Key(*key.value()));
+            bytes += u64::from(chunk_len(value.value()));
+        }
+        chunks
+            .retain_in::<&[u8; 32], _>(range(), |_, _| false)
+            .map_err(failed(action))?;
+        drop(chunks);
+        self.usage = (self.usage.0 - dropped.len() as u64, self.usage.1 - bytes);
+
+        let (mut registers, mut names) = (self.table(REGISTERS)?, self.table(NAMES)?);
+        for row in registers
+            .range::<&[u8; 32]>(range())
+            .map_err(failed(action))?
+        {
+            let (_, value) = row.map_err(failed(action))?;
+            let register: Register = decode(value.value(), action)?;
+            names
+                .remove(register.name.as_str())
+                .map_err(failed(action))?;
+        }
+        registers
+            .retain_in::<&[u8; 32], _>(range(), |_, _| false)
+            .map_err(failed(action))?;
+        self.table(VERSIONS)?
+            .retain_in::<&[u8; 32], _>(range(), |_, _| false)
+            .map_err(failed(action))?;
+        Ok(dropped)
+    }
+
+    fn usage(&self) -> Result<(u64, u64), StoreError> {
+        Ok(self.usage)
+    }
+
+    fn put_receipt(&mut self, receipt: &Receipt) -> Result<(), StoreError> {
+        let (key, value) = (
+            receipt_key(receipt.leaver, receipt.slot.number()),
+            encode(receipt),
+        );
+        self.table_mut(RECEIPTS)?
+            .insert(&key, value.as_slice())
+            .map_err(failed("writing a receipt"))?;
+        Ok(())
+    }
+
+    fn receipts(&self, leaver: PeerId) -> Result<Vec<Receipt>, StoreError> {
+        let action = "reading receipts";
+        let (first, last) = (receipt_key(leaver, 0), receipt_key(leaver, u16::MAX));
+        let mut receipts = Vec::new();
+        for row in self
+            .table(RECEIPTS)?
+            .range::<&[u8; 18]>(&first..=&last)
+            .map_err(failed(action))?
+        {
+            let (_, value) = row.map_err(failed(action))?;
+            receipts.push(decode(value.value(), action)?);
+        }
+        Ok(receipts)
+    }
+
+    fn reset(&mut self) -> Result<(), StoreError> {
+        let action = "forgetting everything";
+        self.table_mut(META)?
+            .remove(IDENTITY)
+            .map_err(failed(action))?;
+        let pending = self.pending()?;
+        let deleted = [
+            pending.delete_table(MEMBERS),
+            pending.delete_table(SLOTS),
+            pending.delete_table(REGISTERS),
+            pending.delete_table(VERSIONS),
+            pending.delete_table(NAMES),
+            pending.delete_table(CHUNKS),
+            pending.delete_table(RECEIPTS),
+        ];
+        deleted
+            .into_iter()
+            .try_for_each(|result| result.map(|_existed| ()))
+            .map_err(failed(action))?;
+        self.usage = (0, 0);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if !self.dirty {
+            return self.pending().map(|_| ());
+        }
+        self.pending()?;
+        if let Some(pending) = self.pending.take() {
+            pending.commit().map_err(failed("committing"))?;
+        }
+        self.pending = Some(begin(&self.database)?);
+        self.dirty = false;
+        Ok(())
+    }
+}
+
+impl DiskStore {
+    fn uncount(&mut self, old: Option<u32>) {
+        if let Some(len) = old {
+            self.usage = (self.usage.0 - 1, self.usage.1 - u64::from(len));
+        }
+    }
+}
+
+/// Refuses a database of another format, and marks a new one with ours.
+fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
+    let failed = |e: redb::Error| OpenError::Database {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    };
+    let reading = database.begin_read().map_err(|e| failed(e.into()))?;
+    let tables: Vec<_> = reading
+        .list_tables()
+        .map_err(|e| failed(e.into()))?
+        .collect();
+    if tables.is_empty() {
+        let writing = begin(database).map_err(|e| OpenError::Database {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let format = v1::Format {
+            version: FORMAT,
+            created_by: concat!("peernet ", env!("CARGO_PKG_VERSION")).into(),
+        };
+        let mut meta = writing.open_table(META).map_err(|e| failed(e.into()))?;
+        meta.insert(FORMAT_ENTRY, format.encode_to_vec().as_slice())
+            .map_err(|e| failed(e.into()))?;
+        drop(meta);
+        return writing.commit().map_err(|e| failed(e.into()));
+    }
+    if !tables.iter().any(|t| t.name() == META.name()) {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    let meta = reading.open_table(META).map_err(|e| failed(e.into()))?;
+    let value = meta.get(FORMAT_ENTRY).map_err(|e| failed(e.into()))?;
+    let format = value.and_then(|v| v1::Format::decode(v.value()).ok());
+    match format
+        .ok_or_else(|| OpenError::Foreign(path.to_owned()))?
+        .version
+    {
+        FORMAT => Ok(()),
+        found => Err(OpenError::Format {
+            path: path.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+    }
+}
+
+fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut transaction = database
+        .begin_write()
+        .map_err(failed("beginning to write"))?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(failed("beginning to write"))?;
+    Ok(transaction)
+}
+
+fn failed<E: Into<redb::Error>>(action: &'static str) -> impl FnOnce(E) -> StoreError {
+    move |error| StoreError {
+        action,
+        reason: error.into().to_string(),
+    }
+}
+
+fn damaged(action: &'static str, what: &str) -> StoreError {
+    StoreError {
+        action,
+        reason: format!("it holds {what}"),
+    }
+}
+
+fn encode<T: Wire<Form: Message>>(value: &T) -> Vec<u8> {
+    value.to_wire().encode_to_vec()
+}
+
+fn decode<T: Wire<Form: Message + Default>>(
+    bytes: &[u8],
+    action: &'static str,
+) -> Result<T, StoreError> {
+    let form = T::Form::decode(bytes).map_err(|e| StoreError {
+        action,
+        reason: e.to_string(),
+    })?;
+    T::from_wire(form, "record").map_err(|e| StoreError {
+        action,
+        reason: e.to_string(),
+    })
+}
+
+/// The least and greatest keys of a slot.
+fn keys_of(slot: Slot) -> ([u8; 32], [u8; 32]) {
+    let (mut first, mut last) = ([0; 32], [0xff; 32]);
+    first[..8].copy_from_slice(&slot.start().0.to_be_bytes());
+    last[0] = first[0];
+    last[1] = first[1] | 0x0f;
+    (first, last)
+}
+
+fn receipt_key(leaver: PeerId, slot: u16) -> [u8; 18] {
+    let mut key = [0; 18];
+    key[..16].copy_from_slice(&leaver.0.to_be_bytes());
+    key[16..].copy_from_slice(&slot.to_be_bytes());
+    key
+}
+
+fn chunk_len(value: &[u8; 5]) -> u32 {
+    let [a, b, c, d, _flags] = *value;
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn version_bytes(version: &Version) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&version.counter.to_be_bytes());
+    bytes[8..24].copy_from_slice(&version.writer.0.to_be_bytes());
+    bytes[24..].copy_from_slice(&version.op.to_be_bytes());
+    bytes
+}
+
+fn version(bytes: &[u8; 32]) -> Version {
+    let part = |from: usize, len: usize| {
+        bytes[from..from + len]
+            .iter()
+            .fold(0, |n: u128, b| n << 8 | u128::from(*b))
+    };
+    Version {
+        counter: part(0, 8) as u64,
+        writer: PeerId(part(8, 16)),
+        op: part(24, 8) as u64,
+    }
+}
