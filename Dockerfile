@@ -8,7 +8,7 @@
 #   docker build --target node --build-context build=DIR_WITH_THE_BINARIES .
 ARG RUST=1.95
 
-FROM docker.io/library/rust:${RUST}-bookworm AS build
+FROM rust:${RUST}-bookworm AS build
 WORKDIR /src
 COPY . .
 # crt-static: one file without an interpreter, for an image with nothing else in it.
