@@ -1,8 +1,8 @@
 //! The state machine of one peer: inputs in, outputs out.
 //!
 //! [`Peer::handle`] is a dispatcher; each concern has its room below this module:
-//! `gossip` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
-//! (proposing and deciding configurations), `names` (registers), `listing`, `sync` (catch-up and anti-entropy),
+//! `gossip` and `probe` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
+//! (proposing and deciding configurations), `names` (registers), `listing`, `sync` and `chunks` (catch-up and anti-entropy),
 //! `handover` (receipts and leaving), `report` (what it says of itself).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,11 +15,13 @@ use crate::ring::Ring;
 use crate::store::{Identity, Store, StoreError};
 
 mod chord;
+mod chunks;
 mod gossip;
 mod handover;
 mod listing;
 mod moves;
 mod names;
+mod probe;
 mod report;
 mod slots;
 mod sync;

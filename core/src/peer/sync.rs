@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chunks::Wanted;
 use super::{Done, Peer};
 use crate::config::{NAMES_BYTES, SYNC_BATCH};
-use crate::io::{ChunkOutcome, Output, Time, value_len};
+use crate::io::{Time, value_len};
 use crate::key::{Key, Slot};
 use crate::member::PeerId;
 use crate::message::{Message, Root};
@@ -26,22 +27,14 @@ struct Progress {
 }
 
 /// A comparison under way.
-struct Exchange {
+pub(super) struct Exchange {
     /// Epoch under which it began.
     epoch: u64,
     names: BTreeSet<Key>,
-    chunks: BTreeSet<Key>,
+    pub(super) chunks: BTreeSet<Key>,
     /// The other's root, once it has answered.
     root: Option<Root>,
     deadline: Time,
-}
-
-/// A chunk that should be here.
-struct Wanted {
-    len: u32,
-    /// Who is known to have it.
-    sources: BTreeSet<PeerId>,
-    not_before: Time,
 }
 
 /// See the module's documentation.
@@ -50,10 +43,10 @@ pub(super) struct Sync {
     progress: BTreeMap<Slot, Progress>,
     /// Slots with somebody left to compare with.
     todo: BTreeSet<Slot>,
-    exchanges: BTreeMap<(Slot, PeerId), Exchange>,
-    wanted: BTreeMap<Key, Wanted>,
+    pub(super) exchanges: BTreeMap<(Slot, PeerId), Exchange>,
+    pub(super) wanted: BTreeMap<Key, Wanted>,
     /// Chunks the driver is bringing; bounded by the settings.
-    fetching: BTreeSet<Key>,
+    pub(super) fetching: BTreeSet<Key>,
     /// When all slots are compared again.
     next_round: Time,
     /// Slots whose replicas are to hear that we, the newcomer, have everything.
@@ -95,7 +88,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// Compares the slot with everybody again, though it stays synced meanwhile.
-    fn doubt(&mut self, slot: Slot) {
+    pub(super) fn doubt(&mut self, slot: Slot) {
         if let Some(progress) = self.sync.progress.get_mut(&slot) {
             progress.done.clear();
             self.sync.todo.insert(slot);
@@ -315,21 +308,17 @@ impl<S: Store> Peer<S> {
         let mut chunks = BTreeMap::new();
         for entry in entries.into_iter().flatten() {
             match entry {
-                Entry::Name { key, version } if key.slot() == slot => {
-                    if self
-                        .store
-                        .register(&key)?
-                        .is_none_or(|r| r.version < version)
-                    {
+                Entry::Name { key, version } => {
+                    let known = self.store.register(&key)?;
+                    if key.slot() == slot && known.is_none_or(|r| r.version < version) {
                         names.insert(key);
                     }
                 }
-                Entry::Chunk { key, len } if key.slot() == slot => {
-                    if self.store.chunk(&key)?.is_none() {
+                Entry::Chunk { key, len } => {
+                    if key.slot() == slot && self.store.chunk(&key)?.is_none() {
                         chunks.insert(key, len);
                     }
                 }
-                _ => {}
             }
         }
         for (key, len) in &chunks {
@@ -349,7 +338,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// Asks for what is missing, or closes the comparison.
-    fn continue_exchange(&mut self, slot: Slot, partner: PeerId) -> Done {
+    pub(super) fn continue_exchange(&mut self, slot: Slot, partner: PeerId) -> Done {
         let Some(exchange) = self.sync.exchanges.get(&(slot, partner)) else {
             return Ok(());
         };
@@ -414,138 +403,5 @@ impl<S: Store> Peer<S> {
             }
         }
         self.continue_exchange(slot, from)
-    }
-
-    fn want(&mut self, key: Key, len: u32, source: PeerId) {
-        let now = self.now;
-        let wanted = self.sync.wanted.entry(key).or_insert_with(|| Wanted {
-            len,
-            sources: BTreeSet::new(),
-            not_before: now,
-        });
-        wanted.sources.insert(source);
-    }
-
-    fn fetch_wanted(&mut self) {
-        let free = self
-            .settings
-            .fetches
-            .saturating_sub(self.sync.fetching.len());
-        let waiting = self.sync.wanted.iter();
-        let due = waiting
-            .filter(|(key, w)| w.not_before <= self.now && !self.sync.fetching.contains(key));
-        let start: Vec<_> = due
-            .take(free)
-            .map(|(key, w)| (*key, w.len, w.sources.clone()))
-            .collect();
-        self.sync
-            .fetching
-            .extend(start.iter().map(|(key, ..)| *key));
-        for (key, len, known) in start {
-            let mut sources = self.route(key.slot()).holders;
-            let others = known
-                .iter()
-                .filter(|id| !sources.iter().any(|e| e.id == **id));
-            let others: Vec<_> = others.filter_map(|id| self.gossip.endpoint(*id)).collect();
-            sources.extend(others);
-            sources.retain(|e| e.id != self.me);
-            // Those that are known to have it first; the order is else by nearness.
-            sources.sort_by_key(|e| !known.contains(&e.id));
-            self.out.push(Output::FetchChunk { key, len, sources });
-        }
-    }
-
-    pub(super) fn on_chunk_fetched(&mut self, key: Key, len: u32) -> Done {
-        self.sync.wanted.remove(&key);
-        self.sync.fetching.remove(&key);
-        let slot = key.slot();
-        if !self.slots.held().contains(&slot) {
-            if self.store.chunk(&key)?.is_none() {
-                self.out.push(Output::DropChunks(vec![key]));
-            }
-            self.fetch_wanted();
-            return Ok(());
-        }
-        self.store.put_chunk(&key, len)?;
-        self.slots.touch(slot);
-        self.chunk_is_here(key)?;
-        self.fetch_wanted();
-        Ok(())
-    }
-
-    fn chunk_is_here(&mut self, key: Key) -> Done {
-        let slot = key.slot();
-        let waiting: Vec<PeerId> = self
-            .sync
-            .exchanges
-            .iter()
-            .filter(|((s, _), e)| *s == slot && e.chunks.contains(&key))
-            .map(|((_, p), _)| *p)
-            .collect();
-        for partner in waiting {
-            if let Some(exchange) = self.sync.exchanges.get_mut(&(slot, partner)) {
-                exchange.chunks.remove(&key);
-            }
-            self.continue_exchange(slot, partner)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_chunk_missed(&mut self, key: Key) {
-        self.sync.fetching.remove(&key);
-        if let Some(wanted) = self.sync.wanted.get_mut(&key) {
-            wanted.not_before = self.now.after(self.settings.retry);
-        }
-        self.fetch_wanted();
-    }
-
-    /// A writer's chunk is durable here: it counts if writer and replica agree on the epoch.
-    pub(super) fn on_chunk_stored(
-        &mut self,
-        key: Key,
-        len: u32,
-        epoch: u64,
-    ) -> Result<ChunkOutcome, crate::store::StoreError> {
-        let slot = key.slot();
-        let config = self.slots.config(slot);
-        let known = config.map_or(0, |c| c.epoch);
-        let involved = config.is_some_and(|c| c.involves(self.me));
-        if known != epoch || !involved {
-            if self.store.chunk(&key)?.is_none() {
-                self.out.push(Output::DropChunks(vec![key]));
-            }
-            return Ok(ChunkOutcome::Stale(known));
-        }
-        if self.store.chunk(&key)?.is_none() {
-            self.store.put_chunk(&key, len)?;
-            self.slots.touch(slot);
-        }
-        self.sync.wanted.remove(&key);
-        self.chunk_is_here(key)?;
-        Ok(ChunkOutcome::Stored)
-    }
-
-    /// The bytes of a chunk are missing or wrong here: it is as if it had never been stored.
-    pub(super) fn on_chunk_bad(&mut self, key: Key) -> Done {
-        let slot = key.slot();
-        if let Some(len) = self.store.chunk(&key)? {
-            self.store.remove_chunk(&key)?;
-            self.slots.touch(slot);
-            if self.slots.held().contains(&slot) {
-                let others = self
-                    .slots
-                    .config(slot)
-                    .map(|c| c.replicas.clone())
-                    .unwrap_or_default();
-                for id in others {
-                    if id != self.me {
-                        self.want(key, len, id);
-                    }
-                }
-                self.doubt(slot);
-                self.fetch_wanted();
-            }
-        }
-        Ok(())
     }
 }

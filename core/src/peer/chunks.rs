@@ -1,0 +1,152 @@
+//! Chunks at a replica: those a writer brings, those that are missing and have to be fetched, those found bad.
+
+use std::collections::BTreeSet;
+
+use super::{Done, Peer};
+use crate::io::{ChunkOutcome, Output, Time};
+use crate::key::Key;
+use crate::member::PeerId;
+use crate::store::{Store, StoreError};
+
+/// A chunk that should be here.
+pub(super) struct Wanted {
+    len: u32,
+    /// Who is known to have it.
+    sources: BTreeSet<PeerId>,
+    not_before: Time,
+}
+
+impl<S: Store> Peer<S> {
+    pub(super) fn want(&mut self, key: Key, len: u32, source: PeerId) {
+        let now = self.now;
+        let wanted = self.sync.wanted.entry(key).or_insert_with(|| Wanted {
+            len,
+            sources: BTreeSet::new(),
+            not_before: now,
+        });
+        wanted.sources.insert(source);
+    }
+
+    pub(super) fn fetch_wanted(&mut self) {
+        let free = self
+            .settings
+            .fetches
+            .saturating_sub(self.sync.fetching.len());
+        let waiting = self.sync.wanted.iter();
+        let due = waiting
+            .filter(|(key, w)| w.not_before <= self.now && !self.sync.fetching.contains(key));
+        let start: Vec<_> = due
+            .take(free)
+            .map(|(key, w)| (*key, w.len, w.sources.clone()))
+            .collect();
+        self.sync
+            .fetching
+            .extend(start.iter().map(|(key, ..)| *key));
+        for (key, len, known) in start {
+            let mut sources = self.route(key.slot()).holders;
+            let others = known
+                .iter()
+                .filter(|id| !sources.iter().any(|e| e.id == **id));
+            let others: Vec<_> = others.filter_map(|id| self.gossip.endpoint(*id)).collect();
+            sources.extend(others);
+            sources.retain(|e| e.id != self.me);
+            // Those that are known to have it first; the order is else by nearness.
+            sources.sort_by_key(|e| !known.contains(&e.id));
+            self.out.push(Output::FetchChunk { key, len, sources });
+        }
+    }
+
+    pub(super) fn on_chunk_fetched(&mut self, key: Key, len: u32) -> Done {
+        self.sync.wanted.remove(&key);
+        self.sync.fetching.remove(&key);
+        let slot = key.slot();
+        if !self.slots.held().contains(&slot) {
+            if self.store.chunk(&key)?.is_none() {
+                self.out.push(Output::DropChunks(vec![key]));
+            }
+            self.fetch_wanted();
+            return Ok(());
+        }
+        self.store.put_chunk(&key, len)?;
+        self.slots.touch(slot);
+        self.chunk_is_here(key)?;
+        self.fetch_wanted();
+        Ok(())
+    }
+
+    fn chunk_is_here(&mut self, key: Key) -> Done {
+        let slot = key.slot();
+        let waiting: Vec<PeerId> = self
+            .sync
+            .exchanges
+            .iter()
+            .filter(|((s, _), e)| *s == slot && e.chunks.contains(&key))
+            .map(|((_, p), _)| *p)
+            .collect();
+        for partner in waiting {
+            if let Some(exchange) = self.sync.exchanges.get_mut(&(slot, partner)) {
+                exchange.chunks.remove(&key);
+            }
+            self.continue_exchange(slot, partner)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_chunk_missed(&mut self, key: Key) {
+        self.sync.fetching.remove(&key);
+        if let Some(wanted) = self.sync.wanted.get_mut(&key) {
+            wanted.not_before = self.now.after(self.settings.retry);
+        }
+        self.fetch_wanted();
+    }
+
+    /// A writer's chunk is durable here: it counts if writer and replica agree on the epoch.
+    pub(super) fn on_chunk_stored(
+        &mut self,
+        key: Key,
+        len: u32,
+        epoch: u64,
+    ) -> Result<ChunkOutcome, StoreError> {
+        let slot = key.slot();
+        let config = self.slots.config(slot);
+        let known = config.map_or(0, |c| c.epoch);
+        let involved = config.is_some_and(|c| c.involves(self.me));
+        if known != epoch || !involved {
+            if self.store.chunk(&key)?.is_none() {
+                self.out.push(Output::DropChunks(vec![key]));
+            }
+            return Ok(ChunkOutcome::Stale(known));
+        }
+        if self.store.chunk(&key)?.is_none() {
+            self.store.put_chunk(&key, len)?;
+            self.slots.touch(slot);
+        }
+        self.sync.wanted.remove(&key);
+        self.chunk_is_here(key)?;
+        Ok(ChunkOutcome::Stored)
+    }
+
+    /// The bytes of a chunk are missing or wrong here: it is as if it had never been stored.
+    pub(super) fn on_chunk_bad(&mut self, key: Key) -> Done {
+        let slot = key.slot();
+        if let Some(len) = self.store.chunk(&key)? {
+            self.store.remove_chunk(&key)?;
+            self.slots.touch(slot);
+            if self.slots.held().contains(&slot) {
+                let others = self
+                    .slots
+                    .config(slot)
+                    .map(|c| c.replicas.clone())
+                    .unwrap_or_default();
+                for id in others {
+                    if id != self.me {
+                        self.want(key, len, id);
+                    }
+                }
+                self.doubt(slot);
+                self.fetch_wanted();
+            }
+        }
+        Ok(())
+    }
+}
