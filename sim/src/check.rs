@@ -1,0 +1,316 @@
+//! The end state that is wanted, read from the peers themselves and from their volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peernet_core::io::{Answer, Request, Status};
+use peernet_core::key::{Key, Name, Slot};
+use peernet_core::member::PeerId;
+use peernet_core::quorum::majority;
+use peernet_core::register::Version;
+use peernet_core::slot::SlotConfig;
+use peernet_core::store::{Entry, Store};
+use thiserror::Error;
+
+use crate::client::Record;
+use crate::fleet::Fleet;
+use crate::model::Violation;
+use crate::network::HostId;
+
+/// What is not yet as it should be.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Unsettled {
+    /// No process runs there.
+    #[error("{0} does not run")]
+    Stopped(String),
+    /// A peer is not ready.
+    #[error("{0} is not ready: {1}")]
+    NotReady(String, String),
+    /// A peer has work left.
+    #[error("{name}: {behind} slots behind, {moving} moving, {missing} chunks missing")]
+    Busy {
+        /// Which peer.
+        name: String,
+        /// Slots it has not caught up with.
+        behind: u32,
+        /// Slots that move.
+        moving: u32,
+        /// Chunks it should have.
+        missing: u64,
+    },
+    /// The successors and predecessors do not form one ring of all peers.
+    #[error("{name} has predecessor {predecessor:?} and successor {successor:?}, not {wanted:?}")]
+    Ring {
+        /// Which peer.
+        name: String,
+        /// What it says.
+        predecessor: Option<PeerId>,
+        /// What it says.
+        successor: Option<PeerId>,
+        /// Both as they should be.
+        wanted: (PeerId, PeerId),
+    },
+    /// Nobody knows a slot.
+    #[error("slot {0} has no configuration")]
+    Unknown(Slot),
+    /// A slot is not held as it should be.
+    #[error("slot {slot} is held by {config:?}: {fault}")]
+    Placement {
+        /// Which slot.
+        slot: Slot,
+        /// Its newest configuration.
+        config: SlotConfig,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// Replicas of a slot do not hold the same.
+    #[error("slot {slot}: {one} and {other} differ, or lack bytes")]
+    Copies {
+        /// Which slot.
+        slot: Slot,
+        /// One replica.
+        one: PeerId,
+        /// Another; the same when it lacks bytes of what it says it holds.
+        other: PeerId,
+    },
+}
+
+/// Asks all of `hosts` how they are.
+async fn statuses(fleet: &Fleet, hosts: &[HostId]) -> Result<Vec<(HostId, Status)>, Unsettled> {
+    let mut all = Vec::new();
+    for id in hosts {
+        let name = fleet.host(*id).name.clone();
+        match fleet.request(*id, Request::Status).await {
+            Ok(Answer::Status(status)) => all.push((*id, *status)),
+            _ => return Err(Unsettled::Stopped(name)),
+        }
+    }
+    Ok(all)
+}
+
+/// Whether all of `hosts` say that they are ready.
+pub async fn ready(fleet: &Fleet, hosts: &[HostId]) -> Result<(), Unsettled> {
+    for (_, status) in statuses(fleet, hosts).await? {
+        if !status.ready {
+            return Err(Unsettled::NotReady(status.member.name, status.reason));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `hosts` form one ring, are ready and idle, and hold every slot as wanted, with equal copies. A network with
+/// fewer peers than a write needs copies cannot be ready.
+pub async fn settled(fleet: &Fleet, hosts: &[HostId]) -> Result<(), Unsettled> {
+    let statuses = statuses(fleet, hosts).await?;
+    let replication = fleet.settings().replication;
+    let enough =
+        hosts.len() >= majority(replication.factor as usize).max(replication.write as usize);
+    for (
+        _,
+        Status {
+            member,
+            ready,
+            reason,
+            slots_behind,
+            slots_moving,
+            chunks_missing,
+            ..
+        },
+    ) in &statuses
+    {
+        let name = member.name.clone();
+        if *ready != enough {
+            return Err(Unsettled::NotReady(name, reason.clone()));
+        }
+        if (*slots_behind, *slots_moving, *chunks_missing) != (0, 0, 0) {
+            let (behind, moving, missing) = (*slots_behind, *slots_moving, *chunks_missing);
+            return Err(Unsettled::Busy {
+                name,
+                behind,
+                moving,
+                missing,
+            });
+        }
+    }
+    ring(&statuses)?;
+    let peers: BTreeMap<PeerId, (HostId, String)> = statuses
+        .iter()
+        .map(|(host, s)| (s.member.id, (*host, s.member.zone.clone())))
+        .collect();
+    placement(fleet, &peers)
+}
+
+/// Chord's ideal state: going from successor to successor meets every peer once.
+fn ring(statuses: &[(HostId, Status)]) -> Result<(), Unsettled> {
+    let mut order: Vec<&Status> = statuses.iter().map(|(_, s)| s).collect();
+    order.sort_by_key(|s| s.member.ring_key());
+    for (i, status) in order.iter().enumerate() {
+        let before = order[(i + order.len() - 1) % order.len()].member.id;
+        let after = order[(i + 1) % order.len()].member.id;
+        let alone = order.len() == 1;
+        let (predecessor, successor) = (status.predecessor, status.successors.first().copied());
+        let right =
+            |found: Option<PeerId>, wanted| found == Some(wanted) || (alone && found.is_none());
+        if !right(predecessor, before) || !right(successor, after) {
+            let name = status.member.name.clone();
+            return Err(Unsettled::Ring {
+                name,
+                predecessor,
+                successor,
+                wanted: (before, after),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn placement(fleet: &Fleet, peers: &BTreeMap<PeerId, (HostId, String)>) -> Result<(), Unsettled> {
+    let zones: BTreeSet<&String> = peers.values().map(|(_, zone)| zone).collect();
+    let factor = (fleet.settings().replication.factor as usize).min(peers.len());
+    let mut newest: BTreeMap<Slot, SlotConfig> = BTreeMap::new();
+    for (host, _) in peers.values() {
+        for (slot, record) in fleet
+            .host(*host)
+            .store()
+            .remembered()
+            .expect("a store in memory does not fail")
+            .slots
+        {
+            let entry = newest.entry(slot).or_insert_with(|| record.config.clone());
+            if record.config.epoch > entry.epoch {
+                *entry = record.config;
+            }
+        }
+    }
+    for slot in Slot::all() {
+        let config = newest.remove(&slot).ok_or(Unsettled::Unknown(slot))?;
+        let fault = |fault| {
+            Err(Unsettled::Placement {
+                slot,
+                config: config.clone(),
+                fault,
+            })
+        };
+        let holders: BTreeSet<PeerId> = config.replicas.iter().copied().collect();
+        if config.next.is_some() {
+            return fault("it moves");
+        }
+        if holders.len() != factor || config.replicas.len() != factor {
+            return fault("wrong number of replicas");
+        }
+        let Some(spread) = holders
+            .iter()
+            .map(|id| Some(&peers.get(id)?.1))
+            .collect::<Option<BTreeSet<_>>>()
+        else {
+            return fault("a replica is not a member");
+        };
+        if spread.len() != factor.min(zones.len()) {
+            return fault("not spread over the zones");
+        }
+        let hosts: Vec<(PeerId, HostId)> = config
+            .replicas
+            .iter()
+            .map(|id| (*id, peers[id].0))
+            .collect();
+        copies(fleet, slot, &hosts)?;
+    }
+    Ok(())
+}
+
+fn copies(fleet: &Fleet, slot: Slot, replicas: &[(PeerId, HostId)]) -> Result<(), Unsettled> {
+    let mut first: Option<(PeerId, Vec<Entry>)> = None;
+    for (id, host) in replicas {
+        let mut host = fleet.host(*host);
+        let entries = host
+            .store()
+            .entries(slot)
+            .expect("a store in memory does not fail");
+        let whole = entries
+            .iter()
+            .all(|e| !matches!(e, Entry::Chunk { key, .. } if !host.holds(key)));
+        if !whole {
+            return Err(Unsettled::Copies {
+                slot,
+                one: *id,
+                other: *id,
+            });
+        }
+        match &first {
+            Some((one, same)) if *same != entries => {
+                return Err(Unsettled::Copies {
+                    slot,
+                    one: *one,
+                    other: *id,
+                });
+            }
+            Some(_) => {}
+            None => first = Some((*id, entries)),
+        }
+    }
+    Ok(())
+}
+
+/// Of these files, what fewer than so many of the machines that stay hold durably.
+pub fn left_behind(
+    fleet: &Fleet,
+    stay: &[HostId],
+    files: &[(Name, Record, Version)],
+    copies: usize,
+) -> Vec<Violation> {
+    let mut missing = Vec::new();
+    for (name, record, version) in files {
+        let key = Key::of_name(name);
+        let has_name = |host: &&HostId| {
+            let register = fleet
+                .host(**host)
+                .store()
+                .register(&key)
+                .expect("a store in memory does not fail");
+            register.is_some_and(|r| r.version >= *version)
+        };
+        let mut count = |key: Key, copies_found: usize| {
+            if copies_found < copies {
+                missing.push(Violation::LeftBehind {
+                    name: name.clone(),
+                    key,
+                    copies: copies_found,
+                });
+            }
+        };
+        count(key, stay.iter().filter(has_name).count());
+        for chunk in &record.chunks {
+            count(
+                *chunk,
+                stay.iter()
+                    .filter(|host| fleet.host(**host).holds(chunk))
+                    .count(),
+            );
+        }
+    }
+    missing
+}
+
+/// Slots for which two volumes, also those of stopped peers, remember different configurations of one epoch.
+pub fn disagreements(fleet: &Fleet) -> Vec<Violation> {
+    let mut known: BTreeMap<(Slot, u64), SlotConfig> = BTreeMap::new();
+    let mut found = Vec::new();
+    for id in fleet.ids() {
+        for (slot, record) in fleet
+            .host(id)
+            .store()
+            .remembered()
+            .expect("a store in memory does not fail")
+            .slots
+        {
+            let epoch = record.config.epoch;
+            if *known
+                .entry((slot, epoch))
+                .or_insert_with(|| record.config.clone())
+                != record.config
+            {
+                found.push(Violation::Disagreement { slot, epoch });
+            }
+        }
+    }
+    found
+}

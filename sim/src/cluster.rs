@@ -1,0 +1,215 @@
+//! What Kubernetes does: it keeps the resource, starts and restarts pods, and keeps their volumes.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::check;
+use crate::fleet::Fleet;
+use crate::model::Model;
+use crate::network::HostId;
+
+/// How long a container takes to come back, in milliseconds.
+pub const RESTART: std::ops::Range<u64> = 500..4_000;
+
+/// A pod of the StatefulSet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pod {
+    /// Its number; pods start together, and end from the greatest.
+    pub ordinal: u32,
+    /// Machine and volume.
+    pub host: HostId,
+    /// Its container runs, though the peer in it may still wait to be assigned.
+    pub up: bool,
+}
+
+struct State {
+    replicas: u32,
+    statefulset: u32,
+    founded: bool,
+    pods: BTreeMap<u32, Pod>,
+    lost: usize,
+}
+
+/// The API server's and the kubelets' side of one PeerNetwork. A handle: clones share it.
+#[derive(Clone)]
+pub struct Cluster {
+    fleet: Fleet,
+    model: Rc<RefCell<Model>>,
+    zones: u32,
+    state: Rc<RefCell<State>>,
+}
+
+impl Cluster {
+    /// A resource of no replicas in so many zones. What leaves is audited against `model`.
+    pub fn new(fleet: Fleet, model: Rc<RefCell<Model>>, zones: u32) -> Self {
+        let state = State {
+            replicas: 0,
+            statefulset: 0,
+            founded: false,
+            pods: BTreeMap::new(),
+            lost: 0,
+        };
+        Cluster {
+            fleet,
+            model,
+            zones,
+            state: Rc::new(RefCell::new(state)),
+        }
+    }
+
+    /// The machines.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Number of zones; a pod's is its ordinal modulo this.
+    pub fn zones(&self) -> u32 {
+        self.zones
+    }
+
+    /// `spec.replicas`.
+    pub fn replicas(&self) -> u32 {
+        self.state.borrow().replicas
+    }
+
+    /// `kubectl scale`.
+    pub fn scale(&self, replicas: u32) {
+        self.fleet
+            .world()
+            .note(("scale", replicas), || format!("scale to {replicas}"));
+        self.state.borrow_mut().replicas = replicas;
+    }
+
+    /// Replicas of the StatefulSet.
+    pub fn statefulset(&self) -> u32 {
+        self.state.borrow().statefulset
+    }
+
+    /// `status.founded`.
+    pub fn founded(&self) -> bool {
+        self.state.borrow().founded
+    }
+
+    /// Remembers that the network exists.
+    pub fn set_founded(&self) {
+        self.state.borrow_mut().founded = true;
+    }
+
+    /// The StatefulSet's pods, by ordinal.
+    pub fn pods(&self) -> Vec<Pod> {
+        let state = self.state.borrow();
+        state
+            .pods
+            .range(..state.statefulset)
+            .map(|(_, pod)| *pod)
+            .collect()
+    }
+
+    /// The pod of this ordinal, which may have been taken away.
+    ///
+    /// # Panics
+    /// If there never was one.
+    pub fn pod(&self, ordinal: u32) -> Pod {
+        self.state.borrow().pods[&ordinal]
+    }
+
+    /// Sets the StatefulSet's replicas; pods of new ordinals start, on the volumes they had before.
+    pub fn set_statefulset(&self, replicas: u32) {
+        let before = self.statefulset();
+        if before == replicas {
+            return;
+        }
+        self.fleet.world().note(("statefulset", replicas), || {
+            format!("statefulset has {replicas}")
+        });
+        self.state.borrow_mut().statefulset = replicas;
+        for ordinal in before..replicas {
+            let known = self.state.borrow().pods.get(&ordinal).copied();
+            let host = known.map_or_else(|| self.machine(ordinal), |pod| pod.host);
+            self.state.borrow_mut().pods.insert(
+                ordinal,
+                Pod {
+                    ordinal,
+                    host,
+                    up: false,
+                },
+            );
+            self.restart(ordinal, self.fleet.world().random(RESTART));
+        }
+        for ordinal in replicas..before {
+            self.stop(ordinal);
+        }
+        if replicas < before {
+            self.audit(replicas);
+        }
+    }
+
+    fn machine(&self, ordinal: u32) -> HostId {
+        let zone = char::from(b'a' + (ordinal % self.zones) as u8);
+        self.fleet.add(format!("demo-{ordinal}"), zone.to_string())
+    }
+
+    fn stop(&self, ordinal: u32) {
+        let mut state = self.state.borrow_mut();
+        let pod = state
+            .pods
+            .get_mut(&ordinal)
+            .expect("pods are never forgotten");
+        pod.up = false;
+        let host = pod.host;
+        drop(state);
+        self.fleet.crash(host);
+    }
+
+    fn restart(&self, ordinal: u32, delay: u64) {
+        let cluster = self.clone();
+        self.fleet.world().after(delay, move || {
+            let mut state = cluster.state.borrow_mut();
+            let wanted = ordinal < state.statefulset;
+            if let Some(pod) = state.pods.get_mut(&ordinal).filter(|_| wanted) {
+                pod.up = true;
+            }
+        });
+    }
+
+    /// `kubectl delete pod --force`: the process ends at once, and another starts on its volume after so many
+    /// milliseconds.
+    pub fn kill(&self, ordinal: u32, down: u64) {
+        self.stop(ordinal);
+        self.restart(ordinal, down);
+    }
+
+    /// The machine burns down with the volume. A pod with an empty volume takes its place after so many milliseconds,
+    /// if at all.
+    pub fn destroy(&self, ordinal: u32, replaced: Option<u64>) {
+        self.stop(ordinal);
+        self.fleet.wipe(self.pod(ordinal).host);
+        self.state.borrow_mut().lost += 1;
+        if let Some(delay) = replaced {
+            self.restart(ordinal, delay);
+        }
+    }
+
+    /// All copies have been rebuilt: what was lost before does not count any more.
+    pub fn restored(&self) {
+        self.state.borrow_mut().lost = 0;
+    }
+
+    /// What was acknowledged must live on without those that went.
+    fn audit(&self, replicas: u32) {
+        let state = self.state.borrow();
+        let stay: Vec<HostId> = state
+            .pods
+            .range(..replicas)
+            .map(|(_, pod)| pod.host)
+            .collect();
+        let copies = 2usize.saturating_sub(state.lost).max(1);
+        drop(state);
+        let missing =
+            check::left_behind(&self.fleet, &stay, &self.model.borrow().certain(), copies);
+        missing
+            .into_iter()
+            .for_each(|violation| self.model.borrow_mut().report(violation));
+    }
+}

@@ -1,0 +1,591 @@
+//! All machines and the network between them.
+
+use std::cell::{Ref, RefCell, RefMut};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use peernet_core::boot::{Assignment, BootError, boot};
+use peernet_core::config::Settings;
+use peernet_core::io::{Answer, ChunkOutcome, Endpoint, Input, Output, Request};
+use peernet_core::key::{Key, Position};
+use peernet_core::member::PeerId;
+use peernet_core::message::Message;
+use peernet_core::store::{Identity, Store};
+use thiserror::Error;
+
+use crate::network::{Conditions, HostId, Network};
+use crate::peer::{Host, Next, Process};
+use crate::world::World;
+
+/// UUID of the only network there is.
+pub const NETWORK: &str = "5a0cb7c2-0f5e-4b8e-9d43-0d7c6b0a1e11";
+/// How long a call may take before the caller gives up, in milliseconds.
+pub const CALL_TIMEOUT: u64 = 5_000;
+/// How often a driver resolves its seeds, in milliseconds.
+const SEEDS_PERIOD: u64 = 5_000;
+/// A commit takes up to so many milliseconds.
+const COMMIT: u64 = 3;
+/// Writing, and then syncing, a chunk each take up to so many milliseconds.
+const DISK: u64 = 4;
+
+/// Faults built into the driver, the writer or the operator on purpose, to show that they would be noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flaws {
+    /// A chunk counts as stored before its bytes are synced.
+    pub count_before_sync: bool,
+    /// A writer is content with one copy of each chunk.
+    pub one_copy: bool,
+    /// The operator takes leavers away without a verdict.
+    pub no_verdict: bool,
+}
+
+/// Why a call was not answered. What it asked may have been done all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum CallError {
+    /// No process runs there, or it ended meanwhile.
+    #[error("nobody is there")]
+    Gone,
+    /// No answer in time.
+    #[error("no answer within {CALL_TIMEOUT} ms")]
+    Timeout,
+}
+
+struct Inner {
+    world: World,
+    network: RefCell<Network>,
+    hosts: RefCell<Vec<Host>>,
+    settings: Settings,
+    flaws: Flaws,
+}
+
+/// The machines and their network. A handle: clones share it.
+#[derive(Clone)]
+pub struct Fleet(Rc<Inner>);
+
+impl Fleet {
+    /// No machines yet.
+    pub fn new(world: World, conditions: Conditions, settings: Settings, flaws: Flaws) -> Self {
+        let network = RefCell::new(Network::new(conditions));
+        Fleet(Rc::new(Inner {
+            world,
+            network,
+            hosts: RefCell::default(),
+            settings,
+            flaws,
+        }))
+    }
+
+    /// The clock and the dice.
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+
+    /// The settings of all peers.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// What is wrong on purpose.
+    pub fn flaws(&self) -> Flaws {
+        self.0.flaws
+    }
+
+    /// The network, to be changed.
+    pub fn network(&self) -> RefMut<'_, Network> {
+        self.0.network.borrow_mut()
+    }
+
+    /// Another machine, with an empty volume.
+    pub fn add(&self, name: String, zone: String) -> HostId {
+        let mut hosts = self.0.hosts.borrow_mut();
+        let id = HostId(hosts.len() as u32);
+        hosts.push(Host::new(id, name, zone));
+        id
+    }
+
+    /// A machine, to be looked at or changed.
+    pub fn host(&self, id: HostId) -> RefMut<'_, Host> {
+        RefMut::map(self.0.hosts.borrow_mut(), |hosts| &mut hosts[id.0 as usize])
+    }
+
+    /// All machines, to be looked at.
+    pub fn hosts(&self) -> Ref<'_, [Host]> {
+        Ref::map(self.0.hosts.borrow(), Vec::as_slice)
+    }
+
+    /// All machines' numbers.
+    pub fn ids(&self) -> Vec<HostId> {
+        self.0.hosts.borrow().iter().map(|h| h.id).collect()
+    }
+
+    /// Those whose process runs.
+    pub fn running(&self) -> Vec<HostId> {
+        self.0
+            .hosts
+            .borrow()
+            .iter()
+            .filter(|h| h.process.is_some())
+            .map(|h| h.id)
+            .collect()
+    }
+
+    /// Boots and starts the process on `id`, as the daemon does when it is assigned to the network.
+    pub fn start(&self, id: HostId, position: Position, found: bool) -> Result<PeerId, BootError> {
+        let world = self.world();
+        let mut host = self.host(id);
+        host.crash();
+        let told = Assignment {
+            network: NETWORK.into(),
+            name: host.name.clone(),
+            address: host.address(),
+            http: format!("{}:8080", host.name),
+            zone: host.zone.clone(),
+            position,
+            version: "sim".into(),
+        };
+        let mut store = std::mem::take(&mut host.volume.store);
+        let booted = boot(&mut store, told, PeerId(world.random_id()));
+        let identity = match booted {
+            Ok(identity) => identity,
+            Err(error) => {
+                host.volume.store = store;
+                return Err(error);
+            }
+        };
+        let peer = identity.member.id;
+        world.note((id, peer, "start"), || {
+            format!("{} starts as {peer:?}", host.name)
+        });
+        let seed = world.random(0..u64::MAX);
+        let mut process =
+            Process::start(store, identity, found, self.0.settings, seed, world.now());
+        let timer = process.arm(world.now());
+        host.process = Some(process);
+        let run = host.run;
+        drop(host);
+        self.follow(
+            id,
+            run,
+            Next {
+                batch: false,
+                timer,
+            },
+        );
+        self.resolve_seeds(id, run);
+        Ok(peer)
+    }
+
+    /// Ends the process on `id` without warning.
+    pub fn crash(&self, id: HostId) {
+        let mut host = self.host(id);
+        self.world()
+            .note((id, "crash"), || format!("{} crashes", host.name));
+        host.crash();
+    }
+
+    /// Ends the process on `id` and loses its volume.
+    pub fn wipe(&self, id: HostId) {
+        let mut host = self.host(id);
+        self.world()
+            .note((id, "wipe"), || format!("{} is lost for good", host.name));
+        host.wipe();
+    }
+
+    /// What a resolver of the headless Service's name would give: all machines' addresses, for as long as they run.
+    fn resolve_seeds(&self, id: HostId, run: u64) {
+        let seeds = self.0.hosts.borrow().iter().map(Host::address).collect();
+        if self.input(id, run, Input::Seeds(seeds)) {
+            let fleet = self.clone();
+            self.world()
+                .after(SEEDS_PERIOD, move || fleet.resolve_seeds(id, run));
+        }
+    }
+
+    /// Queues an input for a run of a process; false when that run is over.
+    fn input(&self, id: HostId, run: u64, input: Input) -> bool {
+        let mut host = self.host(id);
+        if host.run != run {
+            return false;
+        }
+        let Some(process) = &mut host.process else {
+            return false;
+        };
+        let next = process.push(input);
+        drop(host);
+        self.follow(id, run, next);
+        true
+    }
+
+    fn follow(&self, id: HostId, run: u64, next: Next) {
+        let world = self.world();
+        if let Some(at) = next.timer {
+            let fleet = self.clone();
+            world.after(at - world.now(), move || fleet.woken(id, run, at));
+        }
+        if next.batch {
+            let fleet = self.clone();
+            world.after(0, move || fleet.batch(id, run));
+        }
+    }
+
+    fn with_process<T>(
+        &self,
+        id: HostId,
+        run: u64,
+        act: impl FnOnce(&mut Process) -> T,
+    ) -> Option<T> {
+        let mut host = self.host(id);
+        if host.run != run {
+            return None;
+        }
+        host.process.as_mut().map(act)
+    }
+
+    fn woken(&self, id: HostId, run: u64, at: u64) {
+        if let Some(next) = self.with_process(id, run, |p| p.woken(at)) {
+            self.follow(id, run, next);
+        }
+    }
+
+    fn batch(&self, id: HostId, run: u64) {
+        let now = self.world().now();
+        if self.with_process(id, run, |p| p.batch(now)).is_some() {
+            let fleet = self.clone();
+            self.world()
+                .after(self.world().random(0..COMMIT + 1), move || {
+                    fleet.committed(id, run)
+                });
+        }
+    }
+
+    fn committed(&self, id: HostId, run: u64) {
+        let now = self.world().now();
+        let Some((outputs, next)) = self.with_process(id, run, |p| p.committed(now)) else {
+            return;
+        };
+        for output in outputs {
+            self.perform(id, run, output);
+        }
+        self.follow(id, run, next);
+    }
+
+    fn perform(&self, id: HostId, run: u64, output: Output) {
+        match output {
+            Output::Send { address, message } => self.send(id, &address, message),
+            Output::FetchChunk { key, len, sources } => {
+                let fleet = self.clone();
+                drop(
+                    self.world()
+                        .spawn(async move { fleet.fetch(id, run, key, len, sources).await }),
+                );
+            }
+            Output::DropChunks(keys) => {
+                let mut host = self.host(id);
+                let host = &mut *host;
+                let Some(process) = &mut host.process else {
+                    return;
+                };
+                for key in keys.iter().filter(|key| process.may_drop(key)) {
+                    host.volume.files.remove(key);
+                }
+            }
+            Output::Answer {
+                id: request,
+                answer,
+            } => {
+                self.with_process(id, run, |p| p.answer(request, answer));
+            }
+            Output::Left => {
+                self.world()
+                    .note((id, "left"), || format!("{id:?} has left"));
+                self.with_process(id, run, |p| p.left = true);
+            }
+        }
+    }
+
+    fn find(&self, address: &str) -> Option<HostId> {
+        self.0
+            .hosts
+            .borrow()
+            .iter()
+            .find(|h| address.strip_suffix(":7000") == Some(&h.name))
+            .map(|h| h.id)
+    }
+
+    fn send(&self, from: HostId, address: &str, message: Message) {
+        let Some(to) = self.find(address) else { return };
+        let sender = match &self.host(from).process {
+            Some(process) => process.id,
+            None => return,
+        };
+        let delays = self.0.network.borrow().deliveries(self.world(), from, to);
+        for delay in delays {
+            let (fleet, message) = (self.clone(), message.clone());
+            self.world()
+                .after(delay, move || fleet.arrive(from, to, sender, message));
+        }
+    }
+
+    fn arrive(&self, from: HostId, to: HostId, sender: PeerId, message: Message) {
+        let kind = std::mem::discriminant(&message);
+        self.world().note((from, to, kind), || {
+            format!("{} -> {}: {}", from.0, to.0, brief(&message))
+        });
+        let run = self.host(to).run;
+        self.input(
+            to,
+            run,
+            Input::Message {
+                from: sender,
+                message,
+            },
+        );
+    }
+
+    /// One direction of a call. A cut or a loss is noticed only by waiting.
+    async fn hop(&self, from: HostId, to: HostId) -> Result<(), CallError> {
+        let first = self
+            .0
+            .network
+            .borrow()
+            .deliveries(self.world(), from, to)
+            .min();
+        match first {
+            Some(delay) => {
+                self.world().sleep(delay).await;
+                Ok(())
+            }
+            None => {
+                self.world().sleep(CALL_TIMEOUT).await;
+                Err(CallError::Timeout)
+            }
+        }
+    }
+
+    /// Asks the peer on `id` something from within its own process.
+    pub async fn request(&self, id: HostId, request: Request) -> Result<Answer, CallError> {
+        let run = self.host(id).run;
+        let asked = self.with_process(id, run, |p| p.request(request));
+        let (promise, next) = asked.ok_or(CallError::Gone)?;
+        self.follow(id, run, next);
+        promise.await.ok_or(CallError::Gone)
+    }
+
+    /// What the volume on `to` remembers of itself, asked over the network; the peer need not run.
+    pub async fn identify(&self, from: HostId, to: HostId) -> Result<Option<Identity>, CallError> {
+        self.hop(from, to).await?;
+        let identity = self
+            .host(to)
+            .store()
+            .identity()
+            .expect("a store in memory does not fail");
+        self.hop(to, from).await?;
+        Ok(identity)
+    }
+
+    /// Asks the peer on `to` something over the network.
+    pub async fn call(
+        &self,
+        from: HostId,
+        to: HostId,
+        request: Request,
+    ) -> Result<Answer, CallError> {
+        let call = async {
+            self.hop(from, to).await?;
+            let answer = self.request(to, request).await;
+            self.hop(to, from).await?;
+            answer
+        };
+        self.world()
+            .timeout(CALL_TIMEOUT, call)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// Gives the bytes of a chunk to the peer on `to`, which makes them durable and counts them under `epoch`.
+    pub async fn put_chunk(
+        &self,
+        from: HostId,
+        to: HostId,
+        key: Key,
+        bytes: Bytes,
+        epoch: u64,
+    ) -> Result<ChunkOutcome, CallError> {
+        let call = async {
+            self.hop(from, to).await?;
+            let outcome = self.store_chunk(to, key, bytes, epoch).await;
+            self.hop(to, from).await?;
+            outcome
+        };
+        self.world()
+            .timeout(CALL_TIMEOUT, call)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
+    }
+
+    async fn store_chunk(
+        &self,
+        at: HostId,
+        key: Key,
+        bytes: Bytes,
+        epoch: u64,
+    ) -> Result<ChunkOutcome, CallError> {
+        let run = self.host(at).run;
+        let len = bytes.len() as u32;
+        self.with_process(at, run, |p| p.pin(key))
+            .ok_or(CallError::Gone)?;
+        let outcome = async {
+            if !self.flaws().count_before_sync {
+                self.write(at, run, key, bytes).await?;
+            } else {
+                let fleet = self.clone();
+                drop(
+                    self.world()
+                        .spawn(async move { fleet.write(at, run, key, bytes).await }),
+                );
+            }
+            match self
+                .request(at, Request::ChunkStored { key, len, epoch })
+                .await?
+            {
+                Answer::Chunk(outcome) => Ok(outcome),
+                other => panic!("a stored chunk was answered with {other:?}"),
+            }
+        };
+        let outcome = outcome.await;
+        self.with_process(at, run, |p| p.unpin(key));
+        outcome
+    }
+
+    /// Writes a file under its final name and syncs it.
+    async fn write(&self, at: HostId, run: u64, key: Key, bytes: Bytes) -> Result<(), CallError> {
+        let there = |host: &Host| {
+            host.volume
+                .files
+                .get(&key)
+                .is_some_and(|f| f.synced && f.bytes == bytes)
+        };
+        if there(&self.host(at)) {
+            return Ok(());
+        }
+        for synced in [false, true] {
+            let time = self.world().random(1..DISK + 1);
+            self.world().sleep(time).await;
+            let mut host = self.host(at);
+            if host.run != run {
+                return Err(CallError::Gone);
+            }
+            if !there(&host) {
+                host.volume.files.insert(
+                    key,
+                    crate::peer::File {
+                        bytes: bytes.clone(),
+                        synced,
+                    },
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the bytes of a chunk from the peer on `to`; `None` when it has no such file.
+    pub async fn get_chunk(
+        &self,
+        from: HostId,
+        to: HostId,
+        key: Key,
+    ) -> Result<Option<Bytes>, CallError> {
+        let call = async {
+            self.hop(from, to).await?;
+            let bytes = self.load_chunk(to, key);
+            self.hop(to, from).await?;
+            bytes
+        };
+        self.world()
+            .timeout(CALL_TIMEOUT, call)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// Reads a chunk's file. One that should be there and is not, or is wrong, is reported to the peer.
+    fn load_chunk(&self, at: HostId, key: Key) -> Result<Option<Bytes>, CallError> {
+        let mut host = self.host(at);
+        if host.process.is_none() {
+            return Err(CallError::Gone);
+        }
+        let bytes = host.volume.files.get(&key).map(|f| f.bytes.clone());
+        if bytes.as_ref().is_some_and(|b| Key::of_bytes(b) == key) {
+            return Ok(bytes);
+        }
+        let expected = host.store().chunk(&key).is_ok_and(|held| held.is_some());
+        drop(host);
+        if expected {
+            let fleet = self.clone();
+            drop(
+                self.world()
+                    .spawn(async move { fleet.request(at, Request::ChunkBad(key)).await }),
+            );
+        }
+        Ok(None)
+    }
+
+    /// The machine behind an endpoint, if the name resolves.
+    pub fn resolve(&self, endpoint: &Endpoint) -> Option<HostId> {
+        self.find(&endpoint.address)
+    }
+
+    async fn fetch(&self, at: HostId, run: u64, key: Key, len: u32, sources: Vec<Endpoint>) {
+        if self.with_process(at, run, |p| p.pin(key)).is_none() {
+            return;
+        }
+        let fetched = self.fetch_from(at, run, key, len, &sources).await;
+        let input = if fetched {
+            Input::ChunkFetched { key, len }
+        } else {
+            Input::ChunkMissed { key }
+        };
+        self.input(at, run, input);
+        // Handled at the latest in the batch after the one under way; the pin holds until then.
+        self.world().sleep(2 * COMMIT + 2).await;
+        self.with_process(at, run, |p| p.unpin(key));
+    }
+
+    async fn fetch_from(
+        &self,
+        at: HostId,
+        run: u64,
+        key: Key,
+        len: u32,
+        sources: &[Endpoint],
+    ) -> bool {
+        let right = |bytes: &Bytes| bytes.len() == len as usize && Key::of_bytes(bytes) == key;
+        let cached = self
+            .host(at)
+            .volume
+            .files
+            .get(&key)
+            .is_some_and(|f| f.synced && right(&f.bytes));
+        if cached {
+            return true;
+        }
+        for source in sources {
+            let Some(from) = self.resolve(source) else {
+                continue;
+            };
+            if let Ok(Some(bytes)) = self.get_chunk(at, from, key).await
+                && right(&bytes)
+            {
+                return self.write(at, run, key, bytes).await.is_ok();
+            }
+        }
+        false
+    }
+}
+
+fn brief(message: &Message) -> String {
+    let mut text = format!("{message:?}");
+    if let Some((end, _)) = text.char_indices().nth(300) {
+        text.truncate(end);
+    }
+    text
+}

@@ -1,0 +1,441 @@
+//! A scenario: a cluster, its operator, clients that write and read all the while, and the verdict at the end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use peernet_core::config::Settings;
+use peernet_core::key::Name;
+use thiserror::Error;
+
+use crate::check::{self, Unsettled};
+use crate::client::{self, FileError, Record};
+use crate::cluster::Cluster;
+use crate::fleet::{Flaws, Fleet};
+use crate::model::{Model, Seen, Violation};
+use crate::network::{Conditions, HostId};
+use crate::operator::Operator;
+use crate::world::{Stuck, World};
+
+/// Names that many clients write at the same time.
+const CONTENDED: u64 = 6;
+/// How often a client tries another peer before it complains.
+const TRIES: u32 = 60;
+/// Pause between tries, in milliseconds.
+const PAUSE: u64 = 500;
+
+/// What a scenario begins with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Of everything random.
+    pub seed: u64,
+    /// The network.
+    pub conditions: Conditions,
+    /// Number of zones.
+    pub zones: u32,
+    /// Of all peers.
+    pub settings: Settings,
+    /// What is wrong on purpose.
+    pub flaws: Flaws,
+}
+
+impl Setup {
+    /// A good network, three zones, and the settings by default but for a grace period of 20 s, so that less virtual
+    /// time passes idly.
+    pub fn new(seed: u64) -> Self {
+        let settings = Settings {
+            grace: 20_000,
+            ..Settings::default()
+        };
+        Setup {
+            seed,
+            conditions: Conditions::good(),
+            zones: 3,
+            settings,
+            flaws: Flaws::default(),
+        }
+    }
+
+    /// The same over a bad network.
+    pub fn over_bad_network(self) -> Self {
+        Setup {
+            conditions: Conditions::bad(),
+            ..self
+        }
+    }
+}
+
+/// How a run failed.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Failure {
+    /// It did not end.
+    #[error(transparent)]
+    Stuck(#[from] Stuck),
+    /// The end state was not reached in time.
+    #[error("after {waited} ms: {unsettled}")]
+    Unsettled {
+        /// Milliseconds of virtual time.
+        waited: u64,
+        /// What is missing.
+        unsettled: Unsettled,
+    },
+    /// Something happened that must not.
+    #[error("{} violations, first: {}", .0.len(), .0[0])]
+    Violations(Vec<Violation>),
+    /// The scenario itself expected something else.
+    #[error("{0}")]
+    Unexpected(String),
+}
+
+/// What a good run amounts to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// Hash of all events.
+    pub trace: u64,
+    /// Milliseconds of virtual time.
+    pub time: u64,
+    /// Acknowledged writes.
+    pub writes: usize,
+    /// Answered reads.
+    pub reads: usize,
+}
+
+/// A running scenario. A handle: clones share it.
+#[derive(Clone)]
+pub struct Scenario {
+    /// The world.
+    pub world: World,
+    /// The machines.
+    pub fleet: Fleet,
+    /// The pods.
+    pub cluster: Cluster,
+    /// What clients know.
+    pub model: Rc<RefCell<Model>>,
+}
+
+/// Runs `script` in a fresh world and judges it. `limit` is in milliseconds of virtual time.
+pub fn run<F>(
+    setup: Setup,
+    limit: u64,
+    script: impl FnOnce(Scenario) -> F,
+) -> Result<Summary, Failure>
+where
+    F: Future<Output = Result<(), Failure>> + 'static,
+{
+    let Setup {
+        seed,
+        conditions,
+        zones,
+        settings,
+        flaws,
+    } = setup;
+    let world = World::new(seed);
+    let fleet = Fleet::new(world.clone(), conditions, settings, flaws);
+    let model = Rc::new(RefCell::new(Model::default()));
+    let cluster = Cluster::new(fleet.clone(), Rc::clone(&model), zones);
+    let scenario = Scenario {
+        world: world.clone(),
+        fleet: fleet.clone(),
+        cluster,
+        model: Rc::clone(&model),
+    };
+    let ended = world.run(limit, script(scenario));
+    world.end();
+    let mut violations = model.borrow().violations();
+    violations.extend(check::disagreements(&fleet));
+    if !violations.is_empty() {
+        return Err(Failure::Violations(violations));
+    }
+    ended??;
+    let (writes, reads) = model.borrow().counts();
+    Ok(Summary {
+        trace: world.trace(),
+        time: world.now(),
+        writes,
+        reads,
+    })
+}
+
+/// Runs a scenario for each seed, or only for the one in the environment variable `SEED`, and stops at the first that
+/// fails, telling how to see it again.
+///
+/// # Panics
+/// If a run fails.
+pub fn for_each_seed(
+    name: &str,
+    seeds: std::ops::Range<u64>,
+    mut run: impl FnMut(u64) -> Result<Summary, Failure>,
+) {
+    let only = std::env::var("SEED")
+        .ok()
+        .map(|text| text.parse().expect("SEED is a number"));
+    let seeds = only.map_or(seeds, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        println!("{name}: SEED={seed}");
+        match run(seed) {
+            Ok(Summary {
+                trace,
+                time,
+                writes,
+                reads,
+            }) => {
+                println!(
+                    "  trace {trace:016x}, {time} ms of virtual time, {writes} writes, {reads} reads"
+                );
+            }
+            Err(failure) => panic!("{name} fails with SEED={seed}: {failure}"),
+        }
+    }
+}
+
+/// Clients at work.
+pub struct Load {
+    scenario: Scenario,
+    going: Rc<Cell<bool>>,
+    clients: Vec<crate::promise::Promise<()>>,
+}
+
+impl Scenario {
+    /// Starts the operator and asks for so many replicas.
+    pub fn apply(&self, replicas: u32) {
+        self.cluster.scale(replicas);
+        drop(self.world.spawn(Operator::new(self.cluster.clone()).run()));
+    }
+
+    /// Machines of the pods that are wanted.
+    pub fn wanted(&self) -> Vec<HostId> {
+        let replicas = self.cluster.replicas();
+        self.cluster
+            .pods()
+            .iter()
+            .filter(|p| p.ordinal < replicas)
+            .map(|p| p.host)
+            .collect()
+    }
+
+    /// Waits until the pods wanted, and only these, are as they should be, for at most so many milliseconds.
+    pub async fn settle(&self, limit: u64) -> Result<(), Failure> {
+        let start = self.world.now();
+        loop {
+            let replicas = self.cluster.replicas();
+            let hosts = self.wanted();
+            let unsettled = match check::settled(&self.fleet, &hosts).await {
+                Ok(())
+                    if self.cluster.statefulset() == replicas
+                        && hosts.len() == replicas as usize =>
+                {
+                    self.cluster.restored();
+                    return Ok(());
+                }
+                Ok(()) => {
+                    Unsettled::Stopped(format!("the last of {replicas} pods, or one too many,"))
+                }
+                Err(unsettled) => unsettled,
+            };
+            let waited = self.world.now() - start;
+            if waited > limit {
+                return Err(Failure::Unsettled { waited, unsettled });
+            }
+            self.world.sleep(1_000).await;
+        }
+    }
+
+    /// Waits until as many pods are there as wanted and all are ready, while clients are at work.
+    pub async fn settle_under_load(&self, limit: u64) -> Result<(), Failure> {
+        let start = self.world.now();
+        loop {
+            let hosts = self.wanted();
+            let unsettled = match check::ready(&self.fleet, &hosts).await {
+                Ok(()) if self.cluster.statefulset() == self.cluster.replicas() => return Ok(()),
+                Ok(()) => Unsettled::Stopped("one pod too many".into()),
+                Err(unsettled) => unsettled,
+            };
+            let waited = self.world.now() - start;
+            if waited > limit {
+                return Err(Failure::Unsettled { waited, unsettled });
+            }
+            self.world.sleep(1_000).await;
+        }
+    }
+
+    /// Starts so many writers and as many readers.
+    pub fn load(&self, clients: u32) -> Load {
+        let going = Rc::new(Cell::new(true));
+        let mut promises = Vec::new();
+        for _ in 0..clients {
+            let (writer, on) = (self.clone(), Rc::clone(&going));
+            promises.push(self.world.spawn(async move {
+                while on.get() {
+                    writer.write_something().await;
+                    writer.world.sleep(writer.world.random(1..200)).await;
+                }
+            }));
+            let (reader, on) = (self.clone(), Rc::clone(&going));
+            promises.push(self.world.spawn(async move {
+                while on.get() {
+                    let names = reader.model.borrow().names();
+                    if let Some(name) = reader.world.choose(&names) {
+                        reader.read_checked(&name).await;
+                    }
+                    reader.world.sleep(reader.world.random(1..200)).await;
+                }
+            }));
+        }
+        Load {
+            scenario: self.clone(),
+            going,
+            clients: promises,
+        }
+    }
+
+    /// A new name, or one that others write too.
+    fn some_name(&self) -> Name {
+        let contended = self.world.chance(0.4);
+        let number = if contended {
+            self.world.random(0..CONTENDED)
+        } else {
+            self.world.tick()
+        };
+        Name::new(format!(
+            "{}/{number}",
+            if contended { "shared" } else { "own" }
+        ))
+        .expect("a valid name")
+    }
+
+    /// Mostly new bytes, sometimes such that others write too.
+    fn some_bytes(&self) -> Bytes {
+        let number = if self.world.chance(0.2) {
+            self.world.random(0..10)
+        } else {
+            self.world.tick()
+        };
+        Bytes::from(format!("the bytes of chunk {number}").into_bytes())
+    }
+
+    /// Puts or deletes a file through some running peer. Whatever happens is noted in the model.
+    pub async fn write_something(&self) {
+        let Some(at) = self.world.choose(&self.fleet.running()) else {
+            return;
+        };
+        let name = self.some_name();
+        if self.world.chance(0.1) {
+            self.write_at(at, &name, None).await;
+            return;
+        }
+        let mut chunks = Vec::new();
+        for _ in 0..self.world.random(0..4) {
+            match client::write_chunk(&self.fleet, at, &self.some_bytes()).await {
+                Ok(key) => chunks.push(key),
+                Err(_) => return,
+            }
+        }
+        self.write_at(at, &name, Some(chunks)).await;
+    }
+
+    /// Puts a file of these chunks, or deletes it; true when acknowledged.
+    pub async fn write_at(
+        &self,
+        at: HostId,
+        name: &Name,
+        chunks: Option<Vec<peernet_core::key::Key>>,
+    ) -> bool {
+        let id = self.model.borrow_mut().next_write();
+        let record = chunks.map(|chunks| Record { id, chunks });
+        let writer = self.fleet.host(at).process.as_ref().map(|p| p.id);
+        self.model
+            .borrow_mut()
+            .begin(name, id, record.clone(), writer, self.world.tick());
+        let outcome = match &record {
+            Some(record) => client::write(&self.fleet, at, name, record).await,
+            None => client::delete(&self.fleet, at, name).await,
+        };
+        self.world.note((at.0, id, outcome.is_ok()), || {
+            format!("write {id} of {name} through {}: {outcome:?}", at.0)
+        });
+        match outcome {
+            Ok(version) => {
+                self.model
+                    .borrow_mut()
+                    .acknowledge(name, id, version, self.world.tick());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Reads a file through some running peer, another one when that fails. Whatever is seen is noted in the model; a
+    /// file that cannot be read for half a minute is a violation.
+    pub async fn read_checked(&self, name: &Name) {
+        let mut last = None;
+        for _ in 0..TRIES {
+            if let Some(at) = self.world.choose(&self.fleet.running()) {
+                match self.read_at(at, name).await {
+                    Ok(()) => return,
+                    Err(error) => last = Some(error),
+                }
+            }
+            self.world.sleep(PAUSE).await;
+        }
+        let name = name.clone();
+        self.model.borrow_mut().report(match last {
+            Some(FileError::Unreadable(key)) => Violation::Unreadable { name, key },
+            Some(error) => Violation::Unavailable {
+                name,
+                reason: error.to_string(),
+            },
+            None => Violation::Unavailable {
+                name,
+                reason: "no peer runs".into(),
+            },
+        });
+    }
+
+    async fn read_at(&self, at: HostId, name: &Name) -> Result<(), FileError> {
+        let start = self.world.tick();
+        let register = client::read(&self.fleet, at, name).await?;
+        let seen = Seen::of(register.as_ref());
+        self.world.note((at.0, start), || {
+            format!("read of {name} through {}: {seen:?}", at.0)
+        });
+        self.model
+            .borrow_mut()
+            .read(name, seen, start, self.world.tick());
+        for key in register
+            .as_ref()
+            .and_then(Record::decode)
+            .into_iter()
+            .flat_map(|r| r.chunks)
+        {
+            client::read_chunk(&self.fleet, at, key).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything that was ever written.
+    pub async fn read_all(&self) {
+        let read = |name: Name| {
+            let scenario = self.clone();
+            self.world
+                .spawn(async move { scenario.read_checked(&name).await })
+        };
+        let names = self.model.borrow().names();
+        let reads: Vec<_> = names.into_iter().map(read).collect();
+        for read in reads {
+            read.await;
+        }
+    }
+}
+
+impl Load {
+    /// Lets the clients finish what they are doing.
+    pub async fn stop(self) {
+        self.going.set(false);
+        for client in self.clients {
+            client.await;
+        }
+        self.scenario
+            .world
+            .note("quiet", || "the clients are done".into());
+    }
+}

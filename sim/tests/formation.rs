@@ -1,0 +1,62 @@
+//! Exactly one ring forms, whichever peers come first.
+
+use peernet_core::placement::position;
+use peernet_sim::check;
+use peernet_sim::scenario::{Failure, Scenario, Setup, for_each_seed, run};
+
+const MINUTE: u64 = 60_000;
+
+#[test]
+fn pods_of_one_to_nine_form_one_ring() {
+    for_each_seed("pods_of_one_to_nine_form_one_ring", 1..10, |seed| {
+        let replicas = (seed - 1) % 9 + 1;
+        run(Setup::new(seed), 10 * MINUTE, async move |s: Scenario| {
+            s.apply(replicas as u32);
+            s.settle(5 * MINUTE).await
+        })
+    });
+}
+
+#[test]
+fn processes_started_in_any_order_form_one_ring() {
+    for_each_seed(
+        "processes_started_in_any_order_form_one_ring",
+        101..110,
+        |seed| {
+            let setup = if seed % 2 == 0 {
+                Setup::new(seed).over_bad_network()
+            } else {
+                Setup::new(seed)
+            };
+            run(setup, 15 * MINUTE, async move |s: Scenario| {
+                let peers = 2 + (seed % 8) as u32;
+                let hosts: Vec<_> = (0..peers)
+                    .map(|i| s.fleet.add(format!("peer-{i}"), format!("zone-{}", i % 3)))
+                    .collect();
+                for (i, host) in hosts.iter().enumerate() {
+                    let (fleet, host, i) = (s.fleet.clone(), *host, i as u32);
+                    // The founder comes first, last or in between.
+                    s.world.after(s.world.random(0..8_000), move || {
+                        fleet
+                            .start(host, position(i / 3, i % 3, 3), i == 0)
+                            .expect("an empty volume");
+                    });
+                }
+                let start = s.world.now();
+                loop {
+                    s.world.sleep(1_000).await;
+                    match check::settled(&s.fleet, &hosts).await {
+                        Ok(()) => return Ok(()),
+                        Err(unsettled) if s.world.now() - start > 10 * MINUTE => {
+                            return Err(Failure::Unsettled {
+                                waited: s.world.now() - start,
+                                unsettled,
+                            });
+                        }
+                        Err(_) => {}
+                    }
+                }
+            })
+        },
+    );
+}
