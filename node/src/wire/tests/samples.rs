@@ -1,0 +1,323 @@
+//! Random values of every core type that has a form on the wire.
+
+use bytes::Bytes;
+use peernet_core::key::{Key, Name, Position, SLOTS, Slot};
+use peernet_core::leave::Receipt;
+use peernet_core::member::{Drain, Liveness, Member, PeerId};
+use peernet_core::message::{Digest, Listed, Message, Root};
+use peernet_core::register::{Register, Value, Version};
+use peernet_core::slot::{Ballot, SlotConfig};
+use peernet_core::store::Entry;
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+
+use crate::wire::{COUNTER_MAX, LIST_MAX};
+
+pub(super) fn id() -> impl Strategy<Value = PeerId> + Clone {
+    any::<u128>().prop_map(PeerId)
+}
+
+pub(super) fn key() -> impl Strategy<Value = Key> {
+    any::<[u8; 32]>().prop_map(Key)
+}
+
+pub(super) fn key_in(slot: Slot) -> impl Strategy<Value = Key> {
+    any::<[u8; 32]>().prop_map(move |mut key| {
+        let start = slot.start().0.to_be_bytes();
+        key[0] = start[0];
+        key[1] = start[1] | (key[1] & 0x0f);
+        Key(key)
+    })
+}
+
+pub(super) fn root() -> impl Strategy<Value = Root> {
+    any::<Root>()
+}
+
+pub(super) fn slot() -> impl Strategy<Value = Slot> {
+    (0..SLOTS).prop_map(|n| Slot::new(n).unwrap())
+}
+
+pub(super) fn count() -> impl Strategy<Value = u64> + Clone {
+    prop_oneof![0..10_u64, Just(COUNTER_MAX)]
+}
+
+pub(super) fn epoch() -> impl Strategy<Value = u64> + Clone {
+    count().prop_map(|n| n.max(1))
+}
+
+pub(super) fn name() -> impl Strategy<Value = Name> {
+    "[a-zü]{1,9}(/[a-z ]{1,9}){0,2}".prop_map(|n| Name::new(n).unwrap())
+}
+
+pub(super) fn bytes(most: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..most).prop_map(Bytes::from)
+}
+
+pub(super) fn member() -> impl Strategy<Value = Member> {
+    let liveness = proptest::sample::select(vec![
+        Liveness::Joining,
+        Liveness::Active,
+        Liveness::Suspect,
+        Liveness::Down,
+        Liveness::Left,
+    ]);
+    let texts = proptest::array::uniform5("[a-z0-9.:-]{0,20}");
+    let drain = (count(), any::<bool>()).prop_map(|(epoch, leaving)| Drain { epoch, leaving });
+    (id(), texts, any::<u64>(), count(), liveness, drain).prop_map(
+        |(id, [name, address, http, zone, version], position, incarnation, liveness, drain)| {
+            Member {
+                id,
+                name,
+                address,
+                http,
+                zone,
+                position: Position(position),
+                incarnation,
+                liveness,
+                drain,
+                version,
+            }
+        },
+    )
+}
+
+pub(super) fn members() -> impl Strategy<Value = Vec<Member>> {
+    vec(member(), 0..4)
+}
+
+pub(super) fn digest() -> impl Strategy<Value = Digest> {
+    any::<(u64, u64)>().prop_map(|(members, slots)| Digest { members, slots })
+}
+
+pub(super) fn replicas() -> impl Strategy<Value = Vec<PeerId>> {
+    btree_set(any::<u128>(), 1..5).prop_map(|ids| ids.into_iter().map(PeerId).collect())
+}
+
+pub(super) fn config() -> impl Strategy<Value = SlotConfig> {
+    (epoch(), replicas(), option::of(replicas())).prop_map(|(epoch, replicas, next)| SlotConfig {
+        epoch,
+        replicas,
+        next,
+    })
+}
+
+pub(super) fn ballot() -> impl Strategy<Value = Ballot> {
+    (count(), id()).prop_map(|(round, proposer)| Ballot { round, proposer })
+}
+
+pub(super) fn accepted() -> impl Strategy<Value = Option<(Ballot, SlotConfig)>> {
+    option::of((ballot(), config()))
+}
+
+pub(super) fn version() -> impl Strategy<Value = Version> {
+    (count(), id(), any::<u64>()).prop_map(|(counter, writer, op)| Version {
+        counter,
+        writer,
+        op,
+    })
+}
+
+pub(super) fn register() -> impl Strategy<Value = Register> {
+    let present = (bytes(40), bytes(90)).prop_map(|(head, body)| Value::Present { head, body });
+    (
+        name(),
+        version(),
+        prop_oneof![present, Just(Value::Deleted)],
+    )
+        .prop_map(|(name, version, value)| Register {
+            name,
+            version,
+            value,
+        })
+}
+
+pub(super) fn listed() -> impl Strategy<Value = Listed> {
+    (name(), version(), option::of(bytes(40))).prop_map(|(name, version, head)| Listed {
+        name,
+        version,
+        head,
+    })
+}
+
+pub(super) fn entry_in(slot: Slot) -> impl Strategy<Value = Entry> {
+    prop_oneof![
+        (key_in(slot), any::<u32>()).prop_map(|(key, len)| Entry::Chunk { key, len }),
+        (key_in(slot), version()).prop_map(|(key, version)| Entry::Name { key, version }),
+    ]
+}
+
+pub(super) fn receipt() -> impl Strategy<Value = Receipt> {
+    (
+        id(),
+        count(),
+        slot(),
+        epoch(),
+        root(),
+        id(),
+        any::<(u64, u64)>(),
+    )
+        .prop_map(
+            |(leaver, drain_epoch, slot, epoch, root, receiver, (chunks, bytes))| Receipt {
+                leaver,
+                drain_epoch,
+                slot,
+                epoch,
+                root,
+                receiver,
+                chunks,
+                bytes,
+            },
+        )
+}
+
+pub(super) fn membership_or_ring() -> impl Strategy<Value = Message> {
+    let seq = any::<u64>;
+    prop_oneof![
+        member().prop_map(|member| Message::Hello { member }),
+        (members(), any::<bool>()).prop_map(|(members, reply)| Message::Members { members, reply }),
+        (seq(), id(), members(), digest()).prop_map(|(seq, target, rumors, digest)| {
+            Message::Ping {
+                seq,
+                target,
+                rumors,
+                digest,
+            }
+        }),
+        (seq(), members(), digest()).prop_map(|(seq, rumors, digest)| Message::Ack {
+            seq,
+            rumors,
+            digest
+        }),
+        (seq(), id()).prop_map(|(seq, target)| Message::PingReq { seq, target }),
+        seq().prop_map(|seq| Message::RingQuery { seq }),
+        (seq(), option::of(id()), vec(id(), 0..5)).prop_map(|(seq, predecessor, successors)| {
+            Message::RingState {
+                seq,
+                predecessor,
+                successors,
+            }
+        }),
+        Just(Message::RingNotify),
+    ]
+}
+
+pub(super) fn configuration() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        (slot(), config(), ballot()).prop_map(|(slot, base, ballot)| Message::Prepare {
+            slot,
+            base,
+            ballot
+        }),
+        (slot(), epoch(), ballot(), accepted()).prop_map(|(slot, epoch, ballot, accepted)| {
+            Message::Promise {
+                slot,
+                epoch,
+                ballot,
+                accepted,
+            }
+        }),
+        (slot(), config(), ballot(), config()).prop_map(|(slot, base, ballot, config)| {
+            Message::Accept {
+                slot,
+                base,
+                ballot,
+                config,
+            }
+        }),
+        (slot(), epoch(), ballot()).prop_map(|(slot, epoch, ballot)| Message::Accepted {
+            slot,
+            epoch,
+            ballot
+        }),
+        (slot(), epoch(), ballot()).prop_map(|(slot, epoch, promised)| Message::Refuse {
+            slot,
+            epoch,
+            promised
+        }),
+        vec((slot(), config()), 0..4).prop_map(|configs| Message::Commit { configs }),
+        vec(count(), usize::from(SLOTS)).prop_map(|epochs| Message::SlotEpochs { epochs }),
+    ]
+}
+
+pub(super) fn names() -> impl Strategy<Value = Message> {
+    let op = any::<u64>;
+    prop_oneof![
+        (op(), epoch(), key(), any::<bool>()).prop_map(|(op, epoch, key, version_only)| {
+            Message::Read {
+                op,
+                epoch,
+                key,
+                version_only,
+            }
+        }),
+        (op(), option::of(version()), option::of(register())).prop_map(
+            |(op, version, register)| Message::ReadReply {
+                op,
+                version,
+                register
+            }
+        ),
+        (op(), epoch(), register()).prop_map(|(op, epoch, register)| Message::Write {
+            op,
+            epoch,
+            register
+        }),
+        op().prop_map(|op| Message::WriteReply { op }),
+        (op(), slot(), option::of(config())).prop_map(|(op, slot, config)| Message::Stale {
+            op,
+            slot,
+            config
+        }),
+        (op(), "[a-z/]{0,9}", option::of(name()), 0..=LIST_MAX).prop_map(
+            |(op, prefix, after, limit)| Message::List {
+                op,
+                prefix,
+                after,
+                limit
+            }
+        ),
+        (op(), vec(listed(), 0..4), any::<bool>())
+            .prop_map(|(op, items, done)| Message::ListReply { op, items, done }),
+    ]
+}
+
+pub(super) fn copies() -> impl Strategy<Value = Message> {
+    let slot_names = vec(register(), 1..2).prop_map(|registers| Message::Names {
+        slot: Key::of_name(&registers[0].name).slot(),
+        registers,
+    });
+    prop_oneof![
+        vec((slot(), epoch(), root()), 0..4).prop_map(|items| Message::SyncRequest { items }),
+        slot().prop_flat_map(|slot| {
+            (epoch(), root(), option::of(vec(entry_in(slot), 0..6))).prop_map(
+                move |(epoch, root, entries)| Message::SyncReply {
+                    slot,
+                    epoch,
+                    root,
+                    entries,
+                },
+            )
+        }),
+        slot().prop_flat_map(|slot| {
+            vec(key_in(slot), 0..4).prop_map(move |keys| Message::FetchNames { slot, keys })
+        }),
+        slot_names,
+        vec((slot(), epoch()), 0..4).prop_map(|slots| Message::CaughtUp { slots }),
+        vec(slot(), 0..4).prop_map(|slots| Message::SyncHint { slots }),
+        (slot(), epoch(), root(), count()).prop_map(|(slot, epoch, root, drain_epoch)| {
+            Message::Prove {
+                slot,
+                epoch,
+                root,
+                drain_epoch,
+            }
+        }),
+        receipt().prop_map(|receipt| Message::Proved { receipt }),
+    ]
+}
+
+pub(super) fn any_message() -> impl Strategy<Value = Message> {
+    prop_oneof![membership_or_ring(), configuration(), names(), copies()]
+}
