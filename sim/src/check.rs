@@ -22,6 +22,14 @@ pub enum Unsettled {
     /// No process runs there.
     #[error("{0} does not run")]
     Stopped(String),
+    /// The StatefulSet has not as many pods as are wanted.
+    #[error("there are {found} pods, not {wanted}")]
+    Pods {
+        /// Replicas of the resource.
+        wanted: u32,
+        /// Replicas of the StatefulSet.
+        found: u32,
+    },
     /// A peer is not ready.
     #[error("{0} is not ready: {1}")]
     NotReady(String, String),

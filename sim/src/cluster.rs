@@ -191,6 +191,11 @@ impl Cluster {
         }
     }
 
+    /// A pod that was taken for lost starts, on whatever its volume holds.
+    pub fn revive(&self, ordinal: u32) {
+        self.restart(ordinal, 0);
+    }
+
     /// All copies have been rebuilt: what was lost before does not count any more.
     pub fn restored(&self) {
         self.state.borrow_mut().lost = 0;

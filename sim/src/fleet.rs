@@ -14,24 +14,28 @@ use peernet_core::store::{Identity, Store};
 use thiserror::Error;
 
 use crate::network::{Conditions, HostId, Network};
-use crate::peer::{Host, Next, Process};
+use crate::peer::{File, Host, Next, Process};
 use crate::world::World;
 
 /// UUID of the only network there is.
 pub const NETWORK: &str = "5a0cb7c2-0f5e-4b8e-9d43-0d7c6b0a1e11";
 /// How long a call may take before the caller gives up, in milliseconds.
 pub const CALL_TIMEOUT: u64 = 5_000;
+/// After so many milliseconds something lost is sent again for the first time (Linux's smallest TCP timeout).
+const RETRANSMIT: u64 = 200;
 /// How often a driver resolves its seeds, in milliseconds.
 const SEEDS_PERIOD: u64 = 5_000;
 /// A commit takes up to so many milliseconds.
 const COMMIT: u64 = 3;
+/// When a kernel writes back what nobody synced, in milliseconds (Linux's default age of dirty pages is 30 s).
+const WRITEBACK: u64 = 30_000;
 /// Writing, and then syncing, a chunk each take up to so many milliseconds.
 const DISK: u64 = 4;
 
 /// Faults built into the driver, the writer or the operator on purpose, to show that they would be noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flaws {
-    /// A chunk counts as stored before its bytes are synced.
+    /// A chunk counts as stored when its bytes are written; they are synced only when the kernel gets round to it.
     pub count_before_sync: bool,
     /// A writer is content with one copy of each chunk.
     pub one_copy: bool,
@@ -342,24 +346,42 @@ impl Fleet {
         );
     }
 
-    /// One direction of a call. A cut or a loss is noticed only by waiting.
-    async fn hop(&self, from: HostId, to: HostId) -> Result<(), CallError> {
-        let first = self
-            .0
-            .network
-            .borrow()
-            .deliveries(self.world(), from, to)
-            .min();
-        match first {
-            Some(delay) => {
-                self.world().sleep(delay).await;
-                Ok(())
+    /// One direction of a call. A loss costs the time until it is sent again, as by TCP; a cut is noticed only by
+    /// waiting. The caller's patience bounds it.
+    async fn hop(&self, from: HostId, to: HostId) {
+        let mut patience = RETRANSMIT;
+        loop {
+            let first = self
+                .0
+                .network
+                .borrow()
+                .deliveries(self.world(), from, to)
+                .min();
+            if let Some(delay) = first {
+                return self.world().sleep(delay).await;
             }
-            None => {
-                self.world().sleep(CALL_TIMEOUT).await;
-                Err(CallError::Timeout)
-            }
+            self.world().sleep(patience).await;
+            patience *= 2;
         }
+    }
+
+    /// Goes to `to`, does something there, and comes back with the outcome.
+    async fn round_trip<T>(
+        &self,
+        from: HostId,
+        to: HostId,
+        there: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let trip = async {
+            self.hop(from, to).await;
+            let outcome = there.await;
+            self.hop(to, from).await;
+            outcome
+        };
+        self.world()
+            .timeout(CALL_TIMEOUT, trip)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
     }
 
     /// Asks the peer on `id` something from within its own process.
@@ -373,14 +395,14 @@ impl Fleet {
 
     /// What the volume on `to` remembers of itself, asked over the network; the peer need not run.
     pub async fn identify(&self, from: HostId, to: HostId) -> Result<Option<Identity>, CallError> {
-        self.hop(from, to).await?;
-        let identity = self
-            .host(to)
-            .store()
-            .identity()
-            .expect("a store in memory does not fail");
-        self.hop(to, from).await?;
-        Ok(identity)
+        let there = async {
+            Ok(self
+                .host(to)
+                .store()
+                .identity()
+                .expect("a store in memory does not fail"))
+        };
+        self.round_trip(from, to, there).await
     }
 
     /// Asks the peer on `to` something over the network.
@@ -390,16 +412,7 @@ impl Fleet {
         to: HostId,
         request: Request,
     ) -> Result<Answer, CallError> {
-        let call = async {
-            self.hop(from, to).await?;
-            let answer = self.request(to, request).await;
-            self.hop(to, from).await?;
-            answer
-        };
-        self.world()
-            .timeout(CALL_TIMEOUT, call)
-            .await
-            .unwrap_or(Err(CallError::Timeout))
+        self.round_trip(from, to, self.request(to, request)).await
     }
 
     /// Gives the bytes of a chunk to the peer on `to`, which makes them durable and counts them under `epoch`.
@@ -411,16 +424,8 @@ impl Fleet {
         bytes: Bytes,
         epoch: u64,
     ) -> Result<ChunkOutcome, CallError> {
-        let call = async {
-            self.hop(from, to).await?;
-            let outcome = self.store_chunk(to, key, bytes, epoch).await;
-            self.hop(to, from).await?;
-            outcome
-        };
-        self.world()
-            .timeout(CALL_TIMEOUT, call)
+        self.round_trip(from, to, self.store_chunk(to, key, bytes, epoch))
             .await
-            .unwrap_or(Err(CallError::Timeout))
     }
 
     async fn store_chunk(
@@ -468,23 +473,35 @@ impl Fleet {
         if there(&self.host(at)) {
             return Ok(());
         }
-        for synced in [false, true] {
-            let time = self.world().random(1..DISK + 1);
-            self.world().sleep(time).await;
-            let mut host = self.host(at);
-            if host.run != run {
-                return Err(CallError::Gone);
-            }
-            if !there(&host) {
-                host.volume.files.insert(
-                    key,
-                    crate::peer::File {
-                        bytes: bytes.clone(),
-                        synced,
-                    },
-                );
-            }
+        self.world().sleep(self.world().random(1..DISK + 1)).await;
+        self.put_file(at, run, key, &bytes, false)?;
+        let (fleet, millis) = (self.clone(), self.world().random(1..DISK + 1));
+        if self.flaws().count_before_sync {
+            let late = move || drop(fleet.put_file(at, run, key, &bytes, true));
+            self.world().after(WRITEBACK, late);
+            return Ok(());
         }
+        self.world().sleep(millis).await;
+        self.put_file(at, run, key, &bytes, true)
+    }
+
+    fn put_file(
+        &self,
+        at: HostId,
+        run: u64,
+        key: Key,
+        bytes: &Bytes,
+        synced: bool,
+    ) -> Result<(), CallError> {
+        let mut host = self.host(at);
+        if host.run != run {
+            return Err(CallError::Gone);
+        }
+        let file = host.volume.files.entry(key).or_insert_with(|| File {
+            bytes: bytes.clone(),
+            synced,
+        });
+        file.synced |= synced;
         Ok(())
     }
 
@@ -495,16 +512,8 @@ impl Fleet {
         to: HostId,
         key: Key,
     ) -> Result<Option<Bytes>, CallError> {
-        let call = async {
-            self.hop(from, to).await?;
-            let bytes = self.load_chunk(to, key);
-            self.hop(to, from).await?;
-            bytes
-        };
-        self.world()
-            .timeout(CALL_TIMEOUT, call)
+        self.round_trip(from, to, async { self.load_chunk(to, key) })
             .await
-            .unwrap_or(Err(CallError::Timeout))
     }
 
     /// Reads a chunk's file. One that should be there and is not, or is wrong, is reported to the peer.

@@ -215,63 +215,64 @@ impl Scenario {
 
     /// Waits until the pods wanted, and only these, are as they should be, for at most so many milliseconds.
     pub async fn settle(&self, limit: u64) -> Result<(), Failure> {
-        let start = self.world.now();
-        loop {
+        self.wait(limit, async || {
             let replicas = self.cluster.replicas();
             let hosts = self.wanted();
-            let unsettled = match check::settled(&self.fleet, &hosts).await {
-                Ok(())
-                    if self.cluster.statefulset() == replicas
-                        && hosts.len() == replicas as usize =>
-                {
-                    self.cluster.restored();
-                    return Ok(());
-                }
-                Ok(()) => {
-                    Unsettled::Stopped(format!("the last of {replicas} pods, or one too many,"))
-                }
-                Err(unsettled) => unsettled,
-            };
-            let waited = self.world.now() - start;
-            if waited > limit {
-                return Err(Failure::Unsettled { waited, unsettled });
+            check::settled(&self.fleet, &hosts).await?;
+            if self.cluster.statefulset() != replicas || hosts.len() != replicas as usize {
+                return Err(Unsettled::Pods {
+                    wanted: replicas,
+                    found: self.cluster.statefulset(),
+                });
             }
-            self.world.sleep(1_000).await;
-        }
+            self.cluster.restored();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until these machines, and no others, hold everything as they should.
+    pub async fn settle_hosts(&self, hosts: &[HostId], limit: u64) -> Result<(), Failure> {
+        self.wait(limit, async || check::settled(&self.fleet, hosts).await)
+            .await
     }
 
     /// Waits until as many pods are there as wanted and all are ready, while clients are at work.
     pub async fn settle_under_load(&self, limit: u64) -> Result<(), Failure> {
+        self.wait(limit, async || {
+            check::ready(&self.fleet, &self.wanted()).await?;
+            let (wanted, found) = (self.cluster.replicas(), self.cluster.statefulset());
+            if wanted == found {
+                Ok(())
+            } else {
+                Err(Unsettled::Pods { wanted, found })
+            }
+        })
+        .await
+    }
+
+    async fn wait(
+        &self,
+        limit: u64,
+        check: impl AsyncFn() -> Result<(), Unsettled>,
+    ) -> Result<(), Failure> {
         let start = self.world.now();
-        loop {
-            let hosts = self.wanted();
-            let unsettled = match check::ready(&self.fleet, &hosts).await {
-                Ok(()) if self.cluster.statefulset() == self.cluster.replicas() => return Ok(()),
-                Ok(()) => Unsettled::Stopped("one pod too many".into()),
-                Err(unsettled) => unsettled,
-            };
+        while let Err(unsettled) = check().await {
             let waited = self.world.now() - start;
             if waited > limit {
                 return Err(Failure::Unsettled { waited, unsettled });
             }
             self.world.sleep(1_000).await;
         }
+        Ok(())
     }
 
     /// Starts so many writers and as many readers.
     pub fn load(&self, clients: u32) -> Load {
-        let going = Rc::new(Cell::new(true));
-        let mut promises = Vec::new();
+        let mut load = self.writers(clients);
         for _ in 0..clients {
-            let (writer, on) = (self.clone(), Rc::clone(&going));
-            promises.push(self.world.spawn(async move {
-                while on.get() {
-                    writer.write_something().await;
-                    writer.world.sleep(writer.world.random(1..200)).await;
-                }
-            }));
-            let (reader, on) = (self.clone(), Rc::clone(&going));
-            promises.push(self.world.spawn(async move {
+            let (reader, on) = (self.clone(), Rc::clone(&load.going));
+            load.clients.push(self.world.spawn(async move {
                 while on.get() {
                     let names = reader.model.borrow().names();
                     if let Some(name) = reader.world.choose(&names) {
@@ -281,10 +282,26 @@ impl Scenario {
                 }
             }));
         }
+        load
+    }
+
+    /// Starts so many writers.
+    pub fn writers(&self, clients: u32) -> Load {
+        let going = Rc::new(Cell::new(true));
+        let start = |_| {
+            let (writer, on) = (self.clone(), Rc::clone(&going));
+            self.world.spawn(async move {
+                while on.get() {
+                    writer.write_something().await;
+                    writer.world.sleep(writer.world.random(1..200)).await;
+                }
+            })
+        };
+        let clients = (0..clients).map(start).collect();
         Load {
             scenario: self.clone(),
             going,
-            clients: promises,
+            clients,
         }
     }
 

@@ -1,0 +1,109 @@
+//! The checker checks: with a fault built in on purpose, runs fail.
+
+use peernet_sim::fleet::Flaws;
+use peernet_sim::model::Violation;
+use peernet_sim::scenario::{Failure, Scenario, Setup, run};
+
+const MINUTE: u64 = 60_000;
+
+/// Whether clients lost something.
+fn is_loss(violation: &Violation) -> bool {
+    matches!(
+        violation,
+        Violation::Unreadable { .. }
+            | Violation::NotLinearizable { .. }
+            | Violation::Unavailable { .. }
+            | Violation::LeftBehind { .. }
+    )
+}
+
+fn loses(flaws: Flaws, script: impl AsyncFn(Scenario) -> Result<(), Failure> + Clone + 'static) {
+    let attempt = |seed: u64, flaws: Flaws| {
+        let script = script.clone();
+        run(
+            Setup {
+                flaws,
+                ..Setup::new(seed)
+            },
+            90 * MINUTE,
+            async move |s| script(s).await,
+        )
+    };
+    for seed in 1..4 {
+        match attempt(seed, flaws) {
+            Err(Failure::Violations(found)) => assert!(found.iter().all(is_loss), "{found:?}"),
+            other => panic!("with {flaws:?} and seed {seed} nothing was noticed: {other:?}"),
+        }
+    }
+    attempt(1, Flaws::default()).expect("without the flaw nothing is lost");
+}
+
+async fn one_machine_burns(s: Scenario) -> Result<(), Failure> {
+    s.apply(5);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(4);
+    s.world.sleep(5_000).await;
+    s.cluster.destroy(2, Some(3_000));
+    s.world.sleep(5_000).await;
+    load.stop().await;
+    s.settle(5 * MINUTE).await?;
+    s.read_all().await;
+    Ok(())
+}
+
+async fn the_power_fails(s: Scenario) -> Result<(), Failure> {
+    s.apply(5);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(4);
+    s.world.sleep(5_000).await;
+    (0..5).for_each(|ordinal| s.cluster.kill(ordinal, 1_000));
+    load.stop().await;
+    s.world.sleep(30_000).await;
+    s.read_all().await;
+    Ok(())
+}
+
+async fn four_leave_at_once(s: Scenario) -> Result<(), Failure> {
+    s.apply(7);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(4);
+    s.world.sleep(5_000).await;
+    s.cluster.scale(3);
+    s.world.sleep(60_000).await;
+    load.stop().await;
+    s.read_all().await;
+    Ok(())
+}
+
+#[test]
+fn a_writer_content_with_one_copy_is_found_out() {
+    loses(
+        Flaws {
+            one_copy: true,
+            ..Flaws::default()
+        },
+        one_machine_burns,
+    );
+}
+
+#[test]
+fn a_driver_that_counts_before_it_syncs_is_found_out() {
+    loses(
+        Flaws {
+            count_before_sync: true,
+            ..Flaws::default()
+        },
+        the_power_fails,
+    );
+}
+
+#[test]
+fn an_operator_without_a_verdict_is_found_out() {
+    loses(
+        Flaws {
+            no_verdict: true,
+            ..Flaws::default()
+        },
+        four_leave_at_once,
+    );
+}

@@ -1,0 +1,152 @@
+//! Peers that leave, and everything that can go wrong or be changed meanwhile.
+
+use peernet_sim::scenario::{Failure, Load, Scenario, Setup, Summary, for_each_seed, run};
+
+const MINUTE: u64 = 60_000;
+
+/// Forms a ring, starts clients, and gives both some time.
+async fn begin(s: &Scenario, peers: u32) -> Result<Load, Failure> {
+    s.apply(peers);
+    s.settle(10 * MINUTE).await?;
+    let load = s.load(3);
+    s.world.sleep(s.world.random(2_000..5_000)).await;
+    Ok(load)
+}
+
+/// The end that all share: it comes to rest, and everything is there.
+async fn end(s: &Scenario, load: Load) -> Result<(), Failure> {
+    s.settle_under_load(20 * MINUTE).await?;
+    load.stop().await;
+    s.settle(10 * MINUTE).await?;
+    s.read_all().await;
+    Ok(())
+}
+
+/// Somewhere in the middle of a drain.
+async fn midway(s: &Scenario) {
+    s.world.sleep(s.world.random(500..8_000)).await;
+}
+
+async fn cancelled(s: Scenario) -> Result<(), Failure> {
+    let load = begin(&s, 7).await?;
+    s.cluster.scale(4);
+    midway(&s).await;
+    s.cluster.scale(7);
+    end(&s, load).await
+}
+
+async fn extended(s: Scenario) -> Result<(), Failure> {
+    let load = begin(&s, 8).await?;
+    s.cluster.scale(6);
+    midway(&s).await;
+    s.cluster.scale(3);
+    end(&s, load).await
+}
+
+async fn leaver_crashes(s: Scenario) -> Result<(), Failure> {
+    let load = begin(&s, 7).await?;
+    s.cluster.scale(4);
+    for _ in 0..3 {
+        midway(&s).await;
+        let ordinal = s.world.random(4..7) as u32;
+        if ordinal < s.cluster.statefulset() {
+            s.cluster.kill(ordinal, s.world.random(500..30_000));
+        }
+    }
+    end(&s, load).await
+}
+
+async fn receiver_crashes(s: Scenario) -> Result<(), Failure> {
+    let load = begin(&s, 7).await?;
+    s.cluster.scale(4);
+    for _ in 0..3 {
+        midway(&s).await;
+        s.cluster
+            .kill(s.world.random(0..4) as u32, s.world.random(500..30_000));
+    }
+    end(&s, load).await
+}
+
+async fn leaver_dies(s: Scenario) -> Result<(), Failure> {
+    let load = begin(&s, 7).await?;
+    s.cluster.scale(4);
+    midway(&s).await;
+    let ordinal = s.world.random(4..7) as u32;
+    if ordinal < s.cluster.statefulset() {
+        s.cluster.destroy(ordinal, None);
+    }
+    end(&s, load).await
+}
+
+/// A leaver's machine stays off until the survivors have proved that it is not needed. When its ordinal is wanted
+/// again, it comes back with a volume that does not know that it has left.
+async fn old_volume_returns(s: Scenario) -> Result<(), Failure> {
+    let load = begin(&s, 6).await?;
+    s.cluster.scale(5);
+    s.world.sleep(s.world.random(1_000..4_000)).await;
+    if s.cluster.statefulset() == 6 {
+        s.cluster.kill(5, 60 * MINUTE);
+    }
+    s.settle_under_load(10 * MINUTE).await?;
+    s.world.sleep(20_000).await;
+    s.cluster.scale(6);
+    end(&s, load).await
+}
+
+fn good_and_bad(
+    name: &str,
+    seeds: std::ops::Range<u64>,
+    script: impl AsyncFn(Scenario) -> Result<(), Failure> + Clone + 'static,
+) {
+    for_each_seed(name, seeds, |seed| -> Result<Summary, Failure> {
+        let setup = if seed % 4 == 0 {
+            Setup::new(seed).over_bad_network()
+        } else {
+            Setup::new(seed)
+        };
+        let script = script.clone();
+        run(setup, 90 * MINUTE, async move |s| script(s).await)
+    });
+}
+
+#[test]
+fn a_drain_can_be_cancelled() {
+    good_and_bad("a_drain_can_be_cancelled", 1..9, cancelled);
+}
+
+#[test]
+fn a_drain_can_be_extended() {
+    good_and_bad("a_drain_can_be_extended", 101..109, extended);
+}
+
+#[test]
+fn a_leaver_may_crash_and_goes_on() {
+    good_and_bad("a_leaver_may_crash_and_goes_on", 201..209, leaver_crashes);
+}
+
+#[test]
+fn a_receiver_may_crash_and_goes_on() {
+    good_and_bad(
+        "a_receiver_may_crash_and_goes_on",
+        301..309,
+        receiver_crashes,
+    );
+}
+
+#[test]
+fn a_leaver_that_dies_is_judged_by_the_survivors() {
+    good_and_bad(
+        "a_leaver_that_dies_is_judged_by_the_survivors",
+        401..409,
+        leaver_dies,
+    );
+}
+
+#[test]
+fn an_old_volume_does_not_bring_back_the_past() {
+    good_and_bad(
+        "an_old_volume_does_not_bring_back_the_past",
+        501..509,
+        old_volume_returns,
+    );
+}
