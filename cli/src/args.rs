@@ -1,0 +1,213 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::Format;
+use crate::servers::Servers;
+
+/// Share files in a network of equal peers.
+#[derive(Parser, Debug)]
+#[command(name = "peernet", version, propagate_version = true, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub struct Args {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 2 wrong usage, 3 not found, 5 failed but may succeed when tried again, \
+                          6 failed and will again until something is changed, 7 a fault of PeerNet.";
+
+/// Options of every command.
+#[derive(clap::Args, Debug)]
+pub struct Global {
+    /// Peers to talk to, comma-separated, tried in turn
+    #[arg(
+        long,
+        global = true,
+        env = "PEERNET_SERVER",
+        default_value = "http://127.0.0.1:7000",
+        value_name = "URL,..."
+    )]
+    pub server: Servers,
+    /// How to print the result
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Start peers on this machine, without Kubernetes, and keep them running until ctrl-C
+    Up(Up),
+    /// Store files
+    Put(Put),
+    /// Fetch a file
+    Get(Get),
+    /// List files
+    Ls(Ls),
+    /// Remove files
+    Rm(Rm),
+    /// List peers as the asked peer knows them
+    Peers,
+    /// Say how the network is, asking every peer that can be reached
+    Status(Status),
+    /// Show which peers hold each part of a file
+    Explain(Explain),
+    /// Change the number of peers of a running `peernet up`
+    Scale(Scale),
+    /// Run one peer in the foreground
+    #[command(hide = true)]
+    Peer(Box<Peer>),
+}
+
+/// Stores files. The last of several arguments is the name to store under, unless it is a local file too.
+#[derive(clap::Args, Debug)]
+pub struct Put {
+    /// Local files, or - for standard input; then the name, if the last one is no local file. A name that ends with /
+    /// is a prefix to the files' own names
+    #[arg(required = true, value_name = "PATH... [NAME]")]
+    pub paths: Vec<PathBuf>,
+    /// Name to store under (or prefix, when it ends with /); all other arguments are then paths
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Media type to keep with the file
+    #[arg(long, default_value = "application/octet-stream", value_name = "TYPE")]
+    pub content_type: String,
+}
+
+/// Fetches a file whole, or leaves nothing.
+#[derive(clap::Args, Debug)]
+pub struct Get {
+    /// Name in the network
+    pub name: String,
+    /// Where to write it: a file, a directory, or - for standard output; the name's last segment by default
+    pub path: Option<PathBuf>,
+}
+
+/// Lists files.
+#[derive(clap::Args, Debug)]
+pub struct Ls {
+    /// Only names that start so
+    #[arg(default_value = "")]
+    pub prefix: String,
+}
+
+/// Removes files.
+#[derive(clap::Args, Debug)]
+pub struct Rm {
+    /// Names in the network
+    #[arg(required = true)]
+    pub name: Vec<String>,
+}
+
+/// Shows the state of the network.
+#[derive(clap::Args, Debug)]
+pub struct Status {
+    /// Exit with 5 when the network is degraded
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Shows who holds a file.
+#[derive(clap::Args, Debug)]
+pub struct Explain {
+    /// Name in the network
+    pub name: String,
+}
+
+/// Runs peers on this machine.
+#[derive(clap::Args, Debug)]
+pub struct Up {
+    /// PeerNetwork manifest, the same as for Kubernetes; a built-in one by default
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Number of peers; overrides the manifest, and what an earlier run in the same directory ended with
+    #[arg(long, value_name = "N")]
+    pub peers: Option<u32>,
+    /// Peer i serves REST on this port + i [default: 8080]
+    #[arg(long, value_name = "PORT")]
+    pub http_port: Option<u16>,
+    /// Peer i serves gRPC on this port + i [default: 7000]
+    #[arg(long, value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+    /// Where volumes, logs and the network's state are kept [default: $XDG_STATE_HOME/peernet/NAME, or
+    /// ~/.local/state/peernet/NAME]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Number of zones the peers are spread over [default: 3]
+    #[arg(long, value_name = "Z", value_parser = clap::value_parser!(u32).range(1..))]
+    pub zones: Option<u32>,
+}
+
+/// Changes the number of peers.
+#[derive(clap::Args, Debug)]
+pub struct Scale {
+    /// Number of peers wanted
+    pub peers: u32,
+    /// Directory of the running `peernet up` [default: the one that runs]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Runs one peer.
+#[derive(clap::Args, Debug)]
+pub struct Peer {
+    /// The daemon's own flags.
+    #[command(flatten)]
+    pub config: peernet_node::Config,
+    /// End when standard input ends, and hold the lock beside the volume
+    #[arg(long, hide = true)]
+    pub under_runner: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_may_follow_the_command() {
+        let args = parse("peernet ls docs/ -o json --server 10.0.0.1:7000,10.0.0.2:7000").unwrap();
+        assert_eq!(args.global.output, Format::Json);
+        assert_eq!(args.global.server.count(), 2);
+        assert!(matches!(args.command, Command::Ls(Ls { prefix }) if prefix == "docs/"));
+    }
+
+    #[test]
+    fn standard_input_and_output_are_a_dash() {
+        assert!(
+            matches!(parse("peernet put - log.txt").unwrap().command, Command::Put(p) if p.paths.len() == 2)
+        );
+        assert!(
+            matches!(parse("peernet get log.txt -").unwrap().command, Command::Get(g) if g.path == Some("-".into()))
+        );
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_two() {
+        for line in [
+            "peernet put",
+            "peernet rm",
+            "peernet scale x",
+            "peernet up --zones 0",
+            "peernet ls -o xml",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! `peernet get`: a file from a peer, whole or not at all.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use peernet_core::key::{InvalidName, Name};
+use peernet_proto::v1::files_client::FilesClient;
+use peernet_proto::v1::{FileInfo, GetRequest, GetResponse, get_response::Part};
+use tempfile::NamedTempFile;
+use thiserror::Error;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tonic::{Status, Streaming};
+
+use crate::args::{Get, Global};
+use crate::exit::Exit;
+use crate::names::File;
+use crate::output;
+use crate::progress;
+use crate::servers::{CallError, Connection, Servers};
+
+/// Why a file was not fetched.
+#[derive(Debug, Error)]
+pub enum GetError {
+    /// The name is not valid in the network.
+    #[error("'{name}' cannot be a name: {reason}")]
+    Name {
+        /// As it was given.
+        name: String,
+        /// What is wrong with it.
+        reason: InvalidName,
+    },
+    /// The file cannot be written; nothing is left of it.
+    #[error("writing '{}' failed, nothing was left there: {reason}", .path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("writing to standard output failed: {0}")]
+    Stdout(#[source] io::Error),
+    /// A peer did not deliver.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The stream ended early, again and again.
+    #[error(
+        "only {got} of {size} bytes arrived, nothing was kept; try again, or another peer with --server"
+    )]
+    Short {
+        /// Bytes that arrived.
+        got: u64,
+        /// Bytes there should be.
+        size: u64,
+    },
+    /// More arrived than the file has.
+    #[error(
+        "more than the file's {size} bytes arrived, nothing was kept; this is a fault of the peer"
+    )]
+    Long {
+        /// Bytes there should be.
+        size: u64,
+    },
+    /// The file was replaced between two attempts.
+    #[error("the file was replaced while it was fetched, nothing was kept; try again")]
+    Replaced,
+    /// Ctrl-C.
+    #[error("interrupted, nothing was kept")]
+    Interrupted,
+}
+
+impl GetError {
+    /// The exit code's class.
+    pub fn exit(&self) -> Exit {
+        match self {
+            GetError::Name { .. } => Exit::Usage,
+            GetError::Write { .. } | GetError::Stdout(_) => Exit::Permanent,
+            GetError::Short { .. } | GetError::Replaced | GetError::Interrupted => Exit::Retryable,
+            GetError::Long { .. } => Exit::Fatal,
+            GetError::Call(e) => e.exit(),
+        }
+    }
+}
+
+/// Fetches the file.
+pub async fn run(global: &Global, get: Get) -> Result<(), GetError> {
+    let name = Name::new(get.name.clone()).map_err(|reason| GetError::Name {
+        name: get.name,
+        reason,
+    })?;
+    let bar = progress::transfer(name.as_str(), None);
+    let interrupted = tokio::signal::ctrl_c();
+    // Leaving early drops the temporary file, which removes it.
+    let fetched = tokio::select! {
+        fetched = deliver(global, &name, get.path.as_deref(), &bar) => fetched,
+        _ = interrupted => Err(GetError::Interrupted),
+    };
+    bar.finish_and_clear();
+    fetched
+}
+
+async fn deliver(
+    global: &Global,
+    name: &Name,
+    path: Option<&Path>,
+    bar: &ProgressBar,
+) -> Result<(), GetError> {
+    if path.is_some_and(|p| p.as_os_str() == "-") {
+        let mut out = tokio::io::stdout();
+        fetch(&global.server, name, &mut out, bar, GetError::Stdout).await?;
+        return out.flush().await.map_err(GetError::Stdout);
+    }
+    let path = destination(name, path);
+    let failed = |reason| GetError::Write {
+        path: path.clone(),
+        reason,
+    };
+    let temporary = temporary(&path).map_err(failed)?;
+    let mut file = tokio::fs::File::from_std(temporary.reopen().map_err(failed)?);
+    let info = fetch(&global.server, name, &mut file, bar, failed).await?;
+    file.flush().await.map_err(failed)?;
+    file.sync_all().await.map_err(failed)?;
+    temporary.persist(&path).map_err(|e| failed(e.error))?;
+    let file = File::from(info);
+    let print = || -> io::Result<()> {
+        if !global.output.document(&file)? {
+            output::print(&format!(
+                "{} ({})\n",
+                path.display(),
+                output::bytes(file.size)
+            ))?;
+        }
+        Ok(())
+    };
+    print().map_err(GetError::Stdout)
+}
+
+/// Where the file goes: into a directory, or to exactly this path.
+fn destination(name: &Name, path: Option<&Path>) -> PathBuf {
+    let last = name
+        .as_str()
+        .rsplit('/')
+        .next()
+        .expect("splitting yields at least one part");
+    match path {
+        None => PathBuf::from(last),
+        Some(path) if path.is_dir() => path.join(last),
+        Some(path) => path.to_owned(),
+    }
+}
+
+/// A file beside `path`, so that the rename stays within one file system.
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    let dir = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".peernet-").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As for any new file, the umask decides; the default of temporary files is for their owner only.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(dir)
+}
+
+/// Streams the file into `sink`. When a peer fails half-way, goes on at the next server from the byte it stopped at; gives
+/// up when each server in turn brought nothing new.
+async fn fetch(
+    servers: &Servers,
+    name: &Name,
+    sink: &mut (impl AsyncWrite + Unpin),
+    bar: &ProgressBar,
+    write_failed: impl Fn(io::Error) -> GetError,
+) -> Result<FileInfo, GetError> {
+    let mut known: Option<FileInfo> = None;
+    let mut got = 0;
+    let (mut tries, mut fruitless) = (0, 0);
+    loop {
+        let connection = servers.connect(tries).await?;
+        tries += 1;
+        let before = got;
+        let error = match open(&connection, name, got).await {
+            Ok((info, mut parts)) => {
+                match known.get_or_insert_with(|| info.clone()) {
+                    first if first.etag != info.etag => return Err(GetError::Replaced),
+                    first => progress::learn_size(bar, first.size),
+                }
+                match copy(&mut parts, &mut got, info.size, sink, bar, &write_failed).await? {
+                    None if got == info.size => return Ok(info),
+                    None => GetError::Short {
+                        got,
+                        size: info.size,
+                    },
+                    Some(status) => connection.refused(status).into(),
+                }
+            }
+            Err(status) => connection.refused(status).into(),
+        };
+        fruitless = if got > before { 0 } else { fruitless + 1 };
+        if error.exit() != Exit::Retryable || fruitless >= servers.count() {
+            return Err(error);
+        }
+    }
+}
+
+async fn open(
+    connection: &Connection,
+    name: &Name,
+    offset: u64,
+) -> Result<(FileInfo, Streaming<GetResponse>), Status> {
+    let request = GetRequest {
+        name: name.as_str().to_owned(),
+        offset,
+        length: None,
+    };
+    let mut parts = FilesClient::new(connection.channel.clone())
+        .get(request)
+        .await?
+        .into_inner();
+    match parts.message().await?.and_then(|m| m.part) {
+        Some(Part::File(info)) => Ok((info, parts)),
+        _ => Err(Status::internal(
+            "the peer did not begin with what it knows of the file",
+        )),
+    }
+}
+
+/// Copies until the stream ends (nothing) or breaks (its status).
+async fn copy(
+    parts: &mut Streaming<GetResponse>,
+    got: &mut u64,
+    size: u64,
+    sink: &mut (impl AsyncWrite + Unpin),
+    bar: &ProgressBar,
+    write_failed: impl Fn(io::Error) -> GetError,
+) -> Result<Option<Status>, GetError> {
+    loop {
+        let data = match parts.message().await {
+            Ok(Some(GetResponse {
+                part: Some(Part::Data(data)),
+            })) => data,
+            Ok(Some(_)) => continue,
+            Ok(None) => return Ok(None),
+            Err(status) => return Ok(Some(status)),
+        };
+        if *got + data.len() as u64 > size {
+            return Err(GetError::Long { size });
+        }
+        sink.write_all(&data).await.map_err(&write_failed)?;
+        *got += data.len() as u64;
+        bar.set_position(*got);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_go_into_directories_or_to_their_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = Name::new("docs/a.txt").unwrap();
+        assert_eq!(destination(&name, None), Path::new("a.txt"));
+        assert_eq!(
+            destination(&name, Some(dir.path())),
+            dir.path().join("a.txt")
+        );
+        assert_eq!(destination(&name, Some(Path::new("x/y"))), Path::new("x/y"));
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.txt");
+        drop(temporary(&target).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        temporary(&target).unwrap().persist(&target).unwrap();
+        assert!(target.is_file());
+    }
+}

@@ -1,0 +1,104 @@
+//! The `peernet` command: a client of any peer over gRPC, and a runner of peers on one machine without Kubernetes.
+//!
+//! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`] and [`status`] each perform one command;
+//! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
+//! the operator acts on pods, [`up`] starts it and [`scale`] talks to one that runs. [`exit`] maps every failure to an
+//! exit code.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use thiserror::Error;
+
+use crate::args::{Args, Command};
+use crate::exit::Exit;
+
+pub mod args;
+pub mod exit;
+pub mod get;
+pub mod names;
+pub mod output;
+pub mod progress;
+pub mod put;
+pub mod runner;
+pub mod scale;
+pub mod servers;
+pub mod status;
+pub mod up;
+
+/// Why the command failed; each variant carries its own words.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Put(#[from] put::PutError),
+    #[error(transparent)]
+    Get(#[from] get::GetError),
+    #[error(transparent)]
+    Names(#[from] names::NamesError),
+    #[error(transparent)]
+    Status(#[from] status::StatusError),
+    #[error(transparent)]
+    Up(#[from] up::UpError),
+    #[error(transparent)]
+    Scale(#[from] scale::ScaleError),
+    #[error(transparent)]
+    Peer(#[from] runner::child::PeerError),
+    #[error("the runtime cannot start: {0}")]
+    Runtime(#[source] std::io::Error),
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Failure::Put(e) => e.exit(),
+            Failure::Get(e) => e.exit(),
+            Failure::Names(e) => e.exit(),
+            Failure::Status(e) => e.exit(),
+            Failure::Up(e) => e.exit(),
+            Failure::Scale(e) => e.exit(),
+            Failure::Peer(_) | Failure::Runtime(_) => Exit::Fatal,
+        }
+    }
+}
+
+/// Parses the command line, performs it and says how it went.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    match perform(args) {
+        Ok(code) => code,
+        Err(failure) => {
+            // A closed standard error leaves only the exit code to tell.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            ExitCode::from(failure.exit() as u8)
+        }
+    }
+}
+
+fn perform(args: Args) -> Result<ExitCode, Failure> {
+    let Args { global, command } = args;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Put(command) => put::run(&global, command).await?,
+            Command::Get(command) => get::run(&global, command).await?,
+            Command::Ls(command) => names::list(&global, command).await?,
+            Command::Rm(command) => names::remove(&global, command).await?,
+            Command::Explain(command) => names::explain(&global, command).await?,
+            Command::Peers => status::peers(&global).await?,
+            Command::Status(command) => return Ok(status::run(&global, command).await?),
+            Command::Up(command) => up::run(command).await?,
+            Command::Scale(command) => return Ok(scale::run(&global, command).await?),
+            Command::Peer(peer) => runner::child::run(*peer).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    });
+    // A read of standard input cannot be interrupted; do not wait for it.
+    runtime.shutdown_background();
+    done
+}

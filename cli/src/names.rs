@@ -1,0 +1,365 @@
+//! `peernet ls`, `rm` and `explain`: what is known of files, without their bytes.
+
+use std::io;
+
+use peernet_core::key::{InvalidName, Name};
+use peernet_proto::v1::files_client::FilesClient;
+use peernet_proto::v1::{
+    DeleteRequest, ExplainRequest, ExplainResponse, FileInfo, ListRequest, ListResponse,
+};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::args::{Explain, Global, Ls, Rm};
+use crate::exit::Exit;
+use crate::output;
+use crate::servers::CallError;
+
+/// Why a command on names failed.
+#[derive(Debug, Error)]
+pub enum NamesError {
+    /// The name is not valid in the network.
+    #[error("'{name}' cannot be a name: {reason}")]
+    Name {
+        /// As it was given.
+        name: String,
+        /// What is wrong with it.
+        reason: InvalidName,
+    },
+    /// A peer refused or none was there.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// Some of several names could not be removed.
+    #[error("{failed} of {all} files were not removed; the last reason: {last}")]
+    Some {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+        /// Why the last of them.
+        last: CallError,
+        /// The worst class among them.
+        exit: Exit,
+    },
+    /// The result could not be printed.
+    #[error("the result cannot be printed: {0}")]
+    Print(#[from] io::Error),
+}
+
+impl NamesError {
+    /// The exit code's class.
+    pub fn exit(&self) -> Exit {
+        match self {
+            NamesError::Name { .. } => Exit::Usage,
+            NamesError::Call(e) => e.exit(),
+            NamesError::Some { exit, .. } => *exit,
+            NamesError::Print(_) => Exit::Permanent,
+        }
+    }
+}
+
+/// A stored file, as printed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct File {
+    /// Name in the network.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Changes exactly when the content does.
+    pub etag: String,
+    /// Media type.
+    pub content_type: String,
+    /// RFC 3339, by the clock of the peer that stored it.
+    pub modified: String,
+    /// 0 when the bytes are in the name's own record.
+    pub chunks: u64,
+}
+
+impl From<FileInfo> for File {
+    fn from(info: FileInfo) -> Self {
+        let FileInfo {
+            name,
+            size,
+            etag,
+            content_type,
+            modified_unix_ms,
+            chunks,
+        } = info;
+        File {
+            name,
+            size,
+            etag,
+            content_type,
+            modified: output::moment(modified_unix_ms),
+            chunks,
+        }
+    }
+}
+
+/// Lists files whose names begin with the prefix, in byte order.
+pub async fn list(global: &Global, ls: Ls) -> Result<(), NamesError> {
+    let mut files = Vec::new();
+    let mut after = String::new();
+    loop {
+        let request = ListRequest {
+            prefix: ls.prefix.clone(),
+            after: after.clone(),
+            limit: 0,
+        };
+        let page = global
+            .server
+            .call(async |channel| FilesClient::new(channel).list(request.clone()).await)
+            .await?;
+        let ListResponse { files: page, next } = page.into_inner();
+        files.extend(page.into_iter().map(File::from));
+        if next.is_empty() {
+            break;
+        }
+        after = next;
+    }
+    if global.output.document(&files)? {
+        return Ok(());
+    }
+    output::print(&file_table(&files, global.output.is_wide()))?;
+    Ok(())
+}
+
+fn file_table(files: &[File], wide: bool) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let (brief, full) = (
+        ["SIZE>", "MODIFIED", "NAME"],
+        ["SIZE>", "MODIFIED", "CHUNKS>", "ETAG", "TYPE", "NAME"],
+    );
+    let rows = files.iter().cloned().map(|f| {
+        let size = output::bytes(f.size);
+        if wide {
+            vec![
+                size,
+                f.modified,
+                f.chunks.to_string(),
+                f.etag,
+                f.content_type,
+                f.name,
+            ]
+        } else {
+            vec![size, f.modified, f.name]
+        }
+    });
+    output::table(if wide { &full } else { &brief }, rows)
+}
+
+/// Removes each name; goes on after a failure.
+pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
+    let checked = rm
+        .name
+        .into_iter()
+        .map(|name| match Name::new(name.clone()) {
+            Ok(name) => Ok(name),
+            Err(reason) => Err(NamesError::Name { name, reason }),
+        });
+    let names = checked.collect::<Result<Vec<_>, _>>()?;
+    let mut removed = Vec::new();
+    let mut failures = Vec::new();
+    for name in &names {
+        let request = DeleteRequest {
+            name: name.as_str().to_owned(),
+        };
+        match global
+            .server
+            .call(async |channel| FilesClient::new(channel).delete(request.clone()).await)
+            .await
+        {
+            Ok(_) => removed.push(name.as_str()),
+            Err(error) => failures.push(error),
+        }
+    }
+    if !global.output.document(&removed)? {
+        let lines: String = removed
+            .iter()
+            .map(|name| format!("removed {name}\n"))
+            .collect();
+        output::print(&lines)?;
+    }
+    let failed = failures.len();
+    let exit = failures.iter().map(CallError::exit).max();
+    match (failures.pop(), exit) {
+        (Some(error), _) if names.len() == 1 => Err(error.into()),
+        (Some(last), Some(exit)) => Err(NamesError::Some {
+            failed,
+            all: names.len(),
+            last,
+            exit,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Who holds a file, as printed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Holdings {
+    file: File,
+    name_slot: u32,
+    name_holders: Vec<String>,
+    chunks: Vec<Chunk>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Chunk {
+    hash: String,
+    length: u32,
+    slot: u32,
+    holders: Vec<String>,
+}
+
+/// Shows who holds each part of a file.
+pub async fn explain(global: &Global, explain: Explain) -> Result<(), NamesError> {
+    let name = Name::new(explain.name.clone()).map_err(|reason| NamesError::Name {
+        name: explain.name,
+        reason,
+    })?;
+    let request = ExplainRequest {
+        name: name.as_str().to_owned(),
+    };
+    let answer = global
+        .server
+        .call(async |channel| FilesClient::new(channel).explain(request.clone()).await)
+        .await?;
+    let ExplainResponse {
+        file,
+        name_slot,
+        name_holders,
+        chunks,
+    } = answer.into_inner();
+    let holdings = Holdings {
+        file: file.unwrap_or_default().into(),
+        name_slot,
+        name_holders,
+        chunks: chunks
+            .into_iter()
+            .map(|c| Chunk {
+                hash: c.hash,
+                length: c.length,
+                slot: c.slot,
+                holders: c.holders,
+            })
+            .collect(),
+    };
+    if global.output.document(&holdings)? {
+        return Ok(());
+    }
+    output::print(&explanation(&holdings, global.output.is_wide()))?;
+    Ok(())
+}
+
+fn explanation(holdings: &Holdings, wide: bool) -> String {
+    let Holdings {
+        file,
+        name_slot,
+        name_holders,
+        chunks,
+    } = holdings;
+    let mut text = format!(
+        "{}: {}, etag {}\n",
+        file.name,
+        output::bytes(file.size),
+        file.etag
+    );
+    text += &format!(
+        "its name is in slot {name_slot}, on {}\n",
+        joined(name_holders)
+    );
+    if chunks.is_empty() {
+        return text + "its bytes are kept with the name\n";
+    }
+    let rows = chunks.iter().enumerate().map(|(i, c)| {
+        let hash = if wide {
+            c.hash.as_str()
+        } else {
+            c.hash.get(..12).unwrap_or(&c.hash)
+        };
+        vec![
+            i.to_string(),
+            hash.to_owned(),
+            output::bytes(c.length.into()),
+            c.slot.to_string(),
+            joined(&c.holders),
+        ]
+    });
+    text + &output::table(&["CHUNK>", "HASH", "SIZE>", "SLOT>", "HOLDERS"], rows)
+}
+
+fn joined(peers: &[String]) -> String {
+    if peers.is_empty() {
+        "no peer that answers".to_owned()
+    } else {
+        peers.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, size: u64) -> File {
+        File::from(FileInfo {
+            name: name.into(),
+            size,
+            etag: "e".into(),
+            content_type: "t".into(),
+            modified_unix_ms: 0,
+            chunks: 1,
+        })
+    }
+
+    #[test]
+    fn lists_show_size_date_and_name() {
+        let text = file_table(&[file("a b", 1), file("c", 2048)], false);
+        assert_eq!(
+            text,
+            "   SIZE  MODIFIED              NAME\n    1 B  1970-01-01T00:00:00Z  a b\n2.0 KiB  1970-01-01T00:00:00Z  c\n"
+        );
+        assert_eq!(file_table(&[], true), "");
+    }
+
+    #[test]
+    fn documents_use_camel_case() {
+        let json = serde_json::to_value(file("a", 1)).unwrap();
+        assert_eq!(json["contentType"], "t");
+        assert_eq!(json["modified"], "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn explanations_name_holders_and_their_absence() {
+        let chunk = Chunk {
+            hash: "ab".repeat(32),
+            length: 7,
+            slot: 3,
+            holders: vec!["p-0".into(), "p-1".into()],
+        };
+        let lost = Chunk {
+            holders: vec![],
+            ..chunk.clone()
+        };
+        let name_holders = vec!["p-2".into()];
+        let text = explanation(
+            &Holdings {
+                file: file("a", 14),
+                name_slot: 9,
+                name_holders,
+                chunks: vec![chunk, lost],
+            },
+            false,
+        );
+        assert!(text.contains("slot 9, on p-2"), "{text}");
+        assert!(
+            text.contains("abababababab")
+                && text.contains("p-0, p-1")
+                && text.contains("no peer that answers")
+        );
+    }
+}

@@ -1,0 +1,416 @@
+//! `peernet put`: streams local files or standard input to a peer.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use peernet_core::key::{InvalidName, Name};
+use peernet_proto::v1::files_client::FilesClient;
+use peernet_proto::v1::{FileInfo, PutHeader, PutRequest, put_request::Part};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::args::{Global, Put};
+use crate::exit::Exit;
+use crate::names::File;
+use crate::output;
+use crate::progress;
+use crate::servers::{CallError, Connection, Servers};
+
+/// Bytes in one message. 256 KiB was the best of those measured on loopback.
+const PART: usize = 256 * 1024;
+/// Messages read ahead of the network; times [`PART`] is the memory a transfer takes.
+const READ_AHEAD: usize = 8;
+
+/// Why a file was not stored.
+#[derive(Debug, Error)]
+pub enum PutError {
+    /// Standard input has no name of its own.
+    #[error("standard input has no name; write: peernet put - NAME")]
+    Unnamed,
+    /// The name is not valid in the network.
+    #[error("'{name}' cannot be a name: {reason}")]
+    Name {
+        /// As it would be.
+        name: String,
+        /// What is wrong with it.
+        reason: InvalidName,
+    },
+    /// The path has no name that could be kept.
+    #[error("'{}' has no file name in UTF-8; give one with --as NAME", .0.display())]
+    NoFileName(PathBuf),
+    /// Several files, one name.
+    #[error(
+        "'{name}' is no local file, and {files} files cannot share it as their name; correct the path, or end it \
+         with / to put it before their own names"
+    )]
+    OneNameForMany {
+        /// The last argument.
+        name: String,
+        /// How many paths came before it.
+        files: usize,
+    },
+    /// Two of the files would overwrite each other.
+    #[error("two of the files would both be stored as '{0}'; store them one by one with --as NAME")]
+    SameName(String),
+    /// There is no such local file.
+    #[error("there is no local file '{}'; check the path", .0.display())]
+    Missing(PathBuf),
+    /// Only files can be stored.
+    #[error("'{}' is a directory; name the files in it", .0.display())]
+    Directory(PathBuf),
+    /// Reading failed half-way; nothing was stored.
+    #[error("reading '{}' failed, nothing was stored: {reason}", .path.display())]
+    Read {
+        /// What was read.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The file became shorter while it was read.
+    #[error("'{}' became shorter while it was read ({read} of {size} bytes), nothing was stored; try again", .path.display())]
+    Shrank {
+        /// Which.
+        path: PathBuf,
+        /// Bytes read.
+        read: u64,
+        /// Bytes there were.
+        size: u64,
+    },
+    /// A peer did not take it.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The result could not be printed.
+    #[error("the result cannot be printed: {0}")]
+    Print(#[from] io::Error),
+}
+
+impl PutError {
+    /// The exit code's class.
+    pub fn exit(&self) -> Exit {
+        match self {
+            PutError::Unnamed
+            | PutError::Name { .. }
+            | PutError::NoFileName(_)
+            | PutError::OneNameForMany { .. }
+            | PutError::SameName(_)
+            | PutError::Directory(_) => Exit::Usage,
+            PutError::Missing(_) => Exit::NotFound,
+            PutError::Shrank { .. } => Exit::Retryable,
+            PutError::Read { .. } | PutError::Print(_) => Exit::Permanent,
+            PutError::Call(e) => e.exit(),
+        }
+    }
+}
+
+/// Stores each file in turn; those before a failure stay stored and are printed.
+pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
+    let jobs = jobs(&put, |path| path.exists())?;
+    let mut stored = Vec::new();
+    let mut outcome = Ok(());
+    for job in &jobs {
+        match store(&global.server, job, &put.content_type).await {
+            Ok(file) => {
+                let file = File::from(file);
+                if matches!(global.output, output::Format::Table | output::Format::Wide) {
+                    output::print(&format!(
+                        "stored {} ({})\n",
+                        file.name,
+                        output::bytes(file.size)
+                    ))?;
+                }
+                stored.push(file);
+            }
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    global.output.document(&stored)?;
+    outcome
+}
+
+/// One file to store.
+#[derive(PartialEq, Eq, Debug)]
+struct Job {
+    /// `-` for standard input.
+    path: PathBuf,
+    name: Name,
+}
+
+impl Job {
+    fn is_stdin(&self) -> bool {
+        is_stdin(&self.path)
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Tells paths from the name, and gives each path its name.
+fn jobs(put: &Put, exists: impl Fn(&Path) -> bool) -> Result<Vec<Job>, PutError> {
+    let (paths, target) = match (&put.name, put.paths.as_slice()) {
+        (Some(name), paths) => (paths, Some(name.clone())),
+        (None, [path, name]) if is_stdin(path) => (&put.paths[..1], Some(utf8(name)?)),
+        (None, [paths @ .., name]) if !paths.is_empty() && !is_stdin(name) && !exists(name) => {
+            (paths, Some(utf8(name)?))
+        }
+        (None, paths) => (paths, None),
+    };
+    let whole = target.as_ref().filter(|t| !t.ends_with('/'));
+    if let (Some(name), 2..) = (whole, paths.len()) {
+        return Err(PutError::OneNameForMany {
+            name: name.clone(),
+            files: paths.len(),
+        });
+    }
+    let mut seen = BTreeSet::new();
+    let mut jobs = Vec::with_capacity(paths.len());
+    for path in paths {
+        let name = match (&whole, &target) {
+            (Some(name), _) => (*name).clone(),
+            _ if is_stdin(path) => return Err(PutError::Unnamed),
+            (None, prefix) => {
+                let own = path
+                    .file_name()
+                    .and_then(|n| n.to_str())
+                    .ok_or_else(|| PutError::NoFileName(path.clone()))?;
+                prefix.clone().unwrap_or_default() + own
+            }
+        };
+        if !seen.insert(name.clone()) {
+            return Err(PutError::SameName(name));
+        }
+        let name = Name::new(name.clone()).map_err(|reason| PutError::Name { name, reason })?;
+        jobs.push(Job {
+            path: path.clone(),
+            name,
+        });
+    }
+    Ok(jobs)
+}
+
+fn utf8(path: &Path) -> Result<String, PutError> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| PutError::NoFileName(path.to_owned()))
+}
+
+/// Stores one file. A file is offered to the next server when one cannot take it now; standard input cannot be read
+/// twice.
+async fn store(servers: &Servers, job: &Job, content_type: &str) -> Result<FileInfo, PutError> {
+    let tries = if job.is_stdin() { 1 } else { servers.count() };
+    let mut failed = 0;
+    loop {
+        let bar = progress::transfer(job.name.as_str(), None);
+        let (source, size) = open(job).await?;
+        if let Some(size) = size {
+            progress::learn_size(&bar, size);
+        }
+        let connection = servers.connect(failed).await?;
+        let header = PutHeader {
+            name: job.name.as_str().to_owned(),
+            content_type: content_type.to_owned(),
+            size,
+        };
+        let sent = send(&connection, job, header, source, &bar).await;
+        bar.finish_and_clear();
+        match sent {
+            Err(PutError::Call(error)) if error.exit() == Exit::Retryable && failed + 1 < tries => {
+                failed += 1
+            }
+            sent => return sent,
+        }
+    }
+}
+
+type Source = Box<dyn AsyncRead + Send + Unpin>;
+
+/// The bytes to send, and how many they are if that is known.
+async fn open(job: &Job) -> Result<(Source, Option<u64>), PutError> {
+    if job.is_stdin() {
+        return Ok((Box::new(tokio::io::stdin()), None));
+    }
+    let failed = |reason: io::Error| match reason.kind() {
+        io::ErrorKind::NotFound => PutError::Missing(job.path.clone()),
+        _ => PutError::Read {
+            path: job.path.clone(),
+            reason,
+        },
+    };
+    let file = tokio::fs::File::open(&job.path).await.map_err(failed)?;
+    let meta = file.metadata().await.map_err(failed)?;
+    if meta.is_dir() {
+        return Err(PutError::Directory(job.path.clone()));
+    }
+    // A pipe or device has no size of its own.
+    let size = meta.is_file().then_some(meta.len());
+    // What is appended after this moment is not part of it.
+    Ok((Box::new(file.take(size.unwrap_or(u64::MAX))), size))
+}
+
+async fn send(
+    connection: &Connection,
+    job: &Job,
+    header: PutHeader,
+    source: Source,
+    bar: &ProgressBar,
+) -> Result<FileInfo, PutError> {
+    let size = header.size;
+    let (parts, queue) = mpsc::channel(READ_AHEAD);
+    let mut reader = tokio::spawn(read(source, header, parts, bar.clone()));
+    let mut client = FilesClient::new(connection.channel.clone());
+    let answer = client.put(ReceiverStream::new(queue));
+    tokio::pin!(answer);
+    let answered = tokio::select! {
+        answered = &mut answer => answered,
+        Ok((outcome, parts)) = &mut reader => {
+            let failure = match (outcome, size) {
+                (Err(reason), _) => Some(PutError::Read { path: job.path.clone(), reason }),
+                (Ok(Some(read)), Some(size)) if read < size => {
+                    Some(PutError::Shrank { path: job.path.clone(), read, size })
+                }
+                _ => None,
+            };
+            if let Some(failure) = failure {
+                // The peer would take the end of the stream for the end of the file. Keeping the sender for ever keeps
+                // the stream open until this process, and with it the connection, ends.
+                std::mem::forget(parts);
+                return Err(failure);
+            }
+            drop(parts);
+            answer.await
+        }
+    };
+    let response = answered
+        .map_err(|status| connection.refused(status))?
+        .into_inner();
+    let missing = || connection.refused(Status::internal("the peer did not say what it stored"));
+    Ok(response.file.ok_or_else(missing)?)
+}
+
+/// Reads the source into messages: the number of bytes when it ended, nothing when the call was over before. Returns the
+/// sender too, because dropping it ends the stream as if the file were whole.
+async fn read(
+    mut source: Source,
+    header: PutHeader,
+    parts: mpsc::Sender<PutRequest>,
+    bar: ProgressBar,
+) -> (io::Result<Option<u64>>, mpsc::Sender<PutRequest>) {
+    let mut bytes = 0;
+    let mut part = Part::Header(header);
+    loop {
+        if parts.send(PutRequest { part: Some(part) }).await.is_err() {
+            return (Ok(None), parts);
+        }
+        bar.set_position(bytes);
+        let mut buffer = Vec::with_capacity(PART);
+        match (&mut source)
+            .take(PART as u64)
+            .read_to_end(&mut buffer)
+            .await
+        {
+            Ok(0) => return (Ok(Some(bytes)), parts),
+            Ok(n) => bytes += n as u64,
+            Err(reason) => return (Err(reason), parts),
+        }
+        part = Part::Data(buffer.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(
+        args: &[&str],
+        name: Option<&str>,
+        local: &[&str],
+    ) -> Result<Vec<(String, String)>, PutError> {
+        let put = Put {
+            paths: args.iter().map(PathBuf::from).collect(),
+            name: name.map(str::to_owned),
+            content_type: String::new(),
+        };
+        let jobs = jobs(&put, |p| local.iter().any(|l| Path::new(l) == p))?;
+        Ok(jobs
+            .into_iter()
+            .map(|j| (j.path.display().to_string(), j.name.as_str().to_owned()))
+            .collect())
+    }
+
+    fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+        of.iter()
+            .map(|(p, n)| ((*p).to_owned(), (*n).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_last_argument_is_the_name_unless_it_is_a_file() {
+        assert_eq!(
+            names(&["d/a.txt"], None, &["d/a.txt"]).unwrap(),
+            pairs(&[("d/a.txt", "a.txt")])
+        );
+        assert_eq!(
+            names(&["d/a.txt", "b"], None, &["d/a.txt"]).unwrap(),
+            pairs(&[("d/a.txt", "b")])
+        );
+        assert_eq!(
+            names(&["a", "b"], None, &["a", "b"]).unwrap(),
+            pairs(&[("a", "a"), ("b", "b")])
+        );
+        assert_eq!(
+            names(&["a", "b", "p/"], None, &["a", "b"]).unwrap(),
+            pairs(&[("a", "p/a"), ("b", "p/b")])
+        );
+        assert_eq!(
+            names(&["a"], Some("b"), &["a", "b"]).unwrap(),
+            pairs(&[("a", "b")])
+        );
+        assert_eq!(
+            names(&["-", "b"], None, &["b"]).unwrap(),
+            pairs(&[("-", "b")])
+        );
+    }
+
+    #[test]
+    fn what_would_be_lost_or_guessed_is_refused_as_usage() {
+        let refused = [
+            names(&["-"], None, &[]),
+            names(&["-", "p/"], None, &[]),
+            names(&["a", "b", "typo"], None, &["a", "b"]),
+            names(&["x/a", "y/a"], None, &["x/a", "y/a"]),
+            names(&["a", "../b"], None, &["a"]),
+            names(&["/"], None, &["/"]),
+        ];
+        for result in refused {
+            let error = result.unwrap_err();
+            assert_eq!(error.exit(), Exit::Usage, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_files_and_directories_are_told_apart() {
+        let job = |path: &str| Job {
+            path: path.into(),
+            name: Name::new("n").unwrap(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let missing = open(&job(dir.path().join("none").to_str().unwrap()))
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(missing.exit(), Exit::NotFound);
+        let directory = open(&job(dir.path().to_str().unwrap()))
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(directory.exit(), Exit::Usage);
+    }
+}

@@ -1,0 +1,512 @@
+//! What the runner should do next. Pure: the state file and what was observed go in, actions and progress come out.
+//!
+//! The rules are those of the operator, with processes for pods. A network is founded once, by peer 0. A peer that is
+//! not wanted any more leaves by a drain, and its process ends only when `peernet-core`'s planner says that all it held
+//! lives elsewhere, from the highest number down.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peernet_core::key::Position;
+use peernet_core::leave::{Report, Verdict, verdict};
+use peernet_core::member::{Liveness, Member, PeerId};
+use peernet_core::placement;
+use serde::{Deserialize, Serialize};
+
+/// What the runner has decided and written down.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decided {
+    /// Peers are called NAME-0, NAME-1, …
+    pub name: String,
+    /// UUID of the network, once there is one.
+    pub network: Option<String>,
+    /// Peer 0 has founded the ring.
+    pub founded: bool,
+    /// Peers wanted.
+    pub wanted: u32,
+    /// Peers below this number have a process.
+    pub running: u32,
+    /// Number of zones; peer i lies in zone i modulo this.
+    pub zones: u32,
+}
+
+impl Decided {
+    /// The name of the peer of that number.
+    pub fn peer_name(&self, ordinal: u32) -> String {
+        format!("{}-{ordinal}", self.name)
+    }
+
+    fn ordinal(&self, name: &str) -> Option<u32> {
+        name.strip_prefix(&self.name)?
+            .strip_prefix('-')?
+            .parse()
+            .ok()
+    }
+}
+
+/// What was seen in one round.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Observed {
+    /// By ordinal, for each running process that should be there.
+    pub peers: Vec<Peer>,
+    /// Members as any peer knows them; of differing records, the merged one.
+    pub members: BTreeMap<PeerId, Member>,
+    /// Answers on the leaves under way.
+    pub reports: BTreeMap<PeerId, Report>,
+}
+
+/// One process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Peer {
+    /// It runs.
+    pub alive: bool,
+    /// It does not run, and may be started now.
+    pub may_start: bool,
+    /// What its volume remembers, if it answered.
+    pub volume: Option<Volume>,
+    /// It is a member of the ring.
+    pub active: bool,
+    /// It is a member and caught up since its start.
+    pub ready: bool,
+    /// Why not.
+    pub reason: String,
+}
+
+/// What a volume remembers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Volume {
+    /// Nothing.
+    Blank,
+    /// Its peer.
+    Peer {
+        /// Of which network.
+        network: String,
+        /// Who it is.
+        id: PeerId,
+        /// Where it stands.
+        position: Position,
+        /// It has left for good.
+        left: bool,
+        /// It has been assigned since its process started.
+        running: bool,
+    },
+}
+
+impl Volume {
+    fn network(&self) -> Option<&str> {
+        match self {
+            Volume::Blank => None,
+            Volume::Peer { network, .. } => Some(network),
+        }
+    }
+}
+
+/// Something to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Write down the network: this one, or a new one.
+    Decide {
+        /// The one the volumes remember.
+        adopt: Option<String>,
+        /// It was founded in an earlier life.
+        founded: bool,
+    },
+    /// Write down that the ring is founded.
+    Founded,
+    /// Write down that so many have a process.
+    Run(u32),
+    /// Start a process.
+    Start(u32),
+    /// Let a peer join (or found).
+    Assign {
+        /// Which.
+        ordinal: u32,
+        /// Its zone, as [`zone_name`] has it.
+        zone: String,
+        /// Its place on the ring.
+        position: Position,
+        /// Found the ring.
+        found: bool,
+    },
+    /// Tell the ring that a peer is to leave, or to stay.
+    Drain {
+        /// Who.
+        peer: PeerId,
+        /// The order's epoch.
+        epoch: u64,
+        /// To leave.
+        leaving: bool,
+    },
+}
+
+/// What to do and how far things are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// In this order.
+    pub actions: Vec<Action>,
+    /// For those who wait.
+    pub progress: Progress,
+}
+
+/// How far the network is from what is wanted.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Peers wanted.
+    pub wanted: u32,
+    /// Processes there are.
+    pub running: u32,
+    /// Wanted peers that are members of the ring and caught up.
+    pub ready: u32,
+    /// Wanted peers that are not, and why.
+    pub waiting: Vec<Waiting>,
+    /// Peers on their way out.
+    pub leaving: Vec<Leaving>,
+    /// Everything is as wanted.
+    pub settled: bool,
+}
+
+/// A peer that is not ready.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Who.
+    pub name: String,
+    /// A sentence.
+    pub reason: String,
+}
+
+/// A peer that leaves.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaving {
+    /// Who.
+    pub name: String,
+    /// Slots that still name it, are moving or lack proof.
+    pub slots_left: u32,
+    /// Bytes it still has to hand over.
+    pub bytes_left: u64,
+    /// What is waited for, a sentence; empty when it may go.
+    pub blocker: String,
+}
+
+/// The name of a zone on one machine.
+pub fn zone_name(zone: u32) -> String {
+    format!("zone-{zone}")
+}
+
+/// Peers of which a report on the leave is needed: those whose number is not wanted any more, and former identities of
+/// peers whose volume was replaced.
+pub fn leavers(decided: &Decided, observed: &Observed) -> BTreeSet<PeerId> {
+    let known = observed
+        .members
+        .values()
+        .filter(|m| m.liveness != Liveness::Left && unwanted(decided, observed, m));
+    let beyond = observed
+        .peers
+        .iter()
+        .skip(decided.wanted as usize)
+        .filter_map(|p| match p.volume {
+            Some(Volume::Peer { id, .. }) => Some(id),
+            _ => None,
+        });
+    known.map(|m| m.id).chain(beyond).collect()
+}
+
+/// A member that should leave: beyond the wanted number, or not the one that its volume remembers now.
+fn unwanted(decided: &Decided, observed: &Observed, member: &Member) -> bool {
+    let Some(ordinal) = decided.ordinal(&member.name) else {
+        return false;
+    };
+    if ordinal >= decided.wanted {
+        return true;
+    }
+    match observed
+        .peers
+        .get(ordinal as usize)
+        .and_then(|p| p.volume.as_ref())
+    {
+        Some(Volume::Peer { id, left, .. }) => *id != member.id && !left,
+        // The process may be between two lives of its volume; a blank one has not been assigned yet.
+        Some(Volume::Blank) | None => false,
+    }
+}
+
+/// Decides what to do next.
+pub fn plan(decided: &Decided, observed: &Observed) -> Plan {
+    let mut actions = Vec::new();
+    if decided.wanted > decided.running {
+        actions.push(Action::Run(decided.wanted));
+    }
+    let may_start = |p: &Peer| !p.alive && p.may_start;
+    actions.extend(
+        (0..)
+            .zip(&observed.peers)
+            .filter(|(_, p)| may_start(p))
+            .map(|(i, _)| Action::Start(i)),
+    );
+    match &decided.network {
+        None => actions.extend(decide(observed)),
+        Some(_) if !decided.founded => actions.extend(found(decided, observed)),
+        Some(_) => {
+            actions.extend(assign(decided, observed));
+            actions.extend(drain(decided, observed));
+        }
+    }
+    let (leaving, stay) = leave(decided, observed);
+    if stay < decided.running && decided.running > decided.wanted {
+        actions.push(Action::Run(stay));
+    }
+    let progress = progress(decided, observed, leaving, actions.is_empty());
+    Plan { actions, progress }
+}
+
+/// Which network this is. Volumes that remember one are asked first, all of them: a lost state file must not found a
+/// second ring.
+fn decide(observed: &Observed) -> Option<Action> {
+    let volumes = observed
+        .peers
+        .iter()
+        .map(|p| p.volume.as_ref())
+        .collect::<Option<Vec<_>>>()?;
+    let adopt = volumes.iter().find_map(|v| v.network()).map(str::to_owned);
+    // Others than peer 0 are only let in once the ring is founded.
+    let founded = volumes.iter().skip(1).any(|v| v.network().is_some());
+    (!volumes.is_empty()).then_some(Action::Decide { adopt, founded })
+}
+
+/// Peer 0 founds; all others wait until it is a member.
+fn found(decided: &Decided, observed: &Observed) -> Option<Action> {
+    let first = observed.peers.first()?;
+    if first.active {
+        return Some(Action::Founded);
+    }
+    match first.volume.as_ref()? {
+        Volume::Peer { running: true, .. } => None,
+        Volume::Blank | Volume::Peer { .. } => {
+            let position = placement::position(0, 0, decided.zones);
+            Some(Action::Assign {
+                ordinal: 0,
+                zone: zone_name(0),
+                position,
+                found: true,
+            })
+        }
+    }
+}
+
+/// Lets every peer in that waits for it. A volume that remembers its peer returns even if it is to leave: it has to hand
+/// over first. One whose peer has left, or a blank one, joins only if it is wanted.
+fn assign(decided: &Decided, observed: &Observed) -> Vec<Action> {
+    let mut used: BTreeSet<Position> = observed
+        .members
+        .values()
+        .filter(|m| m.liveness != Liveness::Left)
+        .map(|m| m.position)
+        .collect();
+    used.extend(observed.peers.iter().filter_map(|p| match p.volume {
+        Some(Volume::Peer {
+            position,
+            left: false,
+            ..
+        }) => Some(position),
+        _ => None,
+    }));
+    let mut actions = Vec::new();
+    for (ordinal, peer) in (0..).zip(&observed.peers) {
+        if peer
+            .volume
+            .as_ref()
+            .and_then(Volume::network)
+            .is_some_and(|n| decided.network.as_deref() != Some(n))
+        {
+            continue;
+        }
+        let zone = ordinal % decided.zones;
+        let position = match peer.volume {
+            Some(Volume::Peer { left: true, .. } | Volume::Blank) if ordinal < decided.wanted => {
+                free_position(zone, decided.zones, &used)
+            }
+            Some(Volume::Peer {
+                left: false,
+                running: false,
+                position,
+                ..
+            }) => position,
+            _ => continue,
+        };
+        used.insert(position);
+        actions.push(Action::Assign {
+            ordinal,
+            zone: zone_name(zone),
+            position,
+            found: false,
+        });
+    }
+    actions
+}
+
+/// The position of the lowest rank of the zone that no member uses.
+fn free_position(zone: u32, zones: u32, used: &BTreeSet<Position>) -> Position {
+    // One more rank than there are used positions always leaves one free.
+    let mut ranks = (0..=used.len() as u32).map(|rank| placement::position(rank, zone, zones));
+    ranks
+        .find(|p| !used.contains(p))
+        .expect("more ranks than members")
+}
+
+/// Orders for members whose drain is not what is wanted of them.
+fn drain(decided: &Decided, observed: &Observed) -> Vec<Action> {
+    let ours = observed
+        .members
+        .values()
+        .filter(|m| m.liveness != Liveness::Left && decided.ordinal(&m.name).is_some());
+    ours.map(|m| (m, unwanted(decided, observed, m)))
+        .filter(|(m, leaving)| m.drain.leaving != *leaving)
+        .map(|(m, leaving)| Action::Drain {
+            peer: m.id,
+            epoch: m.drain.epoch + 1,
+            leaving,
+        })
+        .collect()
+}
+
+/// How far the leaves are, and below which number peers have to stay.
+fn leave(decided: &Decided, observed: &Observed) -> (Vec<Leaving>, u32) {
+    let leavers = leavers(decided, observed);
+    let remaining: BTreeSet<PeerId> = observed
+        .members
+        .values()
+        .filter(|m| m.liveness != Liveness::Left && !leavers.contains(&m.id))
+        .map(|m| m.id)
+        .collect();
+    let mut leaving = Vec::new();
+    let mut stay = decided.running.min(decided.wanted);
+    for ordinal in decided.wanted..decided.running {
+        let name = decided.peer_name(ordinal);
+        let (slots_left, bytes_left, blocker) = match judge(decided, ordinal, &remaining, observed)
+        {
+            Verdict::Proved => (0, 0, String::new()),
+            Verdict::Stay {
+                slots_left,
+                bytes_left,
+                blocker,
+            } => {
+                stay = ordinal + 1;
+                (slots_left, bytes_left, blocker)
+            }
+        };
+        leaving.push(Leaving {
+            name,
+            slots_left,
+            bytes_left,
+            blocker,
+        });
+    }
+    (leaving, stay)
+}
+
+/// May this process end? Only if every identity it may be is proved to be dispensable.
+fn judge(
+    decided: &Decided,
+    ordinal: u32,
+    remaining: &BTreeSet<PeerId>,
+    observed: &Observed,
+) -> Verdict {
+    let Decided { wanted, .. } = *decided;
+    let (name, peer) = (
+        decided.peer_name(ordinal),
+        observed.peers.get(ordinal as usize),
+    );
+    let wait = |blocker: String| Verdict::Stay {
+        slots_left: 0,
+        bytes_left: 0,
+        blocker,
+    };
+    let volume = peer.and_then(|p| p.volume.as_ref());
+    let mut ids: BTreeSet<PeerId> = observed
+        .members
+        .values()
+        .filter(|m| m.name == name && m.liveness != Liveness::Left)
+        .map(|m| m.id)
+        .collect();
+    match volume {
+        Some(Volume::Peer { id, .. }) => drop(ids.insert(*id)),
+        Some(Volume::Blank) => {}
+        None if ids.is_empty() && !all_tell(observed, wanted) => {
+            return wait(format!(
+                "{name} does not answer, and not all others can say that they do not know it"
+            ));
+        }
+        None => {}
+    }
+    let alive = peer.is_some_and(|p| p.alive);
+    let mut worst = Verdict::Proved;
+    for id in ids {
+        // Silence is no proof: a process that runs has to speak for the identity it may have, until its volume says that
+        // this one has left.
+        let speaks = match volume {
+            Some(Volume::Peer { id: own, left, .. }) => *own == id && !left,
+            Some(Volume::Blank) => false,
+            None => true,
+        };
+        if alive && speaks && !observed.reports.contains_key(&id) {
+            worst = heavier(worst, wait(format!("{name} does not answer")));
+        }
+        worst = heavier(worst, verdict(id, remaining, &observed.reports));
+    }
+    worst
+}
+
+/// Every wanted peer has reported.
+fn all_tell(observed: &Observed, wanted: u32) -> bool {
+    let tells = |p: &Peer| matches!(p.volume, Some(Volume::Peer { id, .. }) if observed.reports.contains_key(&id));
+    observed.peers.len() >= wanted as usize
+        && observed.peers.iter().take(wanted as usize).all(tells)
+}
+
+fn heavier(a: Verdict, b: Verdict) -> Verdict {
+    let weight = |v: &Verdict| match v {
+        Verdict::Proved => None,
+        Verdict::Stay { slots_left, .. } => Some(*slots_left),
+    };
+    if weight(&b) > weight(&a) { b } else { a }
+}
+
+fn progress(decided: &Decided, observed: &Observed, leaving: Vec<Leaving>, idle: bool) -> Progress {
+    let mut waiting = Vec::new();
+    for ordinal in 0..decided.wanted {
+        let reason = match observed.peers.get(ordinal as usize) {
+            Some(p) if p.ready => continue,
+            Some(p) if !p.alive => "its process ended and will be started again".to_owned(),
+            None | Some(Peer { volume: None, .. }) => "starting".to_owned(),
+            Some(Peer {
+                volume: Some(Volume::Peer { network, .. }),
+                ..
+            }) if decided.network.as_ref().is_some_and(|n| n != network) => {
+                format!(
+                    "its volume belongs to another network ({network}); remove the volume, or use another --dir"
+                )
+            }
+            Some(p) if p.reason.is_empty() => "joining".to_owned(),
+            Some(p) => p.reason.clone(),
+        };
+        waiting.push(Waiting {
+            name: decided.peer_name(ordinal),
+            reason,
+        });
+    }
+    Progress {
+        wanted: decided.wanted,
+        running: decided.running,
+        ready: decided.wanted - waiting.len() as u32,
+        settled: idle
+            && waiting.is_empty()
+            && leaving.is_empty()
+            && decided.running == decided.wanted,
+        waiting,
+        leaving,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! `peernet scale`: asks a running `peernet up` for another number of peers and watches it get there.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use crate::args::{Global, Scale};
+use crate::exit::Exit;
+use crate::output;
+use crate::progress;
+use crate::runner::control::{Event, Request};
+use crate::runner::home::{HomeError, root, socket};
+use crate::runner::plan::Progress;
+use crate::up::sentence;
+
+/// What a shell expects of a command that ctrl-C ended: 128 + SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Why the number of peers was not changed.
+#[derive(Debug, Error)]
+pub enum ScaleError {
+    /// No runner is there.
+    #[error(
+        "no `peernet up` runs in {}; start one, or name its directory with --dir (in Kubernetes: kubectl scale pn/NAME \
+         --replicas={peers})",
+        .dir.display()
+    )]
+    NoRunner {
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// The number wanted.
+        peers: u32,
+    },
+    /// Several are.
+    #[error("several networks run here: {}; name one with --dir", .0.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "))]
+    Several(Vec<PathBuf>),
+    /// It is not clear where to look.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The runner refused.
+    #[error("{0}")]
+    Refused(String),
+    /// Someone else wants another number.
+    #[error("someone has asked for {0} peers meanwhile")]
+    Superseded(u32),
+    /// The runner ended first.
+    #[error("the runner ended before that was done; `peernet up` goes on with it")]
+    Stopped,
+    /// The conversation broke.
+    #[error("the conversation with the runner broke: {0}; try again")]
+    Talk(#[source] io::Error),
+    /// The result could not be printed.
+    #[error("the result cannot be printed: {0}")]
+    Print(#[source] io::Error),
+}
+
+impl ScaleError {
+    /// The exit code's class.
+    pub fn exit(&self) -> Exit {
+        match self {
+            ScaleError::NoRunner { .. } => Exit::NotFound,
+            ScaleError::Several(_) | ScaleError::Refused(_) | ScaleError::Home(_) => Exit::Usage,
+            ScaleError::Superseded(_) | ScaleError::Print(_) => Exit::Permanent,
+            ScaleError::Stopped | ScaleError::Talk(_) => Exit::Retryable,
+        }
+    }
+}
+
+/// Changes the number of peers and waits until that is done; ctrl-C stops only the waiting.
+pub async fn run(global: &Global, scale: Scale) -> Result<ExitCode, ScaleError> {
+    let Scale { peers, dir } = scale;
+    let stream = find(dir.as_deref(), peers).await?;
+    tokio::select! {
+        done = watch(stream, peers) => {
+            let progress = done?;
+            if !global.output.document(&progress).map_err(ScaleError::Print)? {
+                output::print(&format!("{}\n", sentence(&progress))).map_err(ScaleError::Print)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        _ = tokio::signal::ctrl_c() => {
+            // Nothing is lost when nobody reads it.
+            let _ = writeln!(io::stderr(), "it goes on without this command; `peernet scale {peers}` shows how far it is");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+/// Connects to the runner of that directory, or to the only one there is.
+async fn find(dir: Option<&Path>, peers: u32) -> Result<UnixStream, ScaleError> {
+    if let Some(dir) = dir {
+        let none = |_| ScaleError::NoRunner {
+            dir: dir.to_owned(),
+            peers,
+        };
+        return UnixStream::connect(socket(dir)).await.map_err(none);
+    }
+    let root = root()?;
+    let mut found = Vec::new();
+    // A directory that does not exist holds no runners.
+    for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
+        // Sockets that nobody listens on were left by runners that ended.
+        if let Ok(stream) = UnixStream::connect(socket(&entry.path())).await {
+            found.push((entry.path(), stream));
+        }
+    }
+    match found.pop() {
+        None => Err(ScaleError::NoRunner { dir: root, peers }),
+        Some((_, stream)) if found.is_empty() => Ok(stream),
+        Some((last, _)) => Err(ScaleError::Several(
+            found.into_iter().map(|(d, _)| d).chain([last]).collect(),
+        )),
+    }
+}
+
+async fn watch(stream: UnixStream, peers: u32) -> Result<Progress, ScaleError> {
+    let (input, mut output) = stream.into_split();
+    let request =
+        serde_json::to_string(&Request::Scale { peers }).expect("a request is plain data");
+    output
+        .write_all(format!("{request}\n").as_bytes())
+        .await
+        .map_err(ScaleError::Talk)?;
+    let mut lines = BufReader::new(input).lines();
+    let mut screen = Screen::new();
+    loop {
+        let line = lines
+            .next_line()
+            .await
+            .map_err(ScaleError::Talk)?
+            .ok_or(ScaleError::Stopped)?;
+        match serde_json::from_str(&line).map_err(|e| ScaleError::Talk(e.into()))? {
+            Event::Accepted { from, to } => screen.accepted(from, to),
+            Event::Refused { reason } => return Err(ScaleError::Refused(reason)),
+            Event::Progress(progress) => screen.show(&progress),
+            Event::Done(progress) => return Ok(progress),
+            Event::Superseded { wanted } => return Err(ScaleError::Superseded(wanted)),
+            Event::Stopping => return Err(ScaleError::Stopped),
+        }
+    }
+}
+
+/// A bar of the slots that are handed over, or a line per step when standard error is no terminal.
+struct Screen {
+    bar: indicatif::ProgressBar,
+    terminal: bool,
+    /// The most slots that were left at any time: the whole task.
+    most: u64,
+    said: String,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Screen {
+            bar: progress::spinner("asking the runner"),
+            terminal: io::stderr().is_terminal(),
+            most: 0,
+            said: String::new(),
+        }
+    }
+
+    fn say(&mut self, line: String) {
+        if self.terminal {
+            self.bar.println(line);
+        } else if line != self.said {
+            eprintln!("{line}");
+            self.said = line;
+        }
+    }
+
+    fn accepted(&mut self, from: u32, to: u32) {
+        if from != to {
+            self.say(format!(
+                "scaling from {from} to {to} peers; ctrl-C leaves it running"
+            ));
+        }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        let left: u64 = progress
+            .leaving
+            .iter()
+            .map(|l| u64::from(l.slots_left))
+            .sum();
+        if self.most == 0 && left > 0 {
+            self.bar.finish_and_clear();
+            self.bar = progress::slots();
+        }
+        self.most = self.most.max(left);
+        if self.terminal {
+            self.bar.set_length(self.most);
+            self.bar.set_position(self.most - left);
+            self.bar.set_message(sentence(progress));
+        } else {
+            self.say(sentence(progress));
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_runner_the_way_out_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = find(Some(dir.path()), 7).await.unwrap_err();
+        assert_eq!(error.exit(), Exit::NotFound);
+        assert!(
+            error
+                .to_string()
+                .contains("kubectl scale pn/NAME --replicas=7"),
+            "{error}"
+        );
+    }
+}

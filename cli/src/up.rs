@@ -1,0 +1,370 @@
+//! `peernet up`: a network on this machine, from nothing to "type this next", until ctrl-C.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::args::Up;
+use crate::exit::Exit;
+use crate::output::{self, counted};
+use crate::progress;
+use crate::runner::child::{Launch, last_words};
+use crate::runner::control;
+use crate::runner::home::{Home, HomeError, State, root, socket};
+use crate::runner::manifest::{GRPC_PORT, SettleError, read, settle};
+use crate::runner::plan::Progress;
+use crate::runner::ports::{PortError, Ports};
+use crate::runner::{News, RunError, Runner};
+
+/// A peer that has crashed so often before the network was ready will not get better by itself.
+const HOPELESS: u32 = 3;
+
+/// Why there is no network, or not any more.
+#[derive(Debug, Error)]
+pub enum UpError {
+    /// What should run is not clear.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The ports cannot be had.
+    #[error(transparent)]
+    Ports(#[from] PortError),
+    /// The socket cannot be opened.
+    #[error("the socket {} cannot be opened: {reason}; choose another (shorter) directory with --dir", .path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The system refuses something basic.
+    #[error("the runner cannot be set up: {0}")]
+    Setup(#[source] io::Error),
+    /// A peer does not start.
+    #[error("{name} does not start; {} says:\n{words}", .log.display())]
+    Peer {
+        /// Who.
+        name: String,
+        /// Its log.
+        log: PathBuf,
+        /// The log's last lines.
+        words: String,
+    },
+    /// The runner failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The result could not be printed.
+    #[error("the result cannot be printed: {0}")]
+    Print(#[source] io::Error),
+}
+
+impl UpError {
+    /// The exit code's class.
+    pub fn exit(&self) -> Exit {
+        match self {
+            UpError::Settle(SettleError::Unreadable { .. }) => Exit::NotFound,
+            UpError::Settle(_) | UpError::Ports(_) => Exit::Usage,
+            UpError::Home(HomeError::Leftovers(_)) => Exit::Retryable,
+            UpError::Home(_)
+            | UpError::Socket { .. }
+            | UpError::Peer { .. }
+            | UpError::Print(_) => Exit::Permanent,
+            UpError::Setup(_) | UpError::Run(_) => Exit::Fatal,
+        }
+    }
+}
+
+/// Runs the network until a signal comes.
+pub async fn run(up: Up) -> Result<(), UpError> {
+    let mut stop = Stop::new().map_err(UpError::Setup)?;
+    let screen = Screen::new("preparing");
+    let manifest = read(up.file.as_deref())?;
+    let dir = match &up.dir {
+        Some(dir) => dir.clone(),
+        None => root()?.join(manifest.metadata.name.as_deref().unwrap_or_default()),
+    };
+    let home = Home::lock(&dir)?;
+    let state = settle(&up, manifest, home.load()?)?;
+    home.await_leftovers().await?;
+    let peers = state.wanted().max(state.running);
+    let launch = launch(&state)?;
+    launch.ports.check(peers, 0..peers)?;
+    home.save(&state)?;
+    let (publish, progress) = watch::channel(Progress::default());
+    let path = socket(home.dir());
+    let asked =
+        control::listen(&path, progress).map_err(|reason| UpError::Socket { path, reason })?;
+    let mut runner = Runner::new(home, state, launch, publish, asked);
+    let outcome = tokio::select! {
+        Err(error) = serve(&mut runner, &screen) => Err(error),
+        () = stop.signal() => Ok(()),
+    };
+    end(runner, &screen, &mut stop).await;
+    outcome
+}
+
+fn launch(state: &State) -> Result<Launch, UpError> {
+    let spec = &state.manifest.spec;
+    Ok(Launch {
+        program: std::env::current_exe().map_err(UpError::Setup)?,
+        name: state.name().to_owned(),
+        ports: Ports {
+            grpc: state.grpc_port,
+            http: state.http_port,
+        },
+        factor: spec.replication.factor,
+        write: spec.replication.write,
+        chunk_size: spec.chunk_size,
+        grace_seconds: spec.repair.grace_seconds,
+    })
+}
+
+/// Never returns but by failing.
+async fn serve(runner: &mut Runner, screen: &Screen) -> Result<(), UpError> {
+    let mut news = |news| match news {
+        News::Line(line) => screen.line(&line),
+        News::Progress(progress) => screen.progress(&progress),
+    };
+    let mut announced = false;
+    loop {
+        let progress = runner.round(&mut news).await?;
+        if progress.settled && !announced {
+            announced = true;
+            screen.settle();
+            output::print(&welcome(runner)).map_err(UpError::Print)?;
+        }
+        if !announced {
+            hopeless(runner)?;
+        }
+        runner.rest(&progress, &mut news).await?;
+    }
+}
+
+fn hopeless(runner: &Runner) -> Result<(), UpError> {
+    let (home, state) = runner.state();
+    match (0..state.running).find(|i| runner.children().crashes(*i) >= HOPELESS) {
+        None => Ok(()),
+        Some(ordinal) => {
+            let log = home.log(ordinal);
+            Err(UpError::Peer {
+                name: format!("{}-{ordinal}", state.name()),
+                words: last_words(&log),
+                log,
+            })
+        }
+    }
+}
+
+async fn end(runner: Runner, screen: &Screen, stop: &mut Stop) {
+    let (home, state) = runner.state();
+    let dir = home.dir().to_owned();
+    screen.line(&format!("ending {}", counted(state.running.into(), "peer")));
+    // Asked a second time, the peers are killed: what they acknowledged is on disk.
+    tokio::select! {
+        () = runner.stop() => {}
+        () = stop.signal() => {}
+    }
+    screen.settle();
+    screen.line(&format!(
+        "the files stay in {dir}: the same command brings the network back, `rm -r {dir}` removes it",
+        dir = dir.display()
+    ));
+}
+
+/// Who is where, and what to type next.
+fn welcome(runner: &Runner) -> String {
+    let (home, state) = runner.state();
+    let ports = runner.children().launch().ports;
+    let factor = state.manifest.spec.replication.factor;
+    let me = called_as();
+    let mut text = format!(
+        "{}: {} in {} hold every file {factor} times\n\n",
+        state.name(),
+        counted(state.wanted().into(), "peer"),
+        counted(state.zones.min(state.wanted()).into(), "zone")
+    );
+    text += &output::table(
+        &["NAME", "ZONE", "GRPC", "REST", "PROCESS"],
+        runner.places(),
+    );
+    text += "\nIn another terminal:\n";
+    if ports.grpc != GRPC_PORT {
+        text += &format!("  export PEERNET_SERVER=http://{}\n", ports.grpc(0));
+    }
+    let last = ports.http(state.wanted() - 1);
+    text += &format!(
+        "  {me} put README.md\n  \
+           {me} get README.md copy.md\n  \
+           curl -T README.md http://{first}/v1/files/README.md\n  \
+           curl http://{last}/v1/files/README.md\n  \
+           {me} status\n  \
+           {me} scale {more}\n\n",
+        first = ports.http(0),
+        more = state.wanted() + 2,
+    );
+    text + &format!(
+        "Volumes and logs are in {}. Ctrl-C ends the peers and keeps them.\n",
+        home.dir().display()
+    )
+}
+
+/// This program as the user called it: `peernet` if the shell found it, else its path.
+fn called_as() -> String {
+    let name = std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    if name.parent().is_none_or(|p| p == Path::new("")) {
+        "peernet".to_owned()
+    } else {
+        name.display().to_string()
+    }
+}
+
+/// Ctrl-C and SIGTERM.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Stop {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Standard error: a spinner while something is under way, lines for what stays to be read.
+struct Screen {
+    bar: ProgressBar,
+    terminal: bool,
+}
+
+impl Screen {
+    fn new(sentence: &str) -> Self {
+        Screen {
+            bar: progress::spinner(sentence),
+            terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    fn line(&self, line: &str) {
+        if self.terminal && !self.bar.is_finished() {
+            self.bar.println(line);
+        } else {
+            eprintln!("{line}");
+        }
+    }
+
+    fn progress(&self, progress: &Progress) {
+        let sentence = sentence(progress);
+        if self.terminal && !self.bar.is_finished() {
+            self.bar.set_message(sentence);
+        } else if progress.settled || progress.leaving.is_empty() {
+            // Every step of a drain would be too much; `peernet scale` shows them.
+            eprintln!("{sentence}");
+        }
+    }
+
+    fn settle(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// How far the network is, in one line.
+pub(crate) fn sentence(progress: &Progress) -> String {
+    let Progress {
+        wanted,
+        running: _,
+        ready,
+        waiting,
+        leaving,
+        settled,
+    } = progress;
+    if *settled {
+        return format!("all {} are ready", counted((*wanted).into(), "peer"));
+    }
+    let mut parts = vec![format!(
+        "{ready} of {} ready",
+        counted((*wanted).into(), "peer")
+    )];
+    // The first few say enough.
+    parts.extend(
+        waiting
+            .iter()
+            .take(3)
+            .map(|w| format!("{}: {}", w.name, w.reason)),
+    );
+    let staying = leaving.iter().filter(|l| !l.blocker.is_empty());
+    let (slots, bytes) = leaving.iter().fold((0, 0), |(s, b), l| {
+        (s + u64::from(l.slots_left), b + l.bytes_left)
+    });
+    if !leaving.is_empty() {
+        parts.push(format!(
+            "{} leaving, {} and {} to hand over",
+            leaving.len(),
+            counted(slots, "slot"),
+            output::bytes(bytes)
+        ));
+    }
+    parts.extend(
+        staying
+            .take(1)
+            .map(|l| format!("{}: {}", l.name, l.blocker)),
+    );
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::plan::{Leaving, Waiting};
+
+    #[test]
+    fn progress_is_one_line() {
+        let mut progress = Progress {
+            wanted: 5,
+            running: 7,
+            ready: 4,
+            ..Progress::default()
+        };
+        progress.waiting.push(Waiting {
+            name: "l-4".into(),
+            reason: "joining".into(),
+        });
+        let blocker = "slot 7 is moving".to_owned();
+        progress.leaving.push(Leaving {
+            name: "l-6".into(),
+            slots_left: 1,
+            bytes_left: 2048,
+            blocker,
+        });
+        assert_eq!(
+            sentence(&progress),
+            "4 of 5 peers ready; l-4: joining; 1 leaving, 1 slot and 2.0 KiB to hand over; l-6: slot 7 is moving"
+        );
+        assert_eq!(
+            sentence(&Progress {
+                wanted: 5,
+                settled: true,
+                ..Progress::default()
+            }),
+            "all 5 peers are ready"
+        );
+    }
+}
