@@ -1,0 +1,226 @@
+//! Chunks on this peer's disk and on others'.
+//!
+//! Who holds a chunk is decided by the ring; here its bytes move. Whatever comes in, from a client, from another peer
+//! or from the disk, is checked against its hash before it is used.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use peernet_core::io::{ChunkOutcome, Endpoint};
+use peernet_core::key::Key;
+use peernet_core::member::PeerId;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::config::CHUNK_SIZE_MAX;
+use crate::disk::{self, ChunkFiles, Purpose};
+use crate::driver::{PeerError, PeerHandle};
+
+pub(crate) mod fetch;
+mod remote;
+pub(crate) mod writes;
+
+use remote::Pool;
+use writes::Writes;
+
+/// Reads and writes of chunk files at once. Guess: enough to keep a disk busy while each waits for its syncs, few
+/// enough to bound the threads.
+const DISK_OPERATIONS: usize = 32;
+
+/// Why a chunk could not be stored or read.
+#[derive(Clone, Debug, Error)]
+pub(crate) enum ChunkError {
+    /// The peer does not have it.
+    #[error("it is not there")]
+    Missing,
+    /// The bytes do not have the hash that names them.
+    #[error("its bytes are damaged")]
+    Damaged,
+    /// No room, except for repair.
+    #[error("the disk is full")]
+    Full,
+    /// Empty, or larger than any chunk may be.
+    #[error("a chunk has 1 to {CHUNK_SIZE_MAX} bytes, this one {0}")]
+    Size(usize),
+    /// The disk failed.
+    #[error("the disk failed: {0}")]
+    Disk(String),
+    /// The peer did not answer, or could not do it now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// This peer's state machine did not answer.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}
+
+impl From<disk::ChunkError> for ChunkError {
+    fn from(error: disk::ChunkError) -> Self {
+        match error {
+            disk::ChunkError::Missing(_) => ChunkError::Missing,
+            disk::ChunkError::Mismatch(_) | disk::ChunkError::Corrupt(_) => ChunkError::Damaged,
+            disk::ChunkError::DiskFull { .. } => ChunkError::Full,
+            error @ disk::ChunkError::Volume { .. } => ChunkError::Disk(error.to_string()),
+        }
+    }
+}
+
+/// This peer's chunks, and the way to those of others.
+pub(crate) struct Chunks {
+    network: String,
+    me: PeerId,
+    files: Arc<ChunkFiles>,
+    peer: PeerHandle,
+    writes: Writes,
+    pool: Pool,
+    disk: Semaphore,
+}
+
+impl Chunks {
+    pub(crate) fn new(
+        network: String,
+        me: PeerId,
+        files: Arc<ChunkFiles>,
+        peer: PeerHandle,
+        writes: Writes,
+    ) -> Self {
+        Chunks {
+            network,
+            me,
+            files,
+            peer,
+            writes,
+            pool: Pool::default(),
+            disk: Semaphore::new(DISK_OPERATIONS),
+        }
+    }
+
+    /// Stores a chunk at `holder`, which may be this peer.
+    pub(crate) async fn put(
+        &self,
+        holder: &Endpoint,
+        key: Key,
+        data: Bytes,
+        epoch: u64,
+    ) -> Result<ChunkOutcome, ChunkError> {
+        if holder.id == self.me {
+            self.store(key, data, epoch).await
+        } else {
+            self.pool
+                .put(&self.network, &holder.address, key, data, epoch)
+                .await
+        }
+    }
+
+    /// Reads a chunk from `holder`, which may be this peer, and verifies it.
+    pub(crate) async fn get(&self, holder: &Endpoint, key: Key) -> Result<Bytes, ChunkError> {
+        if holder.id == self.me {
+            return self.read(key).await;
+        }
+        let data = self.pool.get(&self.network, &holder.address, key).await?;
+        verify(key, data).await
+    }
+
+    /// Which of `keys` the peer `id` at `address` holds.
+    pub(crate) async fn have(
+        &self,
+        id: PeerId,
+        address: &str,
+        keys: Vec<Key>,
+    ) -> Result<Vec<bool>, ChunkError> {
+        if id == self.me {
+            self.held(keys, false).await
+        } else {
+            self.pool.have(&self.network, address, keys).await
+        }
+    }
+
+    /// Stores a writer's chunk here, under the epoch that the writer uses.
+    pub(crate) async fn store(
+        &self,
+        key: Key,
+        data: Bytes,
+        epoch: u64,
+    ) -> Result<ChunkOutcome, ChunkError> {
+        let len = data.len() as u32;
+        let guard = self.writes.begin(key);
+        self.write(key, data, Purpose::Client).await?;
+        let outcome = self.peer.chunk_stored(key, len, epoch, guard).await;
+        if !matches!(outcome, Ok(ChunkOutcome::Stored)) {
+            self.peer.forget(key).await;
+        }
+        Ok(outcome?)
+    }
+
+    /// Checks a chunk's bytes and makes them durable. The caller holds a guard.
+    async fn write(&self, key: Key, data: Bytes, purpose: Purpose) -> Result<(), ChunkError> {
+        if data.is_empty() || data.len() > CHUNK_SIZE_MAX as usize {
+            return Err(ChunkError::Size(data.len()));
+        }
+        let files = self.files.clone();
+        Ok(self
+            .on_disk(move || files.write(&key, &data, purpose))
+            .await??)
+    }
+
+    /// Reads a chunk's file, indexed or not, and verifies it. When an indexed chunk cannot be read the peer is told, so
+    /// that it is fetched again.
+    pub(crate) async fn read(&self, key: Key) -> Result<Bytes, ChunkError> {
+        let read = self.read_file(key).await;
+        if let Err(error @ (ChunkError::Missing | ChunkError::Damaged | ChunkError::Disk(_))) =
+            &read
+            && self.peer.holds(vec![key]).await? == [true]
+        {
+            warn!(%key, "a chunk of this peer cannot be read and will be fetched again: {error}");
+            self.peer.chunk_bad(key).await?;
+        }
+        read
+    }
+
+    async fn read_file(&self, key: Key) -> Result<Bytes, ChunkError> {
+        let files = self.files.clone();
+        Ok(self.on_disk(move || files.read(&key)).await??)
+    }
+
+    /// Which of these chunks are indexed here; with `verify` also read back.
+    pub(crate) async fn held(&self, keys: Vec<Key>, verify: bool) -> Result<Vec<bool>, ChunkError> {
+        let mut held = self.peer.holds(keys.clone()).await?;
+        if verify {
+            for (key, held) in keys.into_iter().zip(&mut held).filter(|(_, held)| **held) {
+                *held = self.read(key).await.is_ok();
+            }
+        }
+        Ok(held)
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ChunkError> {
+        // The semaphore is never closed, and a blocking task ends early only by a panic.
+        let _permit = self
+            .disk
+            .acquire()
+            .await
+            .map_err(|_| ChunkError::Peer(PeerError::Stopped))?;
+        spawn_blocking(work)
+            .await
+            .map_err(|error| ChunkError::Disk(error.to_string()))
+    }
+}
+
+/// Hashes `data` away from the threads that serve connections.
+pub(crate) async fn hash(data: Bytes) -> Result<Key, ChunkError> {
+    spawn_blocking(move || Key::of_bytes(&data))
+        .await
+        .map_err(|error| ChunkError::Disk(error.to_string()))
+}
+
+async fn verify(key: Key, data: Bytes) -> Result<Bytes, ChunkError> {
+    if hash(data.clone()).await? == key {
+        Ok(data)
+    } else {
+        Err(ChunkError::Damaged)
+    }
+}

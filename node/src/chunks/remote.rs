@@ -1,0 +1,167 @@
+//! The client of other peers' Chunks service.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use peernet_core::io::ChunkOutcome;
+use peernet_core::key::Key;
+use peernet_proto::v1;
+use peernet_proto::v1::chunks_client::ChunksClient;
+use peernet_proto::v1::put_chunk_response::Outcome;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::ChunkError;
+use crate::config::CHUNK_SIZE_MAX;
+use crate::transport::{MESSAGE_MAX, endpoint};
+
+/// How long moving one chunk may take: a megabyte over a slow link, and a busy disk at its end (guess).
+const TRANSFER: Duration = Duration::from_secs(10);
+/// How long a peer may take to say what it has.
+const ASK: Duration = Duration::from_secs(10);
+/// Connections not used for so long are closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// Flow control: with 1 MiB chunks the default windows of 64 KiB would stall eight times per chunk (measured).
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// Connections by address, apart from those for messages, so that a ping never waits behind a megabyte.
+#[derive(Default)]
+pub(super) struct Pool {
+    channels: Mutex<HashMap<String, (Channel, Instant)>>,
+}
+
+impl Pool {
+    pub(super) async fn put(
+        &self,
+        network: &str,
+        address: &str,
+        key: Key,
+        data: Bytes,
+        epoch: u64,
+    ) -> Result<ChunkOutcome, ChunkError> {
+        let request = v1::PutChunkRequest {
+            network_id: network.to_owned(),
+            hash: Bytes::copy_from_slice(&key.0),
+            epoch,
+            data,
+        };
+        let mut client = self.client(address)?;
+        let response = within(TRANSFER, client.put(request)).await?;
+        match response.into_inner().outcome {
+            Some(Outcome::Stored(_)) => Ok(ChunkOutcome::Stored),
+            Some(Outcome::NewerEpoch(epoch)) => Ok(ChunkOutcome::Stale(epoch)),
+            None => Err(ChunkError::Unavailable(
+                "it answered neither stored nor stale".into(),
+            )),
+        }
+    }
+
+    /// The bytes as they came; the caller verifies them.
+    pub(super) async fn get(
+        &self,
+        network: &str,
+        address: &str,
+        key: Key,
+    ) -> Result<Bytes, ChunkError> {
+        let request = v1::GetChunkRequest {
+            network_id: network.to_owned(),
+            hash: Bytes::copy_from_slice(&key.0),
+        };
+        let mut client = self.client(address)?;
+        within(TRANSFER, async {
+            let mut parts = client.get(request).await?.into_inner();
+            let mut first = parts
+                .message()
+                .await?
+                .map(|part| part.data)
+                .unwrap_or_default();
+            let mut data = BytesMut::new();
+            while let Some(part) = parts.message().await? {
+                if data.is_empty() {
+                    data.extend_from_slice(&std::mem::take(&mut first));
+                }
+                if data.len() + part.data.len() > CHUNK_SIZE_MAX as usize {
+                    return Err(Status::data_loss("the chunk is larger than any may be"));
+                }
+                data.extend_from_slice(&part.data);
+            }
+            Ok(if data.is_empty() {
+                first
+            } else {
+                data.freeze()
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn have(
+        &self,
+        network: &str,
+        address: &str,
+        keys: Vec<Key>,
+    ) -> Result<Vec<bool>, ChunkError> {
+        let count = keys.len();
+        let request = v1::HaveChunksRequest {
+            network_id: network.to_owned(),
+            hashes: keys.iter().map(|k| Bytes::copy_from_slice(&k.0)).collect(),
+            verify: false,
+        };
+        let mut client = self.client(address)?;
+        let held = within(ASK, client.have(request)).await?.into_inner().held;
+        if held.len() == count {
+            Ok(held)
+        } else {
+            Err(ChunkError::Unavailable(format!(
+                "it answered for {} of {count} chunks",
+                held.len()
+            )))
+        }
+    }
+
+    fn client(&self, address: &str) -> Result<ChunksClient<Channel>, ChunkError> {
+        let now = Instant::now();
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|_, (_, used)| now - *used < IDLE);
+        if !channels.contains_key(address) {
+            let endpoint = endpoint(address)
+                .map_err(|error| {
+                    ChunkError::Unavailable(format!("'{address}' is not an address: {error}"))
+                })?
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW);
+            channels.insert(address.to_owned(), (endpoint.connect_lazy(), now));
+        }
+        let (channel, used) = channels.get_mut(address).ok_or(ChunkError::Missing)?;
+        *used = now;
+        Ok(ChunksClient::new(channel.clone())
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX))
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, ChunkError> {
+    match timeout(limit, call).await {
+        Ok(result) => result.map_err(error),
+        Err(_) => Err(ChunkError::Unavailable(format!(
+            "it did not answer within {} s",
+            limit.as_secs()
+        ))),
+    }
+}
+
+fn error(status: Status) -> ChunkError {
+    match status.code() {
+        Code::NotFound => ChunkError::Missing,
+        Code::DataLoss => ChunkError::Damaged,
+        Code::ResourceExhausted => ChunkError::Full,
+        _ => ChunkError::Unavailable(status.message().to_owned()),
+    }
+}

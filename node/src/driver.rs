@@ -1,0 +1,311 @@
+//! The thread that owns the peer: takes inputs, commits, performs outputs.
+//!
+//! All that comes in is drained into a bounded batch, handled, and committed once: the sync on the volume is shared by
+//! the whole batch (group commit), and while it runs the next batch gathers. Only then are the batch's outputs
+//! performed, so nothing is said that is not durable.
+//!
+//! **Dropping a chunk's bytes** must not race with storing them again: a writer puts the file in place first and asks
+//! the peer to index it after. So this thread, which alone knows the index, also removes files, and it removes one only
+//! if the index does not name it *and* no write of it is under way ([`Writes`]). A write registers before it touches
+//! the disk and ends after its chunk was indexed and committed (or refused), so a chunk is either under way or indexed
+//! whenever its file must stay.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peernet_core::io::{Answer, Input, Output, RequestError, RequestId, Time};
+use peernet_core::key::Key;
+use peernet_core::peer::Peer;
+use peernet_core::store::{Store, StoreError};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+use tracing::{debug, error, info, warn};
+
+use crate::chunks::fetch::Fetcher;
+use crate::chunks::writes::{WriteGuard, Writes};
+use crate::disk::{ChunkFiles, DiskStore};
+use crate::transport::Transport;
+
+mod handle;
+
+pub(crate) use handle::{PeerError, PeerHandle};
+
+/// Inputs waiting for the peer's thread; senders wait when it is full (guess).
+const INBOX: usize = 1024;
+/// Inputs handled before a commit, so that no answer waits behind too long a batch (guess).
+const BATCH: usize = 256;
+/// Requests not yet answered; twice what the core takes, so that it is the core that says it is busy.
+const PENDING: usize = 8192;
+/// How long the thread may remove files before it looks at its inbox again.
+const DROP_SLICE: Duration = Duration::from_millis(5);
+/// The longest sleep; only keeps arithmetic on deadlines within range.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+/// A batch that took longer than this is worth a line in the log: pings time out not much later.
+const SLOW: Duration = Duration::from_millis(250);
+
+/// What reaches the peer's thread.
+pub(crate) enum Command {
+    /// Something happened. The guard is held until it is committed.
+    Input(Input, Option<WriteGuard>),
+    /// Someone wants something. The guard is held until what it did is committed.
+    Request(
+        peernet_core::io::Request,
+        oneshot::Sender<Answer>,
+        Option<WriteGuard>,
+    ),
+    /// Which of these chunks are indexed here?
+    Holds(Vec<Key>, oneshot::Sender<Vec<bool>>),
+    /// A file was written that may not be indexed after all: remove it in that case.
+    Forget(Key),
+    /// End, with everything committed.
+    Stop,
+}
+
+/// How the peer's thread ended.
+pub(crate) enum Ended {
+    /// It was told to, and gives back its memory, committed.
+    Stopped(Box<DiskStore>),
+    /// The volume failed, or the state machine did.
+    Failed(Failure),
+}
+
+/// Why a peer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The volume failed; what was not committed is lost, and nothing was said about it.
+    #[error(transparent)]
+    Volume(#[from] StoreError),
+    /// It could not even be started, and its volume is closed.
+    #[error("the peer could not be started: {0}")]
+    Start(String),
+    /// A bug.
+    #[error("the peer's thread panicked; see the log")]
+    Panicked,
+}
+
+/// What outputs are performed with.
+pub(crate) struct Effects {
+    /// For [`Output::Send`].
+    pub(crate) transport: Transport,
+    /// For [`Output::FetchChunk`].
+    pub(crate) fetcher: Fetcher,
+    /// For [`Output::DropChunks`].
+    pub(crate) files: Arc<ChunkFiles>,
+    /// See the module's documentation.
+    pub(crate) writes: Writes,
+}
+
+/// The thread's end of the inbox.
+pub(crate) struct Inbox(mpsc::Receiver<Command>);
+
+/// A running thread, as its owner sees it.
+pub(crate) struct Thread {
+    /// Tells how the thread ended; dropped without a word when it panicked.
+    pub(crate) ended: oneshot::Receiver<Ended>,
+    /// Becomes true when this identity has left the network for good. The thread goes on: what has left still says so.
+    pub(crate) left: watch::Receiver<bool>,
+}
+
+/// A handle and the inbox it feeds.
+pub(crate) fn channel() -> (PeerHandle, Inbox) {
+    let (sender, receiver) = mpsc::channel(INBOX);
+    (PeerHandle::new(sender), Inbox(receiver))
+}
+
+/// Starts the thread. `origin` is the time the peer was started at, its time zero.
+pub(crate) fn spawn(
+    peer: Peer<DiskStore>,
+    origin: Instant,
+    inbox: Inbox,
+    effects: Effects,
+) -> io::Result<Thread> {
+    // A runtime of its own gives the thread a timed wait on the inbox; nothing else runs on it.
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let (report, ended) = oneshot::channel();
+    let (departed, left) = watch::channel(false);
+    let driver = Driver {
+        peer,
+        origin,
+        inbox: inbox.0,
+        effects,
+        pending: HashMap::new(),
+        requests: 0,
+        outputs: Vec::new(),
+        guards: Vec::new(),
+        drops: VecDeque::new(),
+        missed: Vec::new(),
+        departed,
+        stopping: false,
+    };
+    thread::Builder::new().name("peer".into()).spawn(move || {
+        let ended = runtime.block_on(driver.run());
+        if let Ended::Failed(failure) = &ended {
+            error!("this peer stops: {failure}");
+        }
+        // Nobody listens when the daemon itself is gone.
+        let _ = report.send(ended);
+    })?;
+    Ok(Thread { ended, left })
+}
+
+struct Driver {
+    peer: Peer<DiskStore>,
+    origin: Instant,
+    inbox: mpsc::Receiver<Command>,
+    effects: Effects,
+    pending: HashMap<RequestId, oneshot::Sender<Answer>>,
+    requests: u64,
+    outputs: Vec<Output>,
+    /// Guards of the batch, held until it is committed.
+    guards: Vec<WriteGuard>,
+    /// Chunks whose bytes may have to go.
+    drops: VecDeque<Key>,
+    /// Fetches that could not even be started; told to the peer with the next batch.
+    missed: Vec<Key>,
+    departed: watch::Sender<bool>,
+    stopping: bool,
+}
+
+impl Driver {
+    async fn run(mut self) -> Ended {
+        match self.drive().await {
+            Ok(()) => Ended::Stopped(Box::new(self.peer.into_store())),
+            Err(failure) => Ended::Failed(failure.into()),
+        }
+    }
+
+    async fn drive(&mut self) -> Result<(), StoreError> {
+        let mut batch = Vec::with_capacity(BATCH);
+        while !self.stopping {
+            let wake = self.wake();
+            let received = tokio::select! {
+                biased;
+                received = self.inbox.recv_many(&mut batch, BATCH) => Some(received),
+                () = sleep_until(wake.into()) => None,
+            };
+            // Nothing at once: all handles are gone.
+            self.stopping |= received == Some(0);
+            let started = Instant::now();
+            self.turn(&mut batch)?;
+            if started.elapsed() > SLOW {
+                warn!(millis = started.elapsed().as_millis(), "the volume is slow");
+            }
+        }
+        Ok(())
+    }
+
+    /// When to wake up though nothing came in.
+    fn wake(&self) -> Instant {
+        if !self.drops.is_empty() || !self.missed.is_empty() {
+            return Instant::now();
+        }
+        let deadline = Duration::from_millis(self.peer.next_deadline().0)
+            .min(self.origin.elapsed() + SLEEP_MAX);
+        self.origin + deadline
+    }
+
+    fn now(&self) -> Time {
+        Time(self.origin.elapsed().as_millis() as u64)
+    }
+
+    /// One batch: handle, commit, perform.
+    fn turn(&mut self, batch: &mut Vec<Command>) -> Result<(), StoreError> {
+        let now = self.now();
+        for key in std::mem::take(&mut self.missed) {
+            self.handle(Input::ChunkMissed { key }, now)?;
+        }
+        for command in batch.drain(..) {
+            self.command(command, now)?;
+        }
+        if self.peer.next_deadline() <= now {
+            self.handle(Input::Timer, now)?;
+        }
+        self.peer.store().commit()?;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.drain(..).for_each(|output| self.perform(output));
+        self.outputs = outputs;
+        self.guards.clear();
+        self.drop_some()
+    }
+
+    fn handle(&mut self, input: Input, now: Time) -> Result<(), StoreError> {
+        self.peer.handle(input, now, &mut self.outputs)
+    }
+
+    fn command(&mut self, command: Command, now: Time) -> Result<(), StoreError> {
+        match command {
+            Command::Input(input, guard) => {
+                self.guards.extend(guard);
+                self.handle(input, now)?;
+            }
+            Command::Request(request, answer, guard) => {
+                self.guards.extend(guard);
+                if self.pending.len() >= PENDING {
+                    // The asker may be gone; then nobody needs to know.
+                    let _ = answer.send(Answer::Failed(RequestError::Busy));
+                    return Ok(());
+                }
+                self.requests += 1;
+                let id = RequestId(self.requests);
+                self.pending.insert(id, answer);
+                self.handle(Input::Request { id, request }, now)?;
+            }
+            Command::Holds(keys, answer) => {
+                let store = self.peer.store();
+                let held = keys.iter().map(|k| Ok(store.chunk(k)?.is_some()));
+                let held: Result<Vec<bool>, StoreError> = held.collect();
+                // The asker may be gone.
+                let _ = answer.send(held?);
+            }
+            Command::Forget(key) => self.drops.push_back(key),
+            Command::Stop => self.stopping = true,
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send { address, message } => self.effects.transport.send(&address, &message),
+            Output::FetchChunk { key, len, sources } => {
+                if !self.effects.fetcher.start(key, len, sources) {
+                    self.missed.push(key);
+                }
+            }
+            Output::DropChunks(keys) => self.drops.extend(keys),
+            Output::Answer { id, answer } => match self.pending.remove(&id) {
+                // The asker may have given up.
+                Some(asker) => drop(asker.send(answer)),
+                None => debug!(?id, "an answer that nobody asked for"),
+            },
+            Output::Left => {
+                info!(peer = %self.peer.id(), "this peer has left the network for good");
+                self.departed.send_replace(true);
+            }
+        }
+    }
+
+    /// Removes files of chunks that are neither indexed nor being written, for a short while.
+    fn drop_some(&mut self) -> Result<(), StoreError> {
+        let until = Instant::now() + DROP_SLICE;
+        while let Some(key) = self.drops.pop_front() {
+            if self.peer.store().chunk(&key)?.is_none() {
+                let files = &self.effects.files;
+                self.effects.writes.unless_writing(&key, || {
+                    if let Err(error) = files.remove(&key) {
+                        warn!(%key, "a chunk's file could not be removed and wastes space: {error}");
+                    }
+                });
+            }
+            if Instant::now() > until {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

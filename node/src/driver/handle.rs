@@ -1,0 +1,201 @@
+//! How the rest of the daemon asks the peer.
+
+use std::time::Duration;
+
+use peernet_core::io::{Answer, ChunkOutcome, Input, Request, RequestError, Route, Status};
+use peernet_core::key::{Key, Name, Slot};
+use peernet_core::leave::Report;
+use peernet_core::member::{Member, PeerId};
+use peernet_core::message::{Listed, Message};
+use peernet_core::register::{Register, Value, Version};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::Command;
+use crate::chunks::writes::WriteGuard;
+
+/// How long an answer may take. The core gives up on its own after ten seconds; this only catches a thread that is
+/// stuck on its volume.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Why the peer gave no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// It says so itself.
+    #[error(transparent)]
+    Refused(#[from] RequestError),
+    /// Its volume is stuck.
+    #[error("this peer did not answer within {} seconds; its disk may be stuck: ask another peer", DEADLINE.as_secs())]
+    Stuck,
+    /// It is stopping, or has left.
+    #[error("this peer is stopping or has left; ask another peer")]
+    Stopped,
+    /// A bug.
+    #[error("this peer answered something that was not asked; please report this as a bug")]
+    Confused,
+}
+
+/// A handle of the peer's thread; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+/// Takes the wanted kind of answer.
+macro_rules! expect {
+    ($answer:expr, $pattern:pat => $value:expr) => {
+        match $answer {
+            $pattern => Ok($value),
+            _ => Err(PeerError::Confused),
+        }
+    };
+}
+
+impl PeerHandle {
+    pub(super) fn new(commands: mpsc::Sender<Command>) -> Self {
+        PeerHandle { commands }
+    }
+
+    /// Asks and waits for the answer, at most 15 seconds. [`Answer::Failed`] becomes an error.
+    pub(crate) async fn request(&self, request: Request) -> Result<Answer, PeerError> {
+        self.request_guarded(request, None).await
+    }
+
+    async fn request_guarded(
+        &self,
+        request: Request,
+        guard: Option<WriteGuard>,
+    ) -> Result<Answer, PeerError> {
+        match self
+            .ask(|answer| Command::Request(request, answer, guard))
+            .await?
+        {
+            Answer::Failed(error) => Err(error.into()),
+            answer => Ok(answer),
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, PeerError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = async {
+            self.commands
+                .send(command(answer))
+                .await
+                .map_err(|_| PeerError::Stopped)?;
+            answered.await.map_err(|_| PeerError::Stopped)
+        };
+        timeout(DEADLINE, asked)
+            .await
+            .map_err(|_| PeerError::Stuck)?
+    }
+
+    /// Tells the peer something; waits while its inbox is full.
+    pub(crate) async fn tell(
+        &self,
+        input: Input,
+        guard: Option<WriteGuard>,
+    ) -> Result<(), PeerError> {
+        self.commands
+            .send(Command::Input(input, guard))
+            .await
+            .map_err(|_| PeerError::Stopped)
+    }
+
+    /// A message came in.
+    pub(crate) async fn deliver(&self, from: PeerId, message: Message) -> Result<(), PeerError> {
+        self.tell(Input::Message { from, message }, None).await
+    }
+
+    /// Ends the thread after what is already in its inbox.
+    pub(crate) async fn stop(&self) {
+        // A thread that has ended needs no telling.
+        let _ = self.commands.send(Command::Stop).await;
+    }
+
+    /// Removes the chunk's file unless it is indexed or being written.
+    pub(crate) async fn forget(&self, key: Key) {
+        // A thread that has ended leaves the file as a cache.
+        let _ = self.commands.send(Command::Forget(key)).await;
+    }
+
+    /// Which of these chunks the index names.
+    pub(crate) async fn holds(&self, keys: Vec<Key>) -> Result<Vec<bool>, PeerError> {
+        self.ask(|answer| Command::Holds(keys, answer)).await
+    }
+
+    /// What a name holds, read from a majority.
+    pub(crate) async fn read_name(&self, name: Name) -> Result<Option<Register>, PeerError> {
+        expect!(self.request(Request::ReadName(name)).await?, Answer::Register(register) => register)
+    }
+
+    /// Writes a name at a majority.
+    pub(crate) async fn write_name(&self, name: Name, value: Value) -> Result<Version, PeerError> {
+        expect!(self.request(Request::WriteName { name, value }).await?, Answer::Written(version) => version)
+    }
+
+    /// A page of names, and where the next begins.
+    pub(crate) async fn list(
+        &self,
+        prefix: String,
+        after: Option<Name>,
+        limit: u32,
+    ) -> Result<(Vec<Listed>, Option<Name>), PeerError> {
+        let request = Request::List {
+            prefix,
+            after,
+            limit,
+        };
+        expect!(self.request(request).await?, Answer::Names { items, next } => (items, next))
+    }
+
+    /// Who holds a slot.
+    pub(crate) async fn route(&self, slot: Slot) -> Result<Route, PeerError> {
+        let routes = expect!(self.request(Request::Routes(vec![slot])).await?, Answer::Routes(routes) => routes)?;
+        routes.into_iter().next().ok_or(PeerError::Confused)
+    }
+
+    /// Counts a chunk that is durable here, under the writer's epoch.
+    pub(crate) async fn chunk_stored(
+        &self,
+        key: Key,
+        len: u32,
+        epoch: u64,
+        guard: WriteGuard,
+    ) -> Result<ChunkOutcome, PeerError> {
+        let request = Request::ChunkStored { key, len, epoch };
+        expect!(self.request_guarded(request, Some(guard)).await?, Answer::Chunk(outcome) => outcome)
+    }
+
+    /// A chunk's bytes here are missing or wrong.
+    pub(crate) async fn chunk_bad(&self, key: Key) -> Result<(), PeerError> {
+        expect!(self.request(Request::ChunkBad(key)).await?, Answer::Done => ())
+    }
+
+    /// A replica did not take a chunk of this slot.
+    pub(crate) async fn missed(&self, slot: Slot, peer: PeerId) -> Result<(), PeerError> {
+        expect!(self.request(Request::Missed { slot, peer }).await?, Answer::Done => ())
+    }
+
+    /// All members in ring order, this peer included.
+    pub(crate) async fn members(&self) -> Result<Vec<Member>, PeerError> {
+        expect!(self.request(Request::Members).await?, Answer::Members(members) => members)
+    }
+
+    /// What the peer knows of itself.
+    pub(crate) async fn status(&self) -> Result<Status, PeerError> {
+        expect!(self.request(Request::Status).await?, Answer::Status(status) => *status)
+    }
+
+    /// Orders drains: identity, epoch, leaving.
+    pub(crate) async fn drain(&self, orders: Vec<(PeerId, u64, bool)>) -> Result<(), PeerError> {
+        expect!(self.request(Request::Drain(orders)).await?, Answer::Done => ())
+    }
+
+    /// What the peer can prove about these leavers.
+    pub(crate) async fn leave_report(&self, leavers: Vec<PeerId>) -> Result<Report, PeerError> {
+        expect!(self.request(Request::LeaveReport(leavers)).await?, Answer::LeaveReport(report) => *report)
+    }
+}

@@ -1,0 +1,282 @@
+//! Files in and out of the network, through this peer.
+//!
+//! A small file lives in its name's own record. A larger one is cut into chunks named by their hashes; the record then
+//! holds the root of the tree of these hashes ([`manifest`]). Chunks are written before the name, so a name never leads
+//! to bytes that were not acknowledged, and an upload that breaks off leaves no trace but unreferenced chunks.
+
+use std::sync::Arc;
+
+use peernet_core::io::RequestError;
+use peernet_core::key::{InvalidName, Key, Name, Slot};
+use peernet_core::register::Value;
+use peernet_proto::v1;
+use thiserror::Error;
+use tokio_util::task::TaskTracker;
+
+use crate::chunks::{ChunkError, Chunks};
+use crate::driver::{PeerError, PeerHandle};
+
+mod budget;
+mod cutter;
+mod explain;
+mod fetch;
+mod get;
+mod list;
+mod manifest;
+mod put;
+mod record;
+mod spread;
+mod tally;
+
+pub(crate) use cutter::{BrokenOff, STALL};
+pub(crate) use record::{CONTENT_TYPE_MAX, RecordError, Summary};
+
+use budget::Budget;
+use record::Content;
+
+/// Bytes of uploads held in memory at once; with [`DOWNLOADS`] the peer's budget of 64 MiB (guess).
+const UPLOADS: usize = 32 * 1024 * 1024;
+/// Bytes of downloads held in memory at once.
+const DOWNLOADS: usize = 32 * 1024 * 1024;
+
+/// Why something could not be done with a file. Nothing was acknowledged.
+#[derive(Debug, Error)]
+pub(crate) enum FileError {
+    /// The name leads nowhere.
+    #[error("there is no file '{0}'")]
+    NotFound(Name),
+    /// Not a name.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// Not a content type.
+    #[error("the content type has to be at most {CONTENT_TYPE_MAX} bytes of printable ASCII")]
+    ContentType,
+    /// The page's limit.
+    #[error("the limit {0} is not between 1 and 1000")]
+    Limit(u32),
+    /// More or fewer bytes than the client announced.
+    #[error("{announced} bytes were announced but {received} came; nothing was stored")]
+    Size {
+        /// By the client.
+        announced: u64,
+        /// Until the end, or until it was too much.
+        received: u64,
+    },
+    /// The upload did not come to its end.
+    #[error("the upload broke off after {received} bytes ({reason}); nothing was stored")]
+    BrokenOff {
+        /// Until then.
+        received: u64,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The client took or gave nothing for too long.
+    #[error("the transfer stood still for {0} seconds and was given up")]
+    Stalled(u64),
+    /// The first byte wanted is not in the file.
+    #[error("byte {offset} is beyond the end of the file, which has {size} bytes")]
+    Range {
+        /// First byte wanted.
+        offset: u64,
+        /// Bytes of the file.
+        size: u64,
+    },
+    /// More chunks than an explanation can list.
+    #[error("the file has {0} chunks, too many to list their holders")]
+    TooManyChunks(u64),
+    /// This peer's state machine could not do it.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// Too few replicas took a chunk.
+    #[error(
+        "only {copies} of the {needed} copies needed in slot {slot} could be made ({reason}); try again when more peers are up"
+    )]
+    TooFewCopies {
+        /// Where the chunk belongs.
+        slot: Slot,
+        /// Durable ones.
+        copies: usize,
+        /// For an acknowledgement, at least.
+        needed: u32,
+        /// Of the last failure.
+        reason: String,
+    },
+    /// Too few replicas took a chunk because disks are full.
+    #[error("the disk of {peer} is full; delete files or add peers")]
+    Full {
+        /// One of those.
+        peer: String,
+    },
+    /// No holder that could be reached has the chunk.
+    #[error("chunk {key} cannot be reached now ({reason}); try again when more peers are up")]
+    Unreachable {
+        /// Which.
+        key: Key,
+        /// Of the last failure.
+        reason: String,
+    },
+    /// All holders answered, and none has the chunk whole.
+    #[error("chunk {0} is missing or damaged on every peer that should hold it")]
+    Lost(Key),
+    /// The name's record cannot be read.
+    #[error("the record of '{name}' cannot be read: {reason}")]
+    Record {
+        /// Which.
+        name: Name,
+        /// Why.
+        reason: RecordError,
+    },
+    /// This process cannot go on with it.
+    #[error("the transfer was interrupted inside of this peer: {0}")]
+    Interrupted(String),
+}
+
+/// What kind of failure it is, for gRPC and HTTP to translate once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ErrorKind {
+    /// No such file.
+    NotFound,
+    /// The request makes no sense.
+    Invalid,
+    /// The range lies outside of the file.
+    OutOfRange,
+    /// Works again when more peers are up.
+    Unavailable,
+    /// Works again in a moment.
+    Busy,
+    /// No room.
+    Full,
+    /// The client was too slow.
+    TimedOut,
+    /// Stored bytes cannot be read.
+    DataLoss,
+    /// A bug.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The word for machines; the same in problem documents and gRPC metadata.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::Invalid => "invalid",
+            ErrorKind::OutOfRange => "out_of_range",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Busy => "busy",
+            ErrorKind::Full => "full",
+            ErrorKind::TimedOut => "timed_out",
+            ErrorKind::DataLoss => "data_loss",
+            ErrorKind::Internal => "internal",
+        }
+    }
+}
+
+impl FileError {
+    /// What kind of failure this is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            FileError::NotFound(_) => ErrorKind::NotFound,
+            FileError::Name(_)
+            | FileError::ContentType
+            | FileError::Limit(_)
+            | FileError::Size { .. }
+            | FileError::BrokenOff { .. }
+            | FileError::TooManyChunks(_) => ErrorKind::Invalid,
+            FileError::Stalled(_) => ErrorKind::TimedOut,
+            FileError::Range { .. } => ErrorKind::OutOfRange,
+            FileError::Peer(error) => error.kind(),
+            FileError::TooFewCopies { .. } | FileError::Unreachable { .. } => {
+                ErrorKind::Unavailable
+            }
+            FileError::Full { .. } => ErrorKind::Full,
+            FileError::Lost(_) => ErrorKind::DataLoss,
+            FileError::Record { .. } | FileError::Interrupted(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl PeerError {
+    /// What kind of failure this is.
+    pub(crate) fn kind(self) -> ErrorKind {
+        match self {
+            PeerError::Refused(RequestError::NotReady | RequestError::NoQuorum { .. })
+            | PeerError::Stuck
+            | PeerError::Stopped => ErrorKind::Unavailable,
+            PeerError::Refused(RequestError::Busy) => ErrorKind::Busy,
+            PeerError::Refused(RequestError::TooLarge) | PeerError::Confused => ErrorKind::Internal,
+        }
+    }
+}
+
+/// The files of the network, as this peer serves them; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Files {
+    peer: PeerHandle,
+    chunks: Arc<Chunks>,
+    chunk_size: u32,
+    write: u32,
+    uploads: Budget,
+    downloads: Budget,
+    tasks: TaskTracker,
+}
+
+impl Files {
+    /// `write` copies make a chunk acknowledged. Work that outlives its request is spawned on `tasks`.
+    pub(crate) fn new(
+        peer: PeerHandle,
+        chunks: Arc<Chunks>,
+        chunk_size: u32,
+        write: u32,
+        tasks: TaskTracker,
+    ) -> Self {
+        let (uploads, downloads) = (Budget::new(UPLOADS), Budget::new(DOWNLOADS));
+        Files {
+            peer,
+            chunks,
+            chunk_size,
+            write,
+            uploads,
+            downloads,
+            tasks,
+        }
+    }
+
+    /// What is known of a file.
+    pub(crate) async fn stat(&self, name: &Name) -> Result<v1::FileInfo, FileError> {
+        Ok(self.read(name).await?.0.to_info(name))
+    }
+
+    /// Removes a file's name.
+    pub(crate) async fn delete(&self, name: Name) -> Result<(), FileError> {
+        match self.peer.read_name(name.clone()).await?.map(|r| r.value) {
+            None | Some(Value::Deleted) => Err(FileError::NotFound(name)),
+            Some(Value::Present { .. }) => {
+                self.peer.write_name(name, Value::Deleted).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the name leads to a file now.
+    pub(crate) async fn exists(&self, name: &Name) -> Result<bool, FileError> {
+        let register = self.peer.read_name(name.clone()).await?;
+        Ok(register.is_some_and(|r| r.value != Value::Deleted))
+    }
+
+    async fn read(&self, name: &Name) -> Result<(Summary, Content), FileError> {
+        match self.peer.read_name(name.clone()).await?.map(|r| r.value) {
+            None | Some(Value::Deleted) => Err(FileError::NotFound(name.clone())),
+            Some(Value::Present { head, body }) => {
+                record::decode(&head, &body).map_err(|reason| FileError::Record {
+                    name: name.clone(),
+                    reason,
+                })
+            }
+        }
+    }
+}
+
+/// Slots whose chunks could not be moved say why by the last failure.
+fn reason(peer: &str, error: &ChunkError) -> String {
+    format!("{peer}: {error}")
+}

@@ -1,0 +1,70 @@
+//! The memory that transfers may hold, shared fairly: first come, first served.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes per permit; semaphores count to 2^32 only.
+const UNIT: usize = 1024;
+
+/// A number of bytes; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    permits: Arc<Semaphore>,
+    total: usize,
+}
+
+/// Bytes taken from a budget until dropped.
+pub(crate) type Share = OwnedSemaphorePermit;
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let total = bytes / UNIT;
+        Budget {
+            permits: Arc::new(Semaphore::new(total)),
+            total,
+        }
+    }
+
+    /// Waits for so many bytes, behind those who asked before. More than the whole budget counts as the whole.
+    pub(crate) async fn take(&self, bytes: usize) -> Option<Share> {
+        // `None` only from a closed semaphore, which this is never.
+        self.permits
+            .clone()
+            .acquire_many_owned(self.units(bytes))
+            .await
+            .ok()
+    }
+
+    /// So many bytes if more than half of the budget would stay free: for what is good to have but can wait.
+    pub(crate) fn take_spare(&self, bytes: usize) -> Option<Share> {
+        let units = self.units(bytes);
+        if self.permits.available_permits() < units as usize + self.total / 2 {
+            return None;
+        }
+        self.permits.clone().try_acquire_many_owned(units).ok()
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        bytes.div_ceil(UNIT).min(self.total) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn spare_bytes_leave_half_for_others() {
+        let budget = Budget::new(10 * UNIT);
+        let spare: Vec<_> = (0..10).map_while(|_| budget.take_spare(UNIT)).collect();
+        assert_eq!(spare.len(), 5);
+        let rest = budget.take(5 * UNIT).await.unwrap();
+        assert!(budget.permits.clone().try_acquire_owned().is_err());
+        drop((spare, rest));
+        assert!(
+            budget.take(100 * UNIT).await.is_some(),
+            "what is larger than all is let through alone"
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! Reading one chunk from whoever holds it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use peernet_core::io::{Endpoint, RequestError};
+use peernet_core::key::Key;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
+
+use super::{FileError, Files, reason};
+use crate::chunks::ChunkError;
+use crate::driver::PeerError;
+
+/// How long a chunk may take, over all holders and several rounds (guess: longer than a peer's failure is noticed).
+const DEADLINE: Duration = Duration::from_secs(20);
+/// A holder that has not answered by then gets company (guess: far above the usual few milliseconds).
+const HEDGE: Duration = Duration::from_millis(500);
+/// First pause between rounds; doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(100);
+/// See [`PAUSE`].
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+impl Files {
+    /// Reads a chunk, verified. Asks its holders nearest first, the next one when a holder fails or hesitates, and all
+    /// of them again, by a fresh route, until the deadline.
+    pub(super) async fn fetch(&self, key: Key) -> Result<Bytes, FileError> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut pause = PAUSE;
+        loop {
+            let error = match timeout_at(deadline, self.fetch_round(key)).await {
+                Ok(Ok(data)) => return Ok(data),
+                Ok(Err(error)) => error,
+                Err(_) => FileError::Unreachable {
+                    key,
+                    reason: format!("nobody sent it in {} s", DEADLINE.as_secs()),
+                },
+            };
+            if Instant::now() + pause > deadline {
+                return Err(error);
+            }
+            debug!("asking again: {error}");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn fetch_round(&self, key: Key) -> Result<Bytes, FileError> {
+        let route = self.peer.route(key.slot()).await?;
+        if route.holders.is_empty() {
+            return Err(PeerError::Refused(RequestError::NotReady).into());
+        }
+        let ask = async |holder: Endpoint| {
+            let result = self.chunks.get(&holder, key).await;
+            (holder, result)
+        };
+        let mut holders = route.holders.into_iter();
+        let mut asked = FuturesUnordered::new();
+        asked.extend(holders.next().map(ask));
+        let mut unreachable = None;
+        loop {
+            tokio::select! {
+                answer = asked.next() => match answer {
+                    Some((_, Ok(data))) => return Ok(data),
+                    Some((holder, Err(error))) => {
+                        debug!(%key, peer = holder.name, "{error}");
+                        if !matches!(error, ChunkError::Missing | ChunkError::Damaged) {
+                            unreachable = Some(reason(&holder.name, &error));
+                        }
+                        asked.extend(holders.next().map(ask));
+                    }
+                    None => return Err(match unreachable {
+                        Some(reason) => FileError::Unreachable { key, reason },
+                        None => FileError::Lost(key),
+                    }),
+                },
+                () = sleep(HEDGE), if !holders.as_slice().is_empty() => asked.extend(holders.next().map(ask)),
+            }
+        }
+    }
+}

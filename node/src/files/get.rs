@@ -1,0 +1,216 @@
+//! Reading a file.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use peernet_core::key::Name;
+use peernet_proto::v1;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::budget::Share;
+use super::cutter::STALL;
+use super::manifest::{ChunkRef, Step, Walk};
+use super::record::Content;
+use super::{FileError, Files};
+
+/// Chunks of one download under way at once, the one being sent included (guess).
+const READ_AHEAD: usize = 6;
+
+/// A file's bytes, in order. An error ends it.
+pub(crate) type ByteStream = ReceiverStream<Result<Bytes, FileError>>;
+
+/// A file that was found.
+pub(crate) struct Found {
+    /// What is known of it.
+    pub info: v1::FileInfo,
+    name: Name,
+    content: Content,
+}
+
+impl Found {
+    /// The bytes from `offset` on, `length` of them or to the end, as positions in the file.
+    pub(crate) fn range(&self, offset: u64, length: Option<u64>) -> Result<Range<u64>, FileError> {
+        let size = self.info.size;
+        if offset > size {
+            return Err(FileError::Range { offset, size });
+        }
+        let end = length.map_or(size, |length| offset.saturating_add(length).min(size));
+        Ok(offset..end)
+    }
+}
+
+impl Files {
+    /// Finds a file by its name.
+    pub(crate) async fn find(&self, name: Name) -> Result<Found, FileError> {
+        let (summary, content) = self.read(&name).await?;
+        Ok(Found {
+            info: summary.to_info(&name),
+            name,
+            content,
+        })
+    }
+
+    /// Streams a range of a file that was found; only the chunks needed are read. A client that takes nothing for 30
+    /// seconds is given up, and with it the memory it holds.
+    pub(crate) fn stream(&self, found: Found, range: Range<u64>) -> ByteStream {
+        let (bytes, stream) = mpsc::channel(1);
+        let files = self.clone();
+        self.tasks.spawn(async move {
+            let mut sink = Sink { bytes };
+            let result = match found.content {
+                Content::Inline(all) => {
+                    sink.send(all.slice(range.start as usize..range.end as usize))
+                        .await
+                }
+                Content::Chunks(manifest) => {
+                    let walk = Walk::new(&manifest, range);
+                    Download {
+                        files,
+                        name: found.name,
+                        walk,
+                        ready: None,
+                        ahead: VecDeque::new(),
+                    }
+                    .run(&mut sink)
+                    .await
+                }
+            };
+            if let Err(Stop::Failed(error)) = result {
+                // The client may be gone.
+                let _ = timeout(STALL, sink.bytes.send(Err(error))).await;
+            }
+        });
+        ReceiverStream::new(stream)
+    }
+}
+
+/// Why a download ends early.
+enum Stop {
+    /// The client is told.
+    Failed(FileError),
+    /// The client is gone.
+    Gone,
+}
+
+impl From<FileError> for Stop {
+    fn from(error: FileError) -> Self {
+        Stop::Failed(error)
+    }
+}
+
+struct Sink {
+    bytes: mpsc::Sender<Result<Bytes, FileError>>,
+}
+
+impl Sink {
+    async fn send(&mut self, data: Bytes) -> Result<(), Stop> {
+        match timeout(STALL, self.bytes.send(Ok(data))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Stop::Gone),
+        }
+    }
+}
+
+/// A chunk under way, the bytes of it that are wanted, and its memory.
+struct Ahead {
+    fetch: AbortOnDropHandle<Result<Bytes, FileError>>,
+    wanted: Range<usize>,
+    _share: Option<Share>,
+}
+
+struct Download {
+    files: Files,
+    name: Name,
+    walk: Walk,
+    /// Found by the walk, waiting for memory.
+    ready: Option<(ChunkRef, Range<usize>)>,
+    ahead: VecDeque<Ahead>,
+}
+
+impl Download {
+    async fn run(mut self, sink: &mut Sink) -> Result<(), Stop> {
+        loop {
+            self.look_ahead().await?;
+            let Some(Ahead {
+                fetch,
+                wanted,
+                _share,
+            }) = self.ahead.pop_front()
+            else {
+                return Ok(());
+            };
+            let data = fetch
+                .await
+                .map_err(|error| FileError::Interrupted(error.to_string()))??;
+            if data.len() < wanted.end {
+                return Err(FileError::Interrupted(
+                    "a chunk is shorter than its manifest says".into(),
+                )
+                .into());
+            }
+            sink.send(data.slice(wanted)).await?;
+        }
+    }
+
+    /// Starts fetching the next chunks. One is always under way, if need be after waiting for memory behind other
+    /// downloads; more only while there is plenty.
+    async fn look_ahead(&mut self) -> Result<(), FileError> {
+        while self.ahead.len() < READ_AHEAD {
+            if self.ready.is_none() {
+                self.ready = self.next_piece().await?;
+            }
+            let Some((chunk, wanted)) = self.ready.clone() else {
+                return Ok(());
+            };
+            let len = chunk.len as usize;
+            let share = match self.ahead.is_empty() {
+                true => self.files.downloads.take(len).await,
+                false => match self.files.downloads.take_spare(len) {
+                    None => return Ok(()),
+                    share => share,
+                },
+            };
+            self.ready = None;
+            let files = self.files.clone();
+            let fetch =
+                AbortOnDropHandle::new(tokio::spawn(async move { files.fetch(chunk.key).await }));
+            self.ahead.push_back(Ahead {
+                fetch,
+                wanted,
+                _share: share,
+            });
+        }
+        Ok(())
+    }
+
+    async fn next_piece(&mut self) -> Result<Option<(ChunkRef, Range<usize>)>, FileError> {
+        self.files.next_piece(&mut self.walk, &self.name).await
+    }
+}
+
+impl Files {
+    /// Walks on to the next chunk, reading the manifest's nodes on the way.
+    async fn next_piece(
+        &self,
+        walk: &mut Walk,
+        name: &Name,
+    ) -> Result<Option<(ChunkRef, Range<usize>)>, FileError> {
+        let record = |reason| FileError::Record {
+            name: name.clone(),
+            reason,
+        };
+        loop {
+            match walk.step().map_err(record)? {
+                None => return Ok(None),
+                Some(Step::Piece(chunk, wanted)) => return Ok(Some((chunk, wanted))),
+                Some(Step::Node(node)) => {
+                    walk.enter(self.fetch(node.key).await?).map_err(record)?
+                }
+            }
+        }
+    }
+}

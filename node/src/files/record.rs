@@ -1,0 +1,221 @@
+//! How a file is written into its name's register: a head that listings show, and a body.
+
+use bytes::Bytes;
+use peernet_core::key::Name;
+use peernet_core::register::Value;
+use peernet_proto::v1;
+use prost::Message;
+use thiserror::Error;
+
+use super::manifest::Manifest;
+
+/// Layout written by this version.
+const FORMAT: u32 = 1;
+/// Longest content type, in bytes; keeps a head below 2 KiB.
+pub(crate) const CONTENT_TYPE_MAX: usize = 255;
+
+/// What is known of a file without its bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Summary {
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 of the inline bytes or of the encoded manifest; changes exactly when the content does.
+    pub etag: [u8; 32],
+    /// As the client gave it; may be empty.
+    pub content_type: String,
+    /// By the clock of the peer that stored it; informational only.
+    pub modified_unix_ms: u64,
+    /// Chunks of content; 0 for an inline file.
+    pub chunks: u64,
+}
+
+impl Summary {
+    /// The etag in lower-case hex.
+    pub(crate) fn etag_hex(&self) -> String {
+        peernet_core::key::Key(self.etag).to_string()
+    }
+
+    /// As clients see it.
+    pub(crate) fn to_info(&self, name: &Name) -> v1::FileInfo {
+        v1::FileInfo {
+            name: name.to_string(),
+            size: self.size,
+            etag: self.etag_hex(),
+            content_type: self.content_type.clone(),
+            modified_unix_ms: self.modified_unix_ms,
+            chunks: self.chunks,
+        }
+    }
+}
+
+/// Where a file's bytes are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Content {
+    /// Here.
+    Inline(Bytes),
+    /// In chunks.
+    Chunks(Manifest),
+}
+
+impl Content {
+    /// The etag of a file with this content.
+    pub(crate) fn etag(&self) -> [u8; 32] {
+        match self {
+            Content::Inline(bytes) => *blake3::hash(bytes).as_bytes(),
+            Content::Chunks(manifest) => {
+                *blake3::hash(&manifest.to_wire().encode_to_vec()).as_bytes()
+            }
+        }
+    }
+}
+
+/// A record that this version cannot read.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub(crate) enum RecordError {
+    #[error("it is not a file's record")]
+    Encoding,
+    #[error("it has layout {0}; this peer reads layout 1 only, so it needs a newer version")]
+    Format(u32),
+    #[error("its manifest is {0} levels deep")]
+    Depth(u32),
+    #[error("one of its manifest's nodes has {0} references")]
+    Refs(usize),
+    #[error("one of its references has no hash")]
+    Hash,
+    #[error("one of its references has the impossible length {0}")]
+    Length(u64),
+    #[error("its head says {head} bytes and its body {body}")]
+    Size { head: u64, body: u64 },
+}
+
+/// The register's value for a file.
+pub(crate) fn encode(summary: &Summary, content: &Content) -> Value {
+    let Summary {
+        size,
+        etag,
+        content_type,
+        modified_unix_ms,
+        chunks,
+    } = summary;
+    let head = v1::FileHead {
+        format: FORMAT,
+        size: *size,
+        etag: Bytes::copy_from_slice(etag),
+        content_type: content_type.clone(),
+        modified_unix_ms: *modified_unix_ms,
+        chunks: *chunks,
+    };
+    let content = match content {
+        Content::Inline(bytes) => v1::file_body::Content::Inline(bytes.clone()),
+        Content::Chunks(manifest) => v1::file_body::Content::Manifest(manifest.to_wire()),
+    };
+    let body = v1::FileBody {
+        content: Some(content),
+    };
+    Value::Present {
+        head: head.encode_to_vec().into(),
+        body: body.encode_to_vec().into(),
+    }
+}
+
+/// Reads a head.
+pub(crate) fn decode_head(head: &Bytes) -> Result<Summary, RecordError> {
+    let wire = v1::FileHead::decode(head.clone()).map_err(|_| RecordError::Encoding)?;
+    let v1::FileHead {
+        format,
+        size,
+        etag,
+        content_type,
+        modified_unix_ms,
+        chunks,
+    } = wire;
+    if format != FORMAT {
+        return Err(RecordError::Format(format));
+    }
+    let etag = <[u8; 32]>::try_from(&etag[..]).map_err(|_| RecordError::Encoding)?;
+    Ok(Summary {
+        size,
+        etag,
+        content_type,
+        modified_unix_ms,
+        chunks,
+    })
+}
+
+/// Reads head and body, which have to agree.
+pub(crate) fn decode(head: &Bytes, body: &Bytes) -> Result<(Summary, Content), RecordError> {
+    let summary = decode_head(head)?;
+    let wire = v1::FileBody::decode(body.clone()).map_err(|_| RecordError::Encoding)?;
+    let content = match wire.content {
+        Some(v1::file_body::Content::Inline(bytes)) => Content::Inline(bytes),
+        Some(v1::file_body::Content::Manifest(manifest)) => {
+            Content::Chunks(Manifest::from_wire(manifest)?)
+        }
+        None => return Err(RecordError::Encoding),
+    };
+    let body = match &content {
+        Content::Inline(bytes) => bytes.len() as u64,
+        Content::Chunks(manifest) => manifest.size(),
+    };
+    if body != summary.size {
+        return Err(RecordError::Size {
+            head: summary.size,
+            body,
+        });
+    }
+    Ok((summary, content))
+}
+
+#[cfg(test)]
+mod tests {
+    use peernet_core::key::Key;
+    use peernet_core::register::HEAD_MAX;
+
+    use super::*;
+    use crate::files::manifest::ChunkRef;
+
+    fn round_trip(content: &Content, size: u64) -> Result<(Summary, Content), RecordError> {
+        let content_type = "x".repeat(CONTENT_TYPE_MAX);
+        let summary = Summary {
+            size,
+            etag: content.etag(),
+            content_type,
+            modified_unix_ms: u64::MAX,
+            chunks: u64::MAX,
+        };
+        let Value::Present { head, body } = encode(&summary, content) else {
+            unreachable!()
+        };
+        assert!(head.len() <= HEAD_MAX);
+        let decoded = decode(&head, &body)?;
+        assert_eq!(decoded.0, summary);
+        Ok(decoded)
+    }
+
+    #[test]
+    fn records_round_trip() {
+        let empty = Content::Inline(Bytes::new());
+        assert_eq!(round_trip(&empty, 0).unwrap().1, empty);
+        let refs = vec![ChunkRef {
+            key: Key([7; 32]),
+            len: 9,
+        }];
+        let chunks = Content::Chunks(Manifest {
+            chunk_size: 9,
+            depth: 0,
+            refs,
+        });
+        assert_eq!(round_trip(&chunks, 9).unwrap().1, chunks);
+    }
+
+    #[test]
+    fn head_and_body_must_agree() {
+        let content = Content::Inline(Bytes::from_static(b"abc"));
+        assert_eq!(
+            round_trip(&content, 4),
+            Err(RecordError::Size { head: 4, body: 3 })
+        );
+        assert_eq!(decode_head(&Bytes::new()), Err(RecordError::Format(0)));
+    }
+}

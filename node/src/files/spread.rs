@@ -1,0 +1,241 @@
+//! Writing one chunk to its replicas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use peernet_core::io::{ChunkOutcome, Endpoint, RequestError, Route};
+use peernet_core::key::Key;
+use peernet_core::member::PeerId;
+use peernet_core::slot::SlotConfig;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::budget::Share;
+use super::manifest::ChunkRef;
+use super::tally::Tally;
+use super::{FileError, Files, reason};
+use crate::chunks::{self, ChunkError};
+use crate::driver::PeerError;
+
+/// How long a chunk may take, over several configurations of its slot (guess: longer than a peer's failure is
+/// noticed and its slot can be written again).
+const DEADLINE: Duration = Duration::from_secs(20);
+/// First pause before the route is asked for again; doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(50);
+/// See [`PAUSE`].
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A chunk on its way; its memory counts until the last replica is done with it.
+struct Parcel {
+    key: Key,
+    data: Bytes,
+    _share: Option<Share>,
+}
+
+impl Files {
+    /// Stores a chunk durably on its slot's write quorum. The remaining replicas are still written to after this has
+    /// returned; one that could not take the chunk is told to catch up.
+    pub(super) async fn spread(
+        &self,
+        data: Bytes,
+        share: Option<Share>,
+    ) -> Result<ChunkRef, FileError> {
+        let len = data.len() as u64;
+        let key = chunks::hash(data.clone())
+            .await
+            .map_err(|e| FileError::Interrupted(e.to_string()))?;
+        let parcel = Arc::new(Parcel {
+            key,
+            data,
+            _share: share,
+        });
+        let deadline = Instant::now() + DEADLINE;
+        let mut pause = PAUSE;
+        loop {
+            let error = match self.attempt(&parcel).await {
+                Ok(()) => return Ok(ChunkRef { key, len }),
+                Err(error) => error,
+            };
+            if Instant::now() + pause > deadline || !may_pass(&error) {
+                return Err(error);
+            }
+            debug!(%key, "a chunk is sent again: {error}");
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One attempt under the slot's configuration as it is known now.
+    async fn attempt(&self, parcel: &Arc<Parcel>) -> Result<(), FileError> {
+        let Route {
+            config, holders, ..
+        } = self.peer.route(parcel.key.slot()).await?;
+        let config = config.ok_or(PeerError::Refused(RequestError::NotReady))?;
+        let (done, outcome) = oneshot::channel();
+        let round = Round::new(self.clone(), parcel.clone(), config, holders, done);
+        // On its own task, since it goes on after the quorum is reached.
+        self.tasks.spawn(round.run());
+        outcome
+            .await
+            .map_err(|_| FileError::Interrupted("a task ended early".into()))?
+    }
+}
+
+/// Whether another attempt may succeed.
+fn may_pass(error: &FileError) -> bool {
+    matches!(
+        error,
+        FileError::TooFewCopies { .. }
+            | FileError::Peer(PeerError::Refused(RequestError::NotReady))
+    )
+}
+
+/// One attempt to write a chunk to all replicas of its slot.
+struct Round {
+    files: Files,
+    parcel: Arc<Parcel>,
+    tally: Tally,
+    /// Under way.
+    sending: FuturesUnordered<BoxFuture<'static, (Endpoint, Result<ChunkOutcome, ChunkError>)>>,
+    /// Thought to be down: tried only if the others are not enough.
+    down: Vec<Endpoint>,
+    /// Replicas without the chunk, and why.
+    failed: Vec<(Endpoint, ChunkError)>,
+    done: Option<oneshot::Sender<Result<(), FileError>>>,
+}
+
+impl Round {
+    fn new(
+        files: Files,
+        parcel: Arc<Parcel>,
+        config: SlotConfig,
+        holders: Vec<Endpoint>,
+        done: oneshot::Sender<Result<(), FileError>>,
+    ) -> Self {
+        let tally = Tally::new(config, files.write);
+        let (up, down) = holders.into_iter().partition(|h: &Endpoint| h.up);
+        let sending = FuturesUnordered::new();
+        let mut round = Round {
+            files,
+            parcel,
+            tally,
+            sending,
+            down,
+            failed: Vec::new(),
+            done: Some(done),
+        };
+        round.send_to(up);
+        round
+    }
+
+    async fn run(mut self) {
+        loop {
+            if self.tally.reached() {
+                self.finish(Ok(()));
+            } else if self.sending.is_empty() && !self.down.is_empty() {
+                let down = std::mem::take(&mut self.down);
+                self.send_to(down);
+            }
+            let Some((holder, result)) = self.sending.next().await else {
+                break;
+            };
+            match result {
+                Ok(ChunkOutcome::Stored) => self.tally.stored(holder.id),
+                Ok(ChunkOutcome::Stale(epoch)) => {
+                    let reason = format!(
+                        "its slot is at epoch {epoch} there, at {} here",
+                        self.tally.config().epoch
+                    );
+                    self.failed.push((holder, ChunkError::Unavailable(reason)));
+                    // Nobody waits for the others: the writer asks for the new configuration at once.
+                    if !self.may_reach() {
+                        self.finish(Err(self.shortfall()));
+                    }
+                }
+                Err(error) => self.failed.push((holder, error)),
+            }
+        }
+        if self.tally.reached() {
+            self.finish(Ok(()));
+            self.tell_missed().await;
+        } else {
+            let shortfall = self.shortfall();
+            self.finish(Err(shortfall));
+        }
+    }
+
+    fn send_to(&mut self, holders: Vec<Endpoint>) {
+        for holder in holders {
+            let (chunks, parcel, epoch) = (
+                self.files.chunks.clone(),
+                self.parcel.clone(),
+                self.tally.config().epoch,
+            );
+            self.sending.push(Box::pin(async move {
+                let result = chunks
+                    .put(&holder, parcel.key, parcel.data.clone(), epoch)
+                    .await;
+                (holder, result)
+            }));
+        }
+    }
+
+    /// The write may still be acknowledged if all replicas that have not failed take it.
+    fn may_reach(&self) -> bool {
+        let failed: Vec<PeerId> = self.failed.iter().map(|(holder, _)| holder.id).collect();
+        self.tally.reachable(&failed)
+    }
+
+    fn finish(&mut self, result: Result<(), FileError>) {
+        if let Some(done) = self.done.take() {
+            // The upload may have been given up.
+            let _ = done.send(result);
+        }
+    }
+
+    fn shortfall(&self) -> FileError {
+        if let Some((holder, _)) = self
+            .failed
+            .iter()
+            .find(|(_, e)| matches!(e, ChunkError::Full))
+        {
+            return FileError::Full {
+                peer: holder.name.clone(),
+            };
+        }
+        let reason = self
+            .failed
+            .last()
+            .map_or("they are not known here".into(), |(h, e)| {
+                reason(&h.name, e)
+            });
+        let needed = self.files.write;
+        FileError::TooFewCopies {
+            slot: self.parcel.key.slot(),
+            copies: self.tally.copies(),
+            needed,
+            reason,
+        }
+    }
+
+    /// Replicas without the chunk are told to catch up now rather than at their next comparison.
+    async fn tell_missed(self) {
+        let slot = self.parcel.key.slot();
+        for holder in self
+            .failed
+            .into_iter()
+            .map(|(holder, _)| holder)
+            .chain(self.down)
+        {
+            debug!(%slot, peer = holder.name, "did not take a chunk");
+            if let Err(error) = self.files.peer.missed(slot, holder.id).await {
+                debug!(%slot, "cannot be told to catch up: {error}");
+            }
+        }
+    }
+}

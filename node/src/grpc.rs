@@ -1,0 +1,99 @@
+//! The gRPC services: thin, each method translates and calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peernet_proto::DESCRIPTORS;
+use peernet_proto::v1::admin_server::AdminServer;
+use peernet_proto::v1::chunks_server::ChunksServer;
+use peernet_proto::v1::files_server::FilesServer;
+use peernet_proto::v1::peers_server::PeersServer;
+use peernet_proto::v1::ring_server::RingServer;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use crate::daemon::Life;
+use crate::transport::MESSAGE_MAX;
+
+mod admin;
+mod chunks;
+mod files;
+mod peers;
+mod ring;
+mod status;
+
+/// Flow control: a chunk of 1 MiB passes without a stop (measured; HTTP/2's default of 64 KiB halves the throughput).
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Large frames cost less (measured: 256 KiB to 1 MiB).
+const FRAME: u32 = 1024 * 1024;
+/// Calls at once on one connection; bounds what one peer or client can make this one hold.
+const STREAMS: u32 = 256;
+/// A connection is checked when it was silent for so long.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// How often the health service looks whether the peer is ready.
+const HEALTH: Duration = Duration::from_secs(1);
+
+/// Serves gRPC until `stop`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    life: Arc<Life>,
+    stop: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (reporter, health) = health_reporter();
+    let watching = tokio::spawn(report_health(reporter, life.clone()));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    /// Messages as large as a chunk with its envelope.
+    macro_rules! sized {
+        ($server:ident, $service:expr) => {
+            $server::new($service)
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX)
+        };
+    }
+    let served = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(sized!(AdminServer, admin::Admin::new(life.clone())))
+        .add_service(sized!(ChunksServer, chunks::Chunks::new(life.clone())))
+        .add_service(sized!(FilesServer, files::Files::new(life.clone())))
+        .add_service(sized!(PeersServer, peers::Peers::new(life.clone())))
+        .add_service(sized!(RingServer, ring::Ring::new(life)))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.cancelled(),
+        )
+        .await;
+    watching.abort();
+    Ok(served?)
+}
+
+/// Tells the health service: the process as a whole serves from the start, files only when the peer is ready.
+async fn report_health(reporter: HealthReporter, life: Arc<Life>) {
+    loop {
+        let ready = life.status().await.is_ok_and(|status| status.ready);
+        let status = if ready {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        reporter
+            .set_service_status("peernet.v1.Files", status)
+            .await;
+        sleep(HEALTH).await;
+    }
+}

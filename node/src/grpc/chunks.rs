@@ -1,0 +1,111 @@
+//! `Chunks`: bulk bytes from and to other peers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use peernet_core::io::ChunkOutcome;
+use peernet_core::key::Key;
+use peernet_proto::v1;
+use peernet_proto::v1::put_chunk_response::Outcome;
+use tonic::{Request, Response, Status};
+
+use super::status::{check_network, not_serving, of_chunk};
+use crate::daemon::{Life, Running};
+
+/// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
+const PART: usize = 256 * 1024;
+/// Most hashes in one question.
+const HASHES: usize = 65_536;
+
+pub(super) struct Chunks {
+    life: Arc<Life>,
+}
+
+impl Chunks {
+    pub(super) fn new(life: Arc<Life>) -> Self {
+        Chunks { life }
+    }
+
+    fn member(&self, network: &str) -> Result<Arc<Running>, Status> {
+        let running = self.life.member().map_err(not_serving)?;
+        check_network(network, &running.network)?;
+        Ok(running)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::chunks_server::Chunks for Chunks {
+    async fn put(
+        &self,
+        request: Request<v1::PutChunkRequest>,
+    ) -> Result<Response<v1::PutChunkResponse>, Status> {
+        let v1::PutChunkRequest {
+            network_id,
+            hash,
+            epoch,
+            data,
+        } = request.into_inner();
+        let running = self.member(&network_id)?;
+        let outcome = match running
+            .chunks
+            .store(key(&hash)?, data, epoch)
+            .await
+            .map_err(of_chunk)?
+        {
+            ChunkOutcome::Stored => Outcome::Stored(true),
+            ChunkOutcome::Stale(epoch) => Outcome::NewerEpoch(epoch),
+        };
+        Ok(Response::new(v1::PutChunkResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    type GetStream = BoxStream<'static, Result<v1::GetChunkResponse, Status>>;
+
+    async fn get(
+        &self,
+        request: Request<v1::GetChunkRequest>,
+    ) -> Result<Response<Self::GetStream>, Status> {
+        let v1::GetChunkRequest { network_id, hash } = request.into_inner();
+        let running = self.member(&network_id)?;
+        let data = running.chunks.read(key(&hash)?).await.map_err(of_chunk)?;
+        Ok(Response::new(stream::iter(parts(data)).boxed()))
+    }
+
+    async fn have(
+        &self,
+        request: Request<v1::HaveChunksRequest>,
+    ) -> Result<Response<v1::HaveChunksResponse>, Status> {
+        let v1::HaveChunksRequest {
+            network_id,
+            hashes,
+            verify,
+        } = request.into_inner();
+        let running = self.member(&network_id)?;
+        if hashes.len() > HASHES {
+            return Err(Status::invalid_argument(format!(
+                "at most {HASHES} hashes may be asked for at once"
+            )));
+        }
+        let keys = hashes
+            .iter()
+            .map(key)
+            .collect::<Result<Vec<Key>, Status>>()?;
+        let held = running.chunks.held(keys, verify).await.map_err(of_chunk)?;
+        Ok(Response::new(v1::HaveChunksResponse { held }))
+    }
+}
+
+fn key(hash: &Bytes) -> Result<Key, Status> {
+    let hash = <[u8; 32]>::try_from(&hash[..]);
+    hash.map(Key)
+        .map_err(|_| Status::invalid_argument("a chunk's hash has 32 bytes"))
+}
+
+fn parts(mut data: Bytes) -> impl Iterator<Item = Result<v1::GetChunkResponse, Status>> {
+    std::iter::from_fn(move || {
+        let part = data.split_to(data.len().min(PART));
+        (!part.is_empty()).then_some(Ok(v1::GetChunkResponse { data: part }))
+    })
+}

@@ -1,0 +1,188 @@
+//! `Files`: clients' files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
+use peernet_core::key::Name;
+use peernet_proto::v1;
+use peernet_proto::v1::get_response;
+use peernet_proto::v1::put_request::Part;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::status::{not_serving, of_file};
+use crate::daemon::{Life, Running};
+use crate::files::{BrokenOff, FileError, STALL};
+
+/// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
+const PART: usize = 1024 * 1024;
+
+pub(super) struct Files {
+    life: Arc<Life>,
+}
+
+impl Files {
+    pub(super) fn new(life: Arc<Life>) -> Self {
+        Files { life }
+    }
+
+    /// Runs a call as one that the peer waits for before it stops.
+    async fn call<T, F>(&self, work: impl FnOnce(Arc<Running>) -> F) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, FileError>>,
+    {
+        let running = self.life.serving().map_err(not_serving)?;
+        let done = self.life.clients().track_future(work(running)).await;
+        done.map(Response::new).map_err(of_file)
+    }
+}
+
+#[tonic::async_trait]
+impl v1::files_server::Files for Files {
+    async fn put(
+        &self,
+        request: Request<Streaming<v1::PutRequest>>,
+    ) -> Result<Response<v1::PutResponse>, Status> {
+        let mut parts = request.into_inner();
+        let first = timeout(STALL, parts.message()).await;
+        let first = first.map_err(|_| of_file(FileError::Stalled(STALL.as_secs())))??;
+        let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
+            return Err(Status::invalid_argument(
+                "the first message of an upload carries its header",
+            ));
+        };
+        let v1::PutHeader {
+            name,
+            content_type,
+            size,
+        } = header;
+        let name = name_of(name)?;
+        self.call(|running| async move {
+            let file = running
+                .files
+                .put(name, content_type, size, bodies(parts))
+                .await?;
+            Ok(v1::PutResponse { file: Some(file) })
+        })
+        .await
+    }
+
+    type GetStream = BoxStream<'static, Result<v1::GetResponse, Status>>;
+
+    async fn get(
+        &self,
+        request: Request<v1::GetRequest>,
+    ) -> Result<Response<Self::GetStream>, Status> {
+        let v1::GetRequest {
+            name,
+            offset,
+            length,
+        } = request.into_inner();
+        let name = name_of(name)?;
+        self.call(|running| async move {
+            let found = running.files.find(name).await?;
+            let range = found.range(offset, length)?;
+            let info = get_response::Part::File(found.info.clone());
+            let bytes = running
+                .files
+                .stream(found, range)
+                .flat_map(|part| stream::iter(cut(part)));
+            let parts = stream::iter([Ok(info)]).chain(bytes);
+            Ok(parts
+                .map(|part| {
+                    part.map(|part| v1::GetResponse { part: Some(part) })
+                        .map_err(of_file)
+                })
+                .boxed())
+        })
+        .await
+    }
+
+    async fn stat(
+        &self,
+        request: Request<v1::StatRequest>,
+    ) -> Result<Response<v1::StatResponse>, Status> {
+        let name = name_of(request.into_inner().name)?;
+        self.call(|running| async move {
+            Ok(v1::StatResponse {
+                file: Some(running.files.stat(&name).await?),
+            })
+        })
+        .await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        let name = name_of(request.into_inner().name)?;
+        self.call(|running| async move {
+            running.files.delete(name).await?;
+            Ok(v1::DeleteResponse {})
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        let v1::ListRequest {
+            prefix,
+            after,
+            limit,
+        } = request.into_inner();
+        self.call(|running| async move {
+            let page = running.files.list(prefix, after, limit).await?;
+            let next = page.next.map(|name| name.to_string()).unwrap_or_default();
+            Ok(v1::ListResponse {
+                files: page.files,
+                next,
+            })
+        })
+        .await
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let name = name_of(request.into_inner().name)?;
+        self.call(|running| async move { running.files.explain(&name).await })
+            .await
+    }
+}
+
+fn name_of(text: String) -> Result<Name, Status> {
+    Name::new(text).map_err(|error| of_file(error.into()))
+}
+
+/// The bytes of an upload. A second header is an error, since the client meant two files.
+fn bodies(parts: Streaming<v1::PutRequest>) -> impl Stream<Item = Result<Bytes, BrokenOff>> {
+    parts.map(|part| match part {
+        Ok(v1::PutRequest {
+            part: Some(Part::Data(data)),
+        }) => Ok(data),
+        Ok(v1::PutRequest {
+            part: Some(Part::Header(_)),
+        }) => Err(BrokenOff("a second header came".into())),
+        Ok(v1::PutRequest { part: None }) => Ok(Bytes::new()),
+        Err(status) => Err(BrokenOff(status.message().to_owned())),
+    })
+}
+
+fn cut(part: Result<Bytes, FileError>) -> Vec<Result<get_response::Part, FileError>> {
+    match part {
+        Err(error) => vec![Err(error)],
+        Ok(mut data) => {
+            let mut parts = Vec::with_capacity(data.len().div_ceil(PART));
+            while !data.is_empty() {
+                parts.push(Ok(get_response::Part::Data(
+                    data.split_to(data.len().min(PART)),
+                )));
+            }
+            parts
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `Peers`: the registry, and what this peer knows of itself.
+
+use std::sync::Arc;
+
+use peernet_core::member::Member;
+use peernet_proto::v1;
+use tonic::{Request, Response, Status};
+
+use super::status::{not_serving, of_peer};
+use crate::daemon::{Life, NotServing, Remembered};
+use crate::wire::{peer_info, status_response};
+
+pub(super) struct Peers {
+    life: Arc<Life>,
+}
+
+impl Peers {
+    pub(super) fn new(life: Arc<Life>) -> Self {
+        Peers { life }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::peers_server::Peers for Peers {
+    async fn list(
+        &self,
+        _: Request<v1::ListPeersRequest>,
+    ) -> Result<Response<v1::ListPeersResponse>, Status> {
+        let running = self.life.member().map_err(not_serving)?;
+        let members: Vec<Member> = running.peer.members().await.map_err(of_peer)?;
+        Ok(Response::new(v1::ListPeersResponse {
+            peers: members.iter().map(peer_info).collect(),
+        }))
+    }
+
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let response = match self.life.status().await {
+            Ok(status) => status_response(&status, self.life.disk()),
+            Err(reason) => not_in_service(&self.life, reason),
+        };
+        Ok(Response::new(response))
+    }
+}
+
+/// The status of a peer that has none of its own.
+fn not_in_service(life: &Life, reason: NotServing) -> v1::StatusResponse {
+    let disk = life.disk();
+    let (network_id, member) = match life.remembered() {
+        Remembered::Before(identity) => (identity.network, Some(peer_info(&identity.member))),
+        Remembered::Now(running) => (running.network.clone(), None),
+        Remembered::Nothing => (String::new(), None),
+    };
+    v1::StatusResponse {
+        network_id,
+        self_: member,
+        reason: reason.to_string(),
+        disk_free: disk.free,
+        disk_total: disk.total,
+        disk_full: disk.full,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,159 @@
+//! Errors as problem documents (RFC 9457).
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::daemon::NotServing;
+use crate::driver::PeerError;
+use crate::files::{ErrorKind, FileError};
+
+/// What went wrong with a request.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    r#type: String,
+    title: &'static str,
+    #[serde(serialize_with = "as_number")]
+    status: StatusCode,
+    detail: String,
+    code: &'static str,
+    /// Bytes of the file, when the range was wrong.
+    #[serde(skip)]
+    size: Option<u64>,
+}
+
+fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: String) -> Self {
+        Problem {
+            r#type: format!("urn:peernet:problem:{code}"),
+            title,
+            status,
+            detail,
+            code,
+            size: None,
+        }
+    }
+
+    /// The request makes no sense.
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::of_kind(ErrorKind::Invalid, detail.into())
+    }
+
+    /// Not possible yet, and not to be ignored either.
+    pub(super) fn not_supported(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "not_supported",
+            "Not supported",
+            detail.into(),
+        )
+    }
+
+    /// No byte of the range is in the file.
+    pub(super) fn range(size: u64) -> Self {
+        let detail = format!("no byte of that range is in the file, which has {size} bytes");
+        Problem {
+            size: Some(size),
+            ..Self::of_kind(ErrorKind::OutOfRange, detail)
+        }
+    }
+
+    /// It works again later.
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::of_kind(ErrorKind::Unavailable, detail.into())
+    }
+
+    fn of_kind(kind: ErrorKind, detail: String) -> Self {
+        let (status, title) = match kind {
+            ErrorKind::NotFound => (StatusCode::NOT_FOUND, "No such file"),
+            ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "Invalid request"),
+            ErrorKind::OutOfRange => (StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
+            ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable"),
+            ErrorKind::Busy => (StatusCode::TOO_MANY_REQUESTS, "Too busy"),
+            ErrorKind::Full => (StatusCode::INSUFFICIENT_STORAGE, "Insufficient storage"),
+            ErrorKind::TimedOut => (StatusCode::REQUEST_TIMEOUT, "Too slow"),
+            ErrorKind::DataLoss => (StatusCode::INTERNAL_SERVER_ERROR, "Data lost"),
+            ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+        };
+        Self::new(status, kind.code(), title, detail)
+    }
+}
+
+impl From<FileError> for Problem {
+    fn from(error: FileError) -> Self {
+        let problem = Self::of_kind(error.kind(), error.to_string());
+        match error {
+            FileError::Range { size, .. } => Problem {
+                size: Some(size),
+                ..problem
+            },
+            _ => problem,
+        }
+    }
+}
+
+impl From<PeerError> for Problem {
+    fn from(error: PeerError) -> Self {
+        Self::of_kind(error.kind(), error.to_string())
+    }
+}
+
+impl From<NotServing> for Problem {
+    fn from(error: NotServing) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, size) = (self.status, self.size);
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Some(size) =
+            size.and_then(|size| HeaderValue::try_from(format!("bytes */{size}")).ok())
+        {
+            headers.insert(header::CONTENT_RANGE, size);
+        }
+        response
+    }
+}
+
+/// For paths that lead nowhere.
+pub(super) async fn no_such_resource(uri: Uri) -> Problem {
+    let detail = format!(
+        "there is nothing at {}; files are at /v1/files/NAME",
+        uri.path()
+    );
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no_such_resource",
+        "No such resource",
+        detail,
+    )
+}
+
+/// For methods that a resource does not have.
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not possible on {}", uri.path());
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "no_such_method",
+        "Method not allowed",
+        detail,
+    )
+}
