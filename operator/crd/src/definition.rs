@@ -20,7 +20,10 @@ pub fn definition() -> Value {
 fn write_whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {
-            if let Some(whole) = number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 1e15) {
+            if let Some(whole) = number
+                .as_f64()
+                .filter(|f| f.fract() == 0.0 && f.abs() < 1e15)
+            {
                 *number = (whole as i64).into();
             }
         }

@@ -54,18 +54,31 @@ where
     D::Error: 'static,
 {
     let mut unknown = Vec::new();
-    let Manifest { api_version, kind, metadata, spec, status } =
-        serde_ignored::deserialize(manifest, |path| unknown.push(path.to_string()))
-            .map_err(ManifestError::Shape)?;
+    let Manifest {
+        api_version,
+        kind,
+        metadata,
+        spec,
+        status,
+    } = serde_ignored::deserialize(manifest, |path| unknown.push(path.to_string()))
+        .map_err(ManifestError::Shape)?;
     let expected = PeerNetwork::api_version(&());
     if kind != PeerNetwork::kind(&()) || api_version != expected {
         let expected = expected.into_owned();
-        return Err(ManifestError::Kind { kind, version: api_version, expected });
+        return Err(ManifestError::Kind {
+            kind,
+            version: api_version,
+            expected,
+        });
     }
     if !unknown.is_empty() {
         return Err(ManifestError::UnknownFields(unknown));
     }
-    let network = PeerNetwork { metadata, spec, status };
+    let network = PeerNetwork {
+        metadata,
+        spec,
+        status,
+    };
     network.validate()?;
     Ok(network)
 }
@@ -83,7 +96,13 @@ mod tests {
             "metadata": {"name": "demo"}, "spec": {"replicas": 5},
         }))
         .unwrap();
-        assert_eq!(network.spec, PeerNetworkSpec { replicas: 5, ..PeerNetworkSpec::default() });
+        assert_eq!(
+            network.spec,
+            PeerNetworkSpec {
+                replicas: 5,
+                ..PeerNetworkSpec::default()
+            }
+        );
     }
 
     #[test]
@@ -93,7 +112,10 @@ mod tests {
             "metadata": {"name": "demo"}, "spec": {"replication": {"facter": 3}},
         }))
         .unwrap_err();
-        assert_eq!(error.to_string(), "unknown field spec.replication.facter; check the spelling");
+        assert_eq!(
+            error.to_string(),
+            "unknown field spec.replication.facter; check the spelling"
+        );
     }
 
     #[test]
@@ -103,8 +125,14 @@ mod tests {
                 "apiVersion": version, "kind": kind, "metadata": {"name": "demo"}, "spec": {"replicas": replicas},
             }))
         };
-        assert!(matches!(manifest("apps/v1", "PeerNetwork", 3), Err(ManifestError::Kind { .. })));
-        assert!(matches!(manifest("peernet.dev/v1alpha1", "Pod", 3), Err(ManifestError::Kind { .. })));
+        assert!(matches!(
+            manifest("apps/v1", "PeerNetwork", 3),
+            Err(ManifestError::Kind { .. })
+        ));
+        assert!(matches!(
+            manifest("peernet.dev/v1alpha1", "Pod", 3),
+            Err(ManifestError::Kind { .. })
+        ));
         assert!(matches!(
             manifest("peernet.dev/v1alpha1", "PeerNetwork", 2),
             Err(ManifestError::Invalid(Violation::FewerPeersThanCopies))

@@ -130,7 +130,10 @@ pub struct Replication {
 pub struct Storage {
     /// Size of each volume, such as `10Gi`. Cannot be changed later.
     #[serde(default = "default_size")]
-    #[schemars(length(max = 32), regex(pattern = r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"))]
+    #[schemars(
+        length(max = 32),
+        regex(pattern = r"^[1-9][0-9]*(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
+    )]
     pub size: String,
 
     /// Storage class of the volumes; the cluster's default class when left out. Cannot be changed later.
@@ -248,24 +251,35 @@ impl Default for PeerNetworkSpec {
 
 impl Default for Replication {
     fn default() -> Self {
-        Replication { factor: default_factor(), write: default_write() }
+        Replication {
+            factor: default_factor(),
+            write: default_write(),
+        }
     }
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        Storage { size: default_size(), class_name: None, retention: Retention::default() }
+        Storage {
+            size: default_size(),
+            class_name: None,
+            retention: Retention::default(),
+        }
     }
 }
 
 impl Default for Zones {
     fn default() -> Self {
-        Zones { topology_key: default_topology_key() }
+        Zones {
+            topology_key: default_topology_key(),
+        }
     }
 }
 
 impl Default for Repair {
     fn default() -> Self {
-        Repair { grace_seconds: default_grace_seconds() }
+        Repair {
+            grace_seconds: default_grace_seconds(),
+        }
     }
 }

@@ -143,7 +143,11 @@ impl PeerNetworkSpec {
         in_range("spec.replication.factor", replication.factor, COPIES)?;
         in_range("spec.replication.write", replication.write, COPIES)?;
         in_range("spec.chunkSize", *chunk_size, CHUNK_SIZE)?;
-        in_range("spec.repair.graceSeconds", repair.grace_seconds, GRACE_SECONDS)?;
+        in_range(
+            "spec.repair.graceSeconds",
+            repair.grace_seconds,
+            GRACE_SECONDS,
+        )?;
         not_empty("spec.zones.topologyKey", Some(&zones.topology_key))?;
         not_empty("spec.image", image.as_ref())?;
         not_empty("spec.storage.className", storage.class_name.as_ref())?;
@@ -174,7 +178,12 @@ fn in_range(field: &'static str, value: i32, range: RangeInclusive<i32>) -> Resu
     if range.contains(&value) {
         return Ok(());
     }
-    Err(Violation::OutOfRange { field, value, least: *range.start(), most: *range.end() })
+    Err(Violation::OutOfRange {
+        field,
+        value,
+        least: *range.start(),
+        most: *range.end(),
+    })
 }
 
 fn not_empty(field: &'static str, text: Option<&String>) -> Result<(), Violation> {
@@ -187,7 +196,9 @@ fn not_empty(field: &'static str, text: Option<&String>) -> Result<(), Violation
 /// The pattern in the schema: a number that begins with a digit other than zero, and a suffix.
 fn is_size(text: &str) -> bool {
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    let split = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| c != '.' && !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     text.len() <= 32
@@ -230,13 +241,28 @@ mod tests {
         assert!(with(|n| n.spec.replication.write = 0).is_err());
         assert!(with(|n| n.spec.chunk_size = 1).is_err());
         assert!(with(|n| n.spec.repair.grace_seconds = 0).is_err());
-        assert_eq!(with(|n| n.spec.replication.write = 4), Err(Violation::WriteAboveFactor));
+        assert_eq!(
+            with(|n| n.spec.replication.write = 4),
+            Err(Violation::WriteAboveFactor)
+        );
     }
 
     #[test]
     fn names_must_serve_as_names_of_services_and_pods() {
-        for bad in ["", "1st", "Demo", "demo-", "-demo", "de.mo", &"x".repeat(51)] {
-            assert_eq!(with(|n| n.metadata.name = Some(bad.into())), Err(Violation::Name), "{bad:?}");
+        for bad in [
+            "",
+            "1st",
+            "Demo",
+            "demo-",
+            "-demo",
+            "de.mo",
+            &"x".repeat(51),
+        ] {
+            assert_eq!(
+                with(|n| n.metadata.name = Some(bad.into())),
+                Err(Violation::Name),
+                "{bad:?}"
+            );
         }
         assert_eq!(with(|n| n.metadata.name = Some("a-1".into())), Ok(()));
     }
@@ -246,7 +272,9 @@ mod tests {
         for good in ["1Gi", "500Mi", "1.5Ti", "1000000", "9k"] {
             assert!(is_size(good), "{good}");
         }
-        for bad in ["", "0Gi", "Gi", "1gb", "1.Gi", ".5Gi", "-1Gi", "1 Gi", "1.2.3Gi"] {
+        for bad in [
+            "", "0Gi", "Gi", "1gb", "1.Gi", ".5Gi", "-1Gi", "1 Gi", "1.2.3Gi",
+        ] {
             assert!(!is_size(bad), "{bad}");
         }
     }

@@ -6,6 +6,9 @@ fn committed_definitions_are_fresh() {
     for path in ["manifests/crd.yaml", "charts/peernet/files/crd.yaml"] {
         let file = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
         let committed = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(committed == generated, "{path} is stale: write it anew with `peernet-operator crd`");
+        assert!(
+            committed == generated,
+            "{path} is stale: write it anew with `peernet-operator crd`"
+        );
     }
 }

@@ -1,0 +1,288 @@
+//! The objects that make up a network in Kubernetes; pure.
+
+mod pod;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+    StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, Service, ServiceAccount, ServicePort,
+    ServiceSpec, VolumeResourceRequirements,
+};
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::Resource;
+use peernet_crd::{PeerNetwork, Retention};
+
+use crate::names::{self, GRPC_PORT, HTTP_PORT};
+use crate::observe::Network;
+
+/// What a network that names no image gets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeImage {
+    /// The image.
+    pub image: String,
+    /// When it is pulled.
+    pub pull_policy: String,
+}
+
+/// Everything that a network owns. Volumes are made by the StatefulSet.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Objects {
+    /// The pods' identity towards the API server, which they never use.
+    pub account: ServiceAccount,
+    /// Finds all pods, ready or not; peers use it to find each other.
+    pub headless: Service,
+    /// Leads clients to ready peers.
+    pub service: Service,
+    /// Keeps voluntary disruptions to one peer at a time.
+    pub budget: PodDisruptionBudget,
+    /// Leaves only the two ports open.
+    pub policy: NetworkPolicy,
+    /// The peers.
+    pub set: StatefulSet,
+}
+
+/// Builds all objects for `replicas` pods.
+pub fn objects(network: &Network, node_image: &NodeImage, replicas: u32) -> Objects {
+    Objects {
+        account: ServiceAccount {
+            metadata: metadata(network, network.name.clone()),
+            automount_service_account_token: Some(false),
+            ..ServiceAccount::default()
+        },
+        headless: headless(network),
+        service: service(network),
+        budget: PodDisruptionBudget {
+            metadata: metadata(network, network.name.clone()),
+            spec: Some(PodDisruptionBudgetSpec {
+                // A quorum of every slot survives one.
+                max_unavailable: Some(IntOrString::Int(1)),
+                selector: Some(selector(network)),
+                ..PodDisruptionBudgetSpec::default()
+            }),
+            status: None,
+        },
+        policy: policy(network),
+        set: set(network, node_image, replicas),
+    }
+}
+
+fn metadata(network: &Network, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(network.namespace.clone()),
+        labels: Some(names::labels(&network.name)),
+        owner_references: Some(vec![OwnerReference {
+            api_version: PeerNetwork::api_version(&()).into_owned(),
+            kind: PeerNetwork::kind(&()).into_owned(),
+            name: network.name.clone(),
+            uid: network.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn selector(network: &Network) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(names::labels(&network.name)),
+        ..LabelSelector::default()
+    }
+}
+
+fn headless(network: &Network) -> Service {
+    Service {
+        metadata: metadata(network, names::headless(&network.name)),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".into()),
+            publish_not_ready_addresses: Some(true),
+            selector: Some(names::labels(&network.name)),
+            ports: Some(vec![port("grpc", GRPC_PORT)]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn service(network: &Network) -> Service {
+    Service {
+        metadata: metadata(network, network.name.clone()),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".into()),
+            selector: Some(names::labels(&network.name)),
+            ports: Some(vec![port("http", HTTP_PORT), port("grpc", GRPC_PORT)]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn port(name: &str, number: u16) -> ServicePort {
+    ServicePort {
+        name: Some(name.into()),
+        port: number.into(),
+        target_port: Some(IntOrString::String(name.into())),
+        protocol: Some("TCP".into()),
+        ..ServicePort::default()
+    }
+}
+
+fn policy(network: &Network) -> NetworkPolicy {
+    let port = |number: u16| NetworkPolicyPort {
+        port: Some(IntOrString::Int(number.into())),
+        protocol: Some("TCP".into()),
+        end_port: None,
+    };
+    NetworkPolicy {
+        metadata: metadata(network, network.name.clone()),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector(network)),
+            policy_types: Some(vec!["Ingress".into()]),
+            ingress: Some(vec![NetworkPolicyIngressRule {
+                from: None,
+                ports: Some(vec![port(GRPC_PORT), port(HTTP_PORT)]),
+            }]),
+            egress: None,
+        }),
+    }
+}
+
+fn set(network: &Network, node_image: &NodeImage, replicas: u32) -> StatefulSet {
+    let deleted = match network.spec.storage.retention {
+        Retention::Retain => "Retain",
+        Retention::Delete => "Delete",
+    };
+    StatefulSet {
+        metadata: metadata(network, network.name.clone()),
+        spec: Some(StatefulSetSpec {
+            service_name: Some(names::headless(&network.name)),
+            replicas: Some(i32::try_from(replicas).unwrap_or(i32::MAX)),
+            selector: selector(network),
+            // Peers neither start nor leave in the order of their ordinals.
+            pod_management_policy: Some("Parallel".into()),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: None,
+            }),
+            persistent_volume_claim_retention_policy: Some(
+                StatefulSetPersistentVolumeClaimRetentionPolicy {
+                    when_deleted: Some(deleted.into()),
+                    // A returning ordinal finds its chunks again.
+                    when_scaled: Some("Retain".into()),
+                },
+            ),
+            template: pod::template(network, node_image),
+            volume_claim_templates: Some(vec![claim(network)]),
+            ..StatefulSetSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn claim(network: &Network) -> PersistentVolumeClaim {
+    let size = Quantity(network.spec.storage.size.clone());
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(names::VOLUME.into()),
+            labels: Some(names::labels(&network.name)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".into()]),
+            storage_class_name: network.spec.storage.class_name.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some(BTreeMap::from([("storage".into(), size)])),
+                limits: None,
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fixture;
+
+    fn built(replicas: u32) -> Objects {
+        let image = NodeImage {
+            image: "node:1".into(),
+            pull_policy: "IfNotPresent".into(),
+        };
+        objects(&fixture::network(5), &image, replicas)
+    }
+
+    #[test]
+    fn the_set_asks_for_what_the_plan_says_not_for_what_the_spec_says() {
+        assert_eq!(built(7).set.spec.unwrap().replicas, Some(7));
+    }
+
+    #[test]
+    fn everything_is_owned_by_the_resource_and_labelled() {
+        let Objects {
+            account,
+            headless,
+            service,
+            budget,
+            policy,
+            set,
+        } = built(5);
+        let all = [
+            account.metadata,
+            headless.metadata,
+            service.metadata,
+            budget.metadata,
+            policy.metadata,
+            set.metadata,
+        ];
+        for metadata in all {
+            assert!(
+                crate::observe::is_controlled_by(&metadata, "uid-1"),
+                "{metadata:?}"
+            );
+            assert_eq!(
+                names::network_of(metadata.labels.as_ref().unwrap()),
+                Some("demo")
+            );
+        }
+    }
+
+    #[test]
+    fn volumes_outlive_a_scale_down_always_and_the_network_by_default() {
+        let spec = built(5).set.spec.unwrap();
+        let policy = spec.persistent_volume_claim_retention_policy.unwrap();
+        assert_eq!(policy.when_deleted.as_deref(), Some("Retain"));
+        assert_eq!(policy.when_scaled.as_deref(), Some("Retain"));
+    }
+
+    #[test]
+    fn pods_meet_the_restricted_standard_and_know_who_they_are() {
+        let pod = built(5).set.spec.unwrap().template.spec.unwrap();
+        let security = pod.security_context.unwrap();
+        assert_eq!(security.run_as_non_root, Some(true));
+        assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        let container = &pod.containers[0];
+        let security = container.security_context.as_ref().unwrap();
+        assert_eq!(security.allow_privilege_escalation, Some(false));
+        assert_eq!(security.read_only_root_filesystem, Some(true));
+        let env = container.env.as_ref().unwrap();
+        let value = |name: &str| env.iter().find(|e| e.name == name).unwrap().value.clone();
+        assert_eq!(
+            value("PEERNET_SEEDS").as_deref(),
+            Some("demo-peers.ns.svc:7000")
+        );
+        assert_eq!(value("PEERNET_AWAIT_ASSIGNMENT").as_deref(), Some("true"));
+        assert_eq!(value("PEERNET_REPLICATION_FACTOR").as_deref(), Some("3"));
+    }
+}

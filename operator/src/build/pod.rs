@@ -1,0 +1,209 @@
+//! The pod of one peer.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+    TopologySpreadConstraint, VolumeMount, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::names::{self, GRPC_PORT, HTTP_PORT};
+use crate::observe::Network;
+
+use super::{NodeImage, selector};
+
+/// Where the volume is mounted.
+const DATA_DIR: &str = "/data";
+/// A user without a name, as base images without a shell use it.
+const USER: i64 = 65_532;
+/// A peer that stops tells its neighbours and syncs its disk; Kubernetes' default.
+const TERMINATION_SECONDS: i64 = 30;
+/// Opening a large volume may take a while (guess: five minutes).
+const STARTUP_PROBES: i32 = 300;
+
+/// The StatefulSet's template.
+pub(super) fn template(network: &Network, node_image: &NodeImage) -> PodTemplateSpec {
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(names::labels(&network.name)),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            service_account_name: Some(network.name.clone()),
+            automount_service_account_token: Some(false),
+            // Environment variables for each Service of the namespace would be of no use.
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(TERMINATION_SECONDS),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                fs_group: Some(USER),
+                // Walking through all chunks at each start would take minutes.
+                fs_group_change_policy: Some("OnRootMismatch".into()),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".into(),
+                    localhost_profile: None,
+                }),
+                ..PodSecurityContext::default()
+            }),
+            affinity: Some(affinity(network)),
+            topology_spread_constraints: Some(vec![TopologySpreadConstraint {
+                max_skew: 1,
+                topology_key: network.spec.zones.topology_key.clone(),
+                // A network in too few zones is better than none.
+                when_unsatisfiable: "ScheduleAnyway".into(),
+                label_selector: Some(selector(network)),
+                ..TopologySpreadConstraint::default()
+            }]),
+            containers: vec![container(network, node_image)],
+            ..PodSpec::default()
+        }),
+    }
+}
+
+/// Peers rather stand on different nodes.
+fn affinity(network: &Network) -> Affinity {
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![
+                WeightedPodAffinityTerm {
+                    weight: 50,
+                    pod_affinity_term: PodAffinityTerm {
+                        topology_key: "kubernetes.io/hostname".into(),
+                        label_selector: Some(selector(network)),
+                        ..PodAffinityTerm::default()
+                    },
+                },
+            ]),
+            ..PodAntiAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+fn container(network: &Network, node_image: &NodeImage) -> Container {
+    let spec = &network.spec;
+    let image = spec.image.as_ref().unwrap_or(&node_image.image);
+    // The default policy belongs to the default image; for another one Kubernetes decides by the tag.
+    let default_policy = || spec.image.is_none().then(|| node_image.pull_policy.clone());
+    Container {
+        name: "peer".into(),
+        image: Some(image.clone()),
+        image_pull_policy: spec
+            .image_pull_policy
+            .map(|policy| policy.as_str().to_owned())
+            .or_else(default_policy),
+        env: Some(environment(network)),
+        ports: Some(vec![port("grpc", GRPC_PORT), port("http", HTTP_PORT)]),
+        resources: Some(spec.resources.clone().unwrap_or_else(default_resources)),
+        startup_probe: Some(probe("/healthz", 1, STARTUP_PROBES)),
+        liveness_probe: Some(probe("/healthz", 10, 6)),
+        readiness_probe: Some(probe("/readyz", 2, 2)),
+        security_context: Some(SecurityContext {
+            run_as_non_root: Some(true),
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: None,
+            }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(vec![VolumeMount {
+            name: names::VOLUME.into(),
+            mount_path: DATA_DIR.into(),
+            ..VolumeMount::default()
+        }]),
+        ..Container::default()
+    }
+}
+
+fn environment(network: &Network) -> Vec<EnvVar> {
+    let Network {
+        name,
+        namespace,
+        spec,
+        ..
+    } = network;
+    let seeds = format!("{}.{namespace}.svc:{GRPC_PORT}", names::headless(name));
+    let value = |name: &str, value: String| EnvVar {
+        name: name.into(),
+        value: Some(value),
+        value_from: None,
+    };
+    vec![
+        field("PEERNET_NAME", "metadata.name"),
+        field("PEERNET_ADVERTISE_HOST", "status.podIP"),
+        value("PEERNET_SEEDS", seeds),
+        value("PEERNET_AWAIT_ASSIGNMENT", "true".into()),
+        value("PEERNET_DATA_DIR", DATA_DIR.into()),
+        value(
+            "PEERNET_REPLICATION_FACTOR",
+            spec.replication.factor.to_string(),
+        ),
+        value(
+            "PEERNET_REPLICATION_WRITE",
+            spec.replication.write.to_string(),
+        ),
+        value("PEERNET_CHUNK_SIZE", spec.chunk_size.to_string()),
+        value(
+            "PEERNET_GRACE_SECONDS",
+            spec.repair.grace_seconds.to_string(),
+        ),
+    ]
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.into(),
+                api_version: None,
+            }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+fn port(name: &str, number: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: number.into(),
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("http".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(3),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+/// Enough to start; no limits, which would stall a peer exactly when it is busy.
+fn default_resources() -> ResourceRequirements {
+    let quantity = |name: &str, value: &str| (name.to_owned(), Quantity(value.into()));
+    ResourceRequirements {
+        requests: Some(BTreeMap::from([
+            quantity("cpu", "50m"),
+            quantity("memory", "64Mi"),
+        ])),
+        ..ResourceRequirements::default()
+    }
+}

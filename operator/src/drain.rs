@@ -1,0 +1,86 @@
+//! Tells peers what the plan says: places to stand at, and orders to leave or to stay. What they make of it is observed
+//! in the next cycle; an order that was not heard is given again then.
+
+use peernet_proto::v1;
+
+use crate::names;
+use crate::observe::chain;
+use crate::peers::{Peers, all};
+use crate::plan::{Assignment, Order, Plan};
+
+/// What was heard.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Told {
+    /// Newcomers that took their place: name and zone.
+    pub joining: Vec<(String, String)>,
+    /// Members whose order to leave was heard by somebody, by name.
+    pub leaving: Vec<String>,
+    /// Members whose order to stay after all was heard by somebody, by name.
+    pub staying: Vec<String>,
+    /// Who did not hear, sentences.
+    pub failures: Vec<String>,
+}
+
+/// Tells all peers concerned, several at once.
+pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan) -> Told {
+    let mut told = Told::default();
+    let places = plan.assignments.iter().map(|place| async move {
+        (
+            place,
+            peers.assign(&place.address, assign_request(place)).await,
+        )
+    });
+    for (place, result) in all(places.collect()).await {
+        let name = names::pod(network, place.ordinal);
+        match result {
+            Ok(()) if place.newcomer => told.joining.push((name, place.zone.clone())),
+            Ok(()) => {}
+            Err(error) => told
+                .failures
+                .push(format!("{name} did not take its place: {}", chain(&error))),
+        }
+    }
+    let orders = plan.orders.iter().map(|order| give(peers, order));
+    for (order, heard) in all(orders.collect()).await {
+        match (heard, order.leaving) {
+            (true, true) => told.leaving.push(order.name.clone()),
+            (true, false) => told.staying.push(order.name.clone()),
+            (false, _) => told
+                .failures
+                .push(format!("nobody heard the order for {}", order.name)),
+        }
+    }
+    told.joining.sort();
+    told.leaving.sort();
+    told.staying.sort();
+    told
+}
+
+fn assign_request(place: &Assignment) -> v1::AssignRequest {
+    v1::AssignRequest {
+        network_id: place.network.clone(),
+        zone: place.zone.clone(),
+        position: place.position.0,
+        found: place.found,
+    }
+}
+
+/// Whether at least one of those that were to be told has heard.
+async fn give<'a>(peers: &Peers, order: &'a Order) -> (&'a Order, bool) {
+    let message = || {
+        vec![v1::DrainOrder {
+            peer_id: order.peer.to_string(),
+            epoch: order.epoch,
+            leaving: order.leaving,
+        }]
+    };
+    let calls = order
+        .tell
+        .iter()
+        .map(|address| peers.drain(address, message()));
+    let answers = all(calls.collect()).await;
+    for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+        tracing::warn!(peer = order.name, error = %chain(error), "an order was not heard");
+    }
+    (order, answers.iter().any(Result::is_ok))
+}

@@ -1,0 +1,183 @@
+//! The operator's life: stand by, lead, stop.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::controller::{Config, Controller, Error as ControllerError};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Client, ResourceExt};
+use peernet_crd::PeerNetwork;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::build::NodeImage;
+use crate::health::{self, Readiness};
+use crate::lease::Elector;
+use crate::names;
+use crate::peers::Peers;
+use crate::reconcile::{Context, on_error, reconcile};
+
+/// Networks worked on at once. Bounds memory: a cycle holds all reports of a network (guess).
+const NETWORKS_AT_ONCE: u16 = 16;
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For networks that name no image.
+    pub node_image: NodeImage,
+    /// Where the probes are answered.
+    pub health_listen: SocketAddr,
+    /// Namespace of the Lease; the kubeconfig's or the pod's own when not given.
+    pub lease_namespace: Option<String>,
+    /// This process among others that run at the same time.
+    pub me: String,
+}
+
+/// Why the operator ended.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No kubeconfig, no service account, or an unusable one.
+    #[error("cannot find out how to reach the API server")]
+    Config(#[from] kube::config::InferConfigError),
+    /// A client cannot be made of it.
+    #[error("cannot make a client for the API server")]
+    Client(#[source] kube::Error),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals")]
+    Signals(#[source] std::io::Error),
+    /// Probes cannot be answered.
+    #[error("cannot serve probes at {0}")]
+    Health(SocketAddr, #[source] std::io::Error),
+    /// Another one leads; a fresh start stands by again.
+    #[error("the lease was lost")]
+    LeaseLost,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`RunError`].
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let Settings {
+        node_image,
+        health_listen,
+        lease_namespace,
+        me,
+    } = settings;
+    let config = kube::Config::infer().await?;
+    let namespace = lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).map_err(RunError::Client)?;
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop)?;
+    let readiness = Readiness::default();
+    let probes = tokio::spawn(health::serve(
+        health_listen,
+        readiness.clone(),
+        stop.clone(),
+    ));
+
+    let mut elector = Elector::new(client.clone(), &namespace, me.clone());
+    let leading = elector.leading();
+    let context = Arc::new(Context {
+        client,
+        peers: Peers::default(),
+        node_image,
+        leading,
+        me,
+        began: Mutex::new(HashMap::new()),
+    });
+    let result = tokio::select! {
+        ended = probes => match ended {
+            Ok(Err(error)) => Err(RunError::Health(health_listen, error)),
+            // It ends without an error only when it is told to stop.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        },
+        () = stop.cancelled() => Ok(()),
+        lost = lead(&mut elector, context, &readiness, &stop) => lost,
+    };
+    readiness.set(false);
+    if let Err(error) = elector.release().await {
+        tracing::warn!(%error, "the lease runs out by itself");
+    }
+    result
+}
+
+/// Stands by, then controls until told to stop or until the lease is lost.
+async fn lead(
+    elector: &mut Elector,
+    context: Arc<Context>,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    readiness.set(true);
+    tracing::info!(me = context.me, "standing by");
+    elector.acquire().await;
+    tracing::info!(me = context.me, "leading");
+    let done = stop.child_token();
+    let control = control(context, done.clone());
+    tokio::pin!(control);
+    tokio::select! {
+        () = &mut control => Ok(()),
+        () = elector.hold() => {
+            done.cancel();
+            control.await;
+            Err(RunError::LeaseLost)
+        }
+    }
+}
+
+/// Reconciles until `done`, and finishes the cycles that have begun.
+async fn control(context: Arc<Context>, done: CancellationToken) {
+    let client = &context.client;
+    let ours = watcher::Config::default().labels(&names::any_network());
+    let controller = Controller::new(
+        Api::<PeerNetwork>::all(client.clone()),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().concurrency(NETWORKS_AT_ONCE))
+    .owns(Api::<StatefulSet>::all(client.clone()), ours.clone())
+    .owns(Api::<Service>::all(client.clone()), ours.clone())
+    .owns(
+        Api::<PodDisruptionBudget>::all(client.clone()),
+        ours.clone(),
+    )
+    .watches(Api::<Pod>::all(client.clone()), ours, network_of_pod)
+    .graceful_shutdown_on(done.cancelled_owned());
+    let cycles = controller.run(reconcile, on_error, context.clone());
+    cycles
+        .for_each(|result| async move {
+            match result {
+                Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+                Err(ControllerError::ObjectNotFound(gone)) => tracing::debug!(%gone, "gone"),
+                Err(error) => tracing::warn!(%error, "the watch failed; it is tried again"),
+            }
+        })
+        .await;
+}
+
+fn network_of_pod(pod: Pod) -> Option<ObjectRef<PeerNetwork>> {
+    let network = names::network_of(pod.labels())?;
+    Some(ObjectRef::new(network).within(&pod.namespace()?))
+}
+
+fn stop_on_signals(stop: &CancellationToken) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}

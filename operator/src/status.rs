@@ -1,0 +1,321 @@
+//! Last step: the answer. Derived from the same observation as the plan, and written only when it says something new.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, Resource};
+use peernet_crd::{DrainStatus, PeerNetwork, PeerNetworkStatus, Violation};
+use serde_json::json;
+use thiserror::Error;
+
+use crate::names::{self, MANAGER};
+use crate::observe::{Network, Observed};
+use crate::plan::{Leave, Plan};
+
+/// Why the status could not be written.
+#[derive(Debug, Error)]
+#[error("cannot write the status")]
+pub struct StatusError(#[from] kube::Error);
+
+impl StatusError {
+    /// The resource changed in between; trying again with a fresh look is all it takes.
+    pub fn is_conflict(&self) -> bool {
+        matches!(&self.0, kube::Error::Api(status) if status.code == 409)
+    }
+}
+
+/// A condition before it knows since when it is so.
+struct Verdict {
+    type_: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// The answer to a valid resource.
+pub fn answer(observed: &Observed, plan: &Plan, now: Timestamp) -> PeerNetworkStatus {
+    let network = &observed.network;
+    let drain = plan
+        .leave
+        .as_ref()
+        .map(|leave| drain(leave, network.status.drain.as_ref(), now));
+    let settled = is_settled(observed, plan);
+    let verdicts = [
+        ready(observed, plan),
+        progressing(observed, plan, settled),
+        draining(plan),
+    ];
+    PeerNetworkStatus {
+        observed_generation: Some(network.generation),
+        replicas: i32::try_from(plan.replicas).unwrap_or(i32::MAX),
+        ready_replicas: i32::try_from(plan.ready).unwrap_or(i32::MAX),
+        selector: Some(names::selector(&network.name)),
+        network_id: plan.identity.network.clone(),
+        founded: plan.identity.founded,
+        drain,
+        conditions: verdicts
+            .map(|verdict| condition(network, verdict, now))
+            .into(),
+    }
+}
+
+/// The answer to a resource that breaks a rule: nothing else changes.
+pub fn refusal(network: &Network, violation: &Violation, now: Timestamp) -> PeerNetworkStatus {
+    let mut status = network.status.clone();
+    let verdict = Verdict {
+        type_: "Ready",
+        holds: false,
+        reason: "InvalidSpec",
+        message: violation.to_string(),
+    };
+    let condition = condition(network, verdict, now);
+    status.observed_generation = Some(network.generation);
+    status.conditions.retain(|c| c.type_ != condition.type_);
+    status.conditions.insert(0, condition);
+    status
+}
+
+/// Whether there is nothing left to do or to wait for.
+pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
+    let Plan {
+        identity,
+        replicas,
+        assignments,
+        orders,
+        leave,
+        ready: _,
+        problems,
+    } = plan;
+    let desired = observed.network.desired();
+    identity.founded
+        && *replicas == desired
+        && observed.current() == desired
+        && assignments.is_empty()
+        && orders.is_empty()
+        && leave.is_none()
+        && problems.is_empty()
+}
+
+fn ready(observed: &Observed, plan: &Plan) -> Verdict {
+    let desired = observed.network.desired();
+    let (holds, reason, message) = match (&plan.leave, plan.problems.split_first()) {
+        (Some(leave), _) => (false, "PeersLeaving", leave_sentence(leave)),
+        (None, Some((first, more))) => {
+            let more = if more.is_empty() {
+                String::new()
+            } else {
+                format!(" (and {} more)", more.len())
+            };
+            let reason = if plan.identity.founded {
+                "PeersNotReady"
+            } else {
+                "NotFounded"
+            };
+            (
+                false,
+                reason,
+                format!("{} of {desired} peers are ready: {first}{more}", plan.ready),
+            )
+        }
+        (None, None) if is_settled(observed, plan) => (
+            true,
+            "AllPeersReady",
+            format!("all {desired} peers are ready"),
+        ),
+        (None, None) => (
+            false,
+            "PeersChanging",
+            format!("the number of peers becomes {desired}"),
+        ),
+    };
+    Verdict {
+        type_: "Ready",
+        holds,
+        reason,
+        message,
+    }
+}
+
+fn progressing(observed: &Observed, plan: &Plan, settled: bool) -> Verdict {
+    let desired = observed.network.desired();
+    let (reason, message) = if settled {
+        ("Settled", "nothing is under way".to_owned())
+    } else if let Some(waiting) = &plan.identity.waiting {
+        ("Founding", waiting.clone())
+    } else if let Some(leave) = &plan.leave {
+        ("Leaving", leave_sentence(leave))
+    } else {
+        (
+            "Joining",
+            format!("{} peers are ready, {desired} are wanted", plan.ready),
+        )
+    };
+    Verdict {
+        type_: "Progressing",
+        holds: !settled,
+        reason,
+        message,
+    }
+}
+
+fn draining(plan: &Plan) -> Verdict {
+    let (holds, reason, message) = match &plan.leave {
+        Some(leave) => (true, "PeersLeaving", leave_sentence(leave)),
+        None => (false, "NobodyLeaves", "no peer is leaving".to_owned()),
+    };
+    Verdict {
+        type_: "Draining",
+        holds,
+        reason,
+        message,
+    }
+}
+
+fn leave_sentence(leave: &Leave) -> String {
+    let Leave {
+        leaving,
+        slots_left,
+        bytes_left,
+        blocker,
+    } = leave;
+    let peers = if *leaving == 1 {
+        "1 peer is".to_owned()
+    } else {
+        format!("{leaving} peers are")
+    };
+    format!(
+        "{peers} leaving, {slots_left} slots and {} left: {blocker}",
+        bytes(*bytes_left)
+    )
+}
+
+/// In the unit that leaves at least one digit, as `df -h` does.
+fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (1..UNITS.len())
+        .take_while(|unit| bytes >> (10 * unit) > 0)
+        .last()
+        .unwrap_or(0);
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    format!(
+        "{:.1} {}",
+        bytes as f64 / (1_u64 << (10 * unit)) as f64,
+        UNITS[unit]
+    )
+}
+
+/// Progress since the drain began, as far as the last status remembers its beginning.
+fn drain(leave: &Leave, before: Option<&DrainStatus>, now: Timestamp) -> DrainStatus {
+    let left = i64::try_from(leave.bytes_left).unwrap_or(i64::MAX);
+    let total = before.map_or(left, |before| before.bytes_total.max(left));
+    let started = before
+        .and_then(|before| before.started_at.as_ref())
+        .map_or(now, |at| at.0);
+    let seconds = now
+        .duration_since(started)
+        .max(SignedDuration::ZERO)
+        .as_secs();
+    let rate = Some(total - left)
+        .filter(|moved| *moved > 0 && seconds > 0)
+        .map(|m| m / seconds);
+    DrainStatus {
+        leaving: i32::try_from(leave.leaving).unwrap_or(i32::MAX),
+        slots_left: i32::try_from(leave.slots_left).unwrap_or(i32::MAX),
+        bytes_left: left,
+        bytes_total: total,
+        started_at: Some(Time(started)),
+        bytes_per_second: rate,
+        eta_seconds: rate.filter(|rate| *rate > 0).map(|rate| left / rate),
+        blocker: leave.blocker.clone(),
+    }
+}
+
+/// Keeps the time of the last change of status.
+fn condition(network: &Network, verdict: Verdict, now: Timestamp) -> Condition {
+    let Verdict {
+        type_,
+        holds,
+        reason,
+        message,
+    } = verdict;
+    let status = if holds { "True" } else { "False" };
+    let before = network.status.conditions.iter().find(|c| c.type_ == type_);
+    let unchanged = before.filter(|before| before.status == status);
+    Condition {
+        type_: type_.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message,
+        observed_generation: Some(network.generation),
+        last_transition_time: unchanged
+            .map_or_else(|| Time(now), |before| before.last_transition_time.clone()),
+    }
+}
+
+/// Writes `status` if it is not what the resource says already. Bound to the version of the resource that was observed,
+/// so that of two writers the one that knows less fails.
+///
+/// # Errors
+/// When the API server does not take it.
+pub(crate) async fn write(
+    client: &Client,
+    network: &Network,
+    status: &PeerNetworkStatus,
+) -> Result<(), StatusError> {
+    if *status == network.status {
+        return Ok(());
+    }
+    let api: Api<PeerNetwork> = Api::namespaced(client.clone(), &network.namespace);
+    let patch = json!({
+        "apiVersion": PeerNetwork::api_version(&()),
+        "kind": PeerNetwork::kind(&()),
+        "metadata": { "uid": network.uid, "resourceVersion": network.resource_version },
+        "status": status,
+    });
+    let mine = PatchParams::apply(MANAGER).force();
+    api.patch_status(&network.name, &mine, &Patch::Apply(&patch))
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leave(bytes_left: u64) -> Leave {
+        Leave {
+            leaving: 2,
+            slots_left: 7,
+            bytes_left,
+            blocker: "demo-6: slot 1 is moving".into(),
+        }
+    }
+
+    #[test]
+    fn a_drain_has_a_rate_and_an_end() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let first = drain(&leave(1_000), None, at(100));
+        assert_eq!(
+            (first.bytes_total, first.bytes_per_second, first.eta_seconds),
+            (1_000, None, None)
+        );
+        let second = drain(&leave(400), Some(&first), at(106));
+        assert_eq!(second.started_at, Some(Time(at(100))));
+        assert_eq!(
+            (second.bytes_per_second, second.eta_seconds),
+            (Some(100), Some(4))
+        );
+    }
+
+    #[test]
+    fn a_sentence_names_the_blocker() {
+        assert_eq!(
+            leave_sentence(&leave(3 << 29)),
+            "2 peers are leaving, 7 slots and 1.5 GiB left: demo-6: slot 1 is moving"
+        );
+        assert_eq!(bytes(1_023), "1023 B");
+        assert_eq!(bytes(1_024), "1.0 KiB");
+    }
+}
