@@ -1,0 +1,180 @@
+//! Histories that happened, and known-bad ones that cannot have.
+
+use super::*;
+
+fn value(n: u64) -> Value {
+    Value {
+        hash: blake3::hash(&n.to_le_bytes()),
+        len: n,
+    }
+}
+
+/// `put(1, 0..2)`: value 1 was put from time 0 to time 2; an end of 0 means never.
+fn put(n: u64, time: std::ops::Range<u64>) -> Operation {
+    operation(Action::Put(value(n)), time)
+}
+
+fn got(n: u64, time: std::ops::Range<u64>) -> Operation {
+    operation(Action::Got(Some(value(n))), time)
+}
+
+fn nothing(time: std::ops::Range<u64>) -> Operation {
+    operation(Action::Got(None), time)
+}
+
+fn operation(action: Action, time: std::ops::Range<u64>) -> Operation {
+    let end = (time.end > 0).then_some(time.end);
+    Operation {
+        name: "file".into(),
+        by: "client".into(),
+        action,
+        begin: time.start,
+        end,
+    }
+}
+
+fn possible(operations: &[Operation]) -> bool {
+    check(operations).is_ok()
+}
+
+#[test]
+fn what_happens_one_after_the_other_is_read_back() {
+    assert!(possible(&[]));
+    assert!(possible(&[
+        nothing(1..2),
+        put(1, 3..4),
+        got(1, 5..6),
+        put(2, 7..8),
+        got(2, 9..10)
+    ]));
+}
+
+#[test]
+fn a_lost_acknowledged_put_is_noticed() {
+    assert!(!possible(&[put(1, 1..2), nothing(3..4)]));
+    assert!(!possible(&[put(1, 1..2), put(2, 3..4), got(1, 5..6)]));
+    assert!(!possible(&[put(1, 1..2), got(1, 3..4), nothing(5..6)]));
+}
+
+#[test]
+fn bytes_nobody_put_are_noticed() {
+    let never = check(&[put(1, 1..2), got(9, 3..4)]);
+    assert!(matches!(never, Err(Impossible::Corrupt(_))), "{never:?}");
+    let from_the_future = check(&[got(1, 1..2), put(1, 3..4)]);
+    assert!(
+        matches!(from_the_future, Err(Impossible::Corrupt(_))),
+        "{from_the_future:?}"
+    );
+    let of_another_name = Operation {
+        name: "other".into(),
+        ..put(1, 1..2)
+    };
+    assert!(!possible(&[of_another_name, got(1, 3..4)]));
+}
+
+#[test]
+fn an_unacknowledged_put_may_or_may_not_be_there_but_not_both() {
+    assert!(possible(&[put(1, 1..2), put(2, 3..0), got(1, 5..6)]));
+    assert!(possible(&[put(1, 1..2), put(2, 3..0), got(2, 5..6)]));
+    assert!(
+        possible(&[put(1, 1..2), put(2, 3..0), got(1, 5..6), got(2, 7..8)]),
+        "late effect"
+    );
+    assert!(
+        !possible(&[put(1, 1..2), put(2, 3..0), got(2, 5..6), got(1, 7..8)]),
+        "taken back"
+    );
+    assert!(
+        !possible(&[put(1, 1..0), got(1, 2..3), nothing(4..5)]),
+        "taken back"
+    );
+    // It may even overtake a later one; only what was seen last counts.
+    assert!(possible(&[
+        put(1, 1..0),
+        put(2, 3..4),
+        got(2, 5..6),
+        got(1, 7..8)
+    ]));
+    assert!(!possible(&[
+        put(1, 1..0),
+        put(2, 3..4),
+        got(1, 5..6),
+        got(2, 7..8)
+    ]));
+}
+
+#[test]
+fn of_concurrent_puts_either_may_win_once() {
+    let both = [put(1, 1..5), put(2, 2..6)];
+    let with = |reads: &[Operation]| possible(&[&both[..], reads].concat());
+    assert!(with(&[got(1, 7..8)]));
+    assert!(with(&[got(2, 7..8)]));
+    assert!(with(&[got(2, 3..4), got(1, 7..8)]));
+    assert!(!with(&[got(1, 7..8), got(2, 9..10)]));
+}
+
+#[test]
+fn once_a_get_saw_a_put_no_later_get_misses_it() {
+    let stale = [put(1, 1..2), put(2, 3..20), got(2, 4..5), got(1, 6..7)];
+    assert!(!possible(&stale));
+    let overlapping = [put(1, 1..2), put(2, 3..20), got(2, 4..8), got(1, 6..7)];
+    assert!(possible(&overlapping));
+}
+
+#[test]
+fn the_misfit_is_named_with_what_came_before() {
+    let lost = [
+        put(1, 1..2),
+        got(1, 3..4),
+        put(2, 5..6),
+        got(1, 7..8),
+        got(1, 9..10),
+    ];
+    let text = check(&lost).unwrap_err().to_string();
+    assert!(text.starts_with("7..8 client: got file"), "{text}");
+    assert!(text.contains("5..6 client: put file"), "{text}");
+}
+
+#[test]
+fn long_histories_with_failures_are_judged_quickly() {
+    let mut operations = Vec::new();
+    for n in 0..400_u64 {
+        let t = n * 10;
+        let failed = n % 5 == 0;
+        operations.push(put(n, t..if failed { 0 } else { t + 4 }));
+        let seen = if failed && n % 2 == 0 {
+            n.saturating_sub(1)
+        } else {
+            n
+        };
+        operations.push(got(seen, t + 5..t + 8));
+        operations.push(got(seen, t + 6..t + 9));
+    }
+    // Number 0 failed and was seen by nobody but the gets right after it.
+    assert!(possible(&operations));
+    operations.push(nothing(5000..5001));
+    assert!(!possible(&operations));
+}
+
+#[test]
+fn a_recorder_orders_what_it_is_told() {
+    let recorder = Recorder::default();
+    let first = recorder.put("file", "a", value(1));
+    let second = recorder.put("file", "b", value(2));
+    second.acknowledged();
+    recorder.get("file", "c").returned(Some(value(1)));
+    recorder.get("file", "d").returned(Some(value(2)));
+    drop(first);
+    let operations = recorder.operations();
+    assert_eq!(
+        operations
+            .iter()
+            .map(|o| (o.begin, o.end))
+            .collect::<Vec<_>>(),
+        [(1, None), (2, Some(3)), (4, Some(5)), (6, Some(7)),]
+    );
+    assert!(
+        !possible(&operations),
+        "1 can only have come after 2, so nobody sees 2 again"
+    );
+}

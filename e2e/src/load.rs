@@ -1,0 +1,273 @@
+//! Clients that write and read the same files throughout a test, while peers come, go and die, and that remember all
+//! they saw for [`history::check`].
+//!
+//! Their rate is bounded, so that they disturb what is watched as little as may be and still meet every moment of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::client::{self, Protocol, Received, TransferError};
+use crate::content::Content;
+use crate::history::{self, Recorder};
+use crate::network::Network;
+use crate::peer::Peer;
+
+/// Files that are overwritten again and again.
+const NAMES: usize = 24;
+/// Clients of each kind; two, so that they get into each other's way.
+const WRITERS: u64 = 2;
+const READERS: u64 = 2;
+/// Between two puts, and two gets, of one client.
+const WRITE_PERIOD: Duration = Duration::from_millis(500);
+const READ_PERIOD: Duration = Duration::from_millis(250);
+/// Sizes, spread evenly over the orders of magnitude: in a name's record, in a chunk, in two. Fewer bytes might be the
+/// same twice, and a history needs every put to be unique.
+const SMALLEST: u64 = 16;
+const LARGEST: u64 = 1536 * 1024;
+/// A client goes from peer to peer for so long before it gives up on one put or get, as an application would.
+const PERSISTENCE: Duration = Duration::from_secs(90);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the clients met with.
+#[derive(Clone, Default, Debug)]
+pub struct Tally {
+    /// Puts acknowledged.
+    pub puts: u64,
+    /// Gets that returned something.
+    pub gets: u64,
+    /// Attempts that failed, by kind.
+    pub failures: BTreeMap<String, u64>,
+    /// Puts and gets that no peer served in time.
+    pub given_up: u64,
+    /// Longest that one put or get took, with all its attempts.
+    pub slowest: Duration,
+}
+
+/// The running clients.
+pub struct Load {
+    shared: Arc<Shared>,
+    clients: JoinSet<()>,
+    stop: watch::Sender<bool>,
+}
+
+struct Shared {
+    network: Arc<Network>,
+    recorder: Recorder,
+    tally: Mutex<Tally>,
+}
+
+impl Load {
+    /// Starts two writers and two readers.
+    pub fn start(network: &Arc<Network>, seed: u64) -> Self {
+        let shared = Arc::new(Shared {
+            network: network.clone(),
+            recorder: Recorder::default(),
+            tally: Mutex::default(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        for number in 0..WRITERS + READERS {
+            let client = Client {
+                shared: shared.clone(),
+                random: Rng::with_seed(seed.wrapping_mul(1000).wrapping_add(number)),
+            };
+            let wish = if number < WRITERS {
+                Wish::Put
+            } else {
+                Wish::Get
+            };
+            clients.spawn(client.run(wish, stopped.clone()));
+        }
+        Load {
+            shared,
+            clients,
+            stop,
+        }
+    }
+
+    /// What the clients met with since the last call.
+    pub fn since_last(&self) -> Tally {
+        std::mem::take(&mut *self.shared.tally())
+    }
+
+    /// What the clients met with since the last call, after it was made sure that files went in and out meanwhile, and
+    /// that no client was left without an answer.
+    ///
+    /// # Errors
+    /// They did not, or one was.
+    pub fn went_on(&self, during: &str) -> Result<Tally> {
+        let tally = self.since_last();
+        eprintln!("  during {during}: {tally}");
+        ensure!(
+            tally.puts > 0,
+            "no put was acknowledged during {during}: {tally}"
+        );
+        ensure!(tally.gets > 0, "no get succeeded during {during}: {tally}");
+        ensure!(
+            tally.given_up == 0,
+            "a client gave up during {during}: {tally}"
+        );
+        Ok(tally)
+    }
+
+    /// Stops the clients, reads every file once more, and judges the whole history.
+    ///
+    /// # Errors
+    /// A file cannot be read, or what was seen cannot have happened.
+    pub async fn finish(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.context("a client panicked")?;
+        }
+        let mut last = Client {
+            shared: self.shared.clone(),
+            random: Rng::with_seed(0),
+        };
+        for number in 0..NAMES {
+            ensure!(
+                last.fulfil(Wish::Get, number).await,
+                "{} cannot be read at the end",
+                name(number)
+            );
+        }
+        let operations = self.shared.recorder.operations();
+        let count = operations.len();
+        tokio::task::spawn_blocking(move || history::check(&operations)).await??;
+        eprintln!("  a history of {count} puts and gets can have happened");
+        Ok(())
+    }
+}
+
+struct Client {
+    shared: Arc<Shared>,
+    random: Rng,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wish {
+    Put,
+    Get,
+}
+
+impl Client {
+    async fn run(mut self, wish: Wish, mut stopped: watch::Receiver<bool>) {
+        let mut ticks = interval(if wish == Wish::Put {
+            WRITE_PERIOD
+        } else {
+            READ_PERIOD
+        });
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.changed() => return,
+            }
+            let number = self.random.usize(..NAMES);
+            self.fulfil(wish, number).await;
+        }
+    }
+
+    /// Goes from peer to peer until one serves the wish, whatever the failures: in the end, one must. Whether one did.
+    async fn fulfil(&mut self, wish: Wish, number: usize) -> bool {
+        let begin = Instant::now();
+        let done = loop {
+            let peers = self.shared.network.serving();
+            let failure = if peers.is_empty() {
+                "no peer is ready".into()
+            } else {
+                let peer = &peers[self.random.usize(..peers.len())];
+                match self.attempt(wish, &name(number), peer).await {
+                    Ok(()) => break true,
+                    Err(error) => error.kind(),
+                }
+            };
+            *self.shared.tally().failures.entry(failure).or_default() += 1;
+            if begin.elapsed() > PERSISTENCE {
+                break false;
+            }
+            sleep(PAUSE).await;
+        };
+        let mut tally = self.shared.tally();
+        match wish {
+            Wish::Put => tally.puts += u64::from(done),
+            Wish::Get => tally.gets += u64::from(done),
+        }
+        tally.given_up += u64::from(!done);
+        tally.slowest = tally.slowest.max(begin.elapsed());
+        done
+    }
+
+    async fn attempt(&mut self, wish: Wish, name: &str, peer: &Peer) -> Result<(), TransferError> {
+        let protocol = Protocol::of(self.random.usize(..));
+        let by = format!("{} {protocol:?}", peer.name);
+        match wish {
+            Wish::Put => {
+                // Each attempt puts another content, since one that failed may still take effect.
+                let content = self.content();
+                let value = Received {
+                    hash: content.hash(),
+                    len: content.len,
+                };
+                let begun = self.shared.recorder.put(name, &by, value);
+                client::put(peer, protocol, name, content).await?;
+                begun.acknowledged();
+            }
+            Wish::Get => {
+                let begun = self.shared.recorder.get(name, &by);
+                match client::get(peer, protocol, name).await {
+                    Ok(received) => begun.returned(Some(received)),
+                    Err(error) if error.is_not_found() => begun.returned(None),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&mut self) -> Content {
+        let magnitude = (LARGEST as f64 / SMALLEST as f64).powf(self.random.f64());
+        Content {
+            seed: self.random.u64(..),
+            len: (SMALLEST as f64 * magnitude) as u64,
+        }
+    }
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("load/{number:02}")
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally {
+            puts,
+            gets,
+            failures,
+            given_up,
+            slowest,
+        } = self;
+        let slowest = slowest.as_secs_f64();
+        write!(
+            f,
+            "{puts} puts and {gets} gets, {given_up} given up, slowest {slowest:.1} s"
+        )?;
+        if !failures.is_empty() {
+            write!(f, ", tried again after {failures:?}")?;
+        }
+        Ok(())
+    }
+}
