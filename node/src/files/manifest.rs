@@ -206,7 +206,7 @@ impl Walk {
     /// The next step; `None` at the end of the range. A [`Step::Node`] is repeated until it was entered.
     pub(crate) fn step(&mut self) -> Result<Option<Step>, RecordError> {
         while let Some((depth, item)) = self.stack.last().copied() {
-            if self.offset >= self.range.end {
+            if self.range.is_empty() || self.offset >= self.range.end {
                 return Ok(None);
             }
             let end = self.offset + item.len;
