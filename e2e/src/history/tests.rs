@@ -1,5 +1,7 @@
 //! Histories that happened, and known-bad ones that cannot have.
 
+use std::ops::Range;
+
 use super::*;
 
 fn value(n: u64) -> Value {
@@ -9,27 +11,34 @@ fn value(n: u64) -> Value {
     }
 }
 
-/// `put(1, 0..2)`: value 1 was put from time 0 to time 2; an end of 0 means never.
-fn put(n: u64, time: std::ops::Range<u64>) -> Operation {
+/// `put(1, 0..2)`: value 1 was put from time 0 to time 2.
+fn put(n: u64, time: Range<u64>) -> Operation {
     operation(Action::Put(value(n)), time)
 }
 
-fn got(n: u64, time: std::ops::Range<u64>) -> Operation {
+/// A put that was never acknowledged.
+fn begun(n: u64, begin: u64) -> Operation {
+    Operation {
+        end: None,
+        ..put(n, begin..begin + 1)
+    }
+}
+
+fn got(n: u64, time: Range<u64>) -> Operation {
     operation(Action::Got(Some(value(n))), time)
 }
 
-fn nothing(time: std::ops::Range<u64>) -> Operation {
+fn nothing(time: Range<u64>) -> Operation {
     operation(Action::Got(None), time)
 }
 
-fn operation(action: Action, time: std::ops::Range<u64>) -> Operation {
-    let end = (time.end > 0).then_some(time.end);
+fn operation(action: Action, time: Range<u64>) -> Operation {
     Operation {
         name: "file".into(),
         by: "client".into(),
         action,
         begin: time.start,
-        end,
+        end: Some(time.end),
     }
 }
 
@@ -74,29 +83,29 @@ fn bytes_nobody_put_are_noticed() {
 
 #[test]
 fn an_unacknowledged_put_may_or_may_not_be_there_but_not_both() {
-    assert!(possible(&[put(1, 1..2), put(2, 3..0), got(1, 5..6)]));
-    assert!(possible(&[put(1, 1..2), put(2, 3..0), got(2, 5..6)]));
+    assert!(possible(&[put(1, 1..2), begun(2, 3), got(1, 5..6)]));
+    assert!(possible(&[put(1, 1..2), begun(2, 3), got(2, 5..6)]));
     assert!(
-        possible(&[put(1, 1..2), put(2, 3..0), got(1, 5..6), got(2, 7..8)]),
+        possible(&[put(1, 1..2), begun(2, 3), got(1, 5..6), got(2, 7..8)]),
         "late effect"
     );
     assert!(
-        !possible(&[put(1, 1..2), put(2, 3..0), got(2, 5..6), got(1, 7..8)]),
+        !possible(&[put(1, 1..2), begun(2, 3), got(2, 5..6), got(1, 7..8)]),
         "taken back"
     );
     assert!(
-        !possible(&[put(1, 1..0), got(1, 2..3), nothing(4..5)]),
+        !possible(&[begun(1, 1), got(1, 2..3), nothing(4..5)]),
         "taken back"
     );
     // It may even overtake a later one; only what was seen last counts.
     assert!(possible(&[
-        put(1, 1..0),
+        begun(1, 1),
         put(2, 3..4),
         got(2, 5..6),
         got(1, 7..8)
     ]));
     assert!(!possible(&[
-        put(1, 1..0),
+        begun(1, 1),
         put(2, 3..4),
         got(1, 5..6),
         got(2, 7..8)
@@ -141,7 +150,11 @@ fn long_histories_with_failures_are_judged_quickly() {
     for n in 0..400_u64 {
         let t = n * 10;
         let failed = n % 5 == 0;
-        operations.push(put(n, t..if failed { 0 } else { t + 4 }));
+        operations.push(if failed {
+            begun(n, t)
+        } else {
+            put(n, t..t + 4)
+        });
         let seen = if failed && n % 2 == 0 {
             n.saturating_sub(1)
         } else {

@@ -1,0 +1,27 @@
+//! What a user is promised, on a real cluster: `PEERNET_E2E=1 cargo test -p peernet-e2e -- --test-threads=1`.
+//!
+//! Each test says what it is about; see the crate's documentation for what they share.
+
+mod access;
+mod admission;
+mod cancel;
+mod crash;
+mod lifecycle;
+
+use peernet_crd::{PeerNetworkSpec, Repair};
+
+/// Three copies on so many peers, as in the sample manifest.
+fn spec(replicas: i32) -> PeerNetworkSpec {
+    PeerNetworkSpec {
+        replicas,
+        ..PeerNetworkSpec::default()
+    }
+}
+
+/// The same, with copies rebuilt soon after a peer went away.
+fn impatient(replicas: i32) -> PeerNetworkSpec {
+    PeerNetworkSpec {
+        repair: Repair { grace_seconds: 10 },
+        ..spec(replicas)
+    }
+}
