@@ -105,7 +105,7 @@ impl Bound {
         let life = self.life;
         let name = &life.setup().name;
         info!(name, grpc = %self.grpc_address, http = %self.http_address, "peer starts");
-        if let Some(place) = life.setup().place.clone() {
+        if let Some(place) = life.place() {
             life.assign(place).await?;
         } else {
             info!(name, "waiting for an assignment");

@@ -1,5 +1,5 @@
 //! Proposing and deciding slot configurations: single-decree Paxos per slot and epoch ("Paxos Made Simple", section 2),
-//! among the participants of the configuration in force.
+//! among the replicas of the configuration in force.
 //!
 //! Whoever comes first among a slot's live replicas drives it. That two peers may think so of themselves costs rounds,
 //! never safety.
@@ -11,7 +11,7 @@ use crate::io::Time;
 use crate::key::Slot;
 use crate::member::PeerId;
 use crate::message::Message;
-use crate::quorum::has_majority;
+use crate::quorum::{count, majority};
 use crate::reconfigure::next_config;
 use crate::slot::{Ballot, SlotConfig};
 use crate::store::Store;
@@ -27,6 +27,14 @@ struct Proposal {
     earlier: Option<Ballot>,
     accepting: bool,
     deadline: Time,
+}
+
+impl Proposal {
+    /// Whether a majority of the replicas has answered. The newcomer of a moving configuration has no say: every
+    /// decision for the next epoch passes through a majority of the same set, so two decisions meet.
+    fn is_decided(&self) -> bool {
+        count(&self.base.replicas, &self.answered) >= majority(self.base.replicas.len())
+    }
 }
 
 /// The proposer's state.
@@ -133,7 +141,7 @@ impl<S: Store> Peer<S> {
         };
         let deadline = self.now.after(self.settings.retry);
         self.send_all(
-            &base.participants(),
+            &base.replicas,
             &Message::Prepare {
                 slot,
                 base: base.clone(),
@@ -183,7 +191,7 @@ impl<S: Store> Peer<S> {
             );
             return Ok(false);
         }
-        Ok(known.involves(self.me))
+        Ok(known.replicas.contains(&self.me))
     }
 
     pub(super) fn on_prepare(
@@ -246,7 +254,7 @@ impl<S: Store> Peer<S> {
             p.value = value;
         }
         p.answered.push(from);
-        if has_majority(&p.base, &p.answered) {
+        if p.is_decided() {
             p.accepting = true;
             p.answered.clear();
             let message = Message::Accept {
@@ -255,7 +263,7 @@ impl<S: Store> Peer<S> {
                 ballot,
                 config: p.value.clone(),
             };
-            let to = p.base.participants();
+            let to = p.base.replicas.clone();
             self.send_all(&to, &message);
         }
         Ok(())
@@ -314,7 +322,7 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         p.answered.push(from);
-        if !has_majority(&p.base, &p.answered) {
+        if !p.is_decided() {
             return Ok(());
         }
         let (config, involved) = (p.value.clone(), p.base.participants());

@@ -108,6 +108,8 @@ pub(crate) struct Life {
     /// `host:port` for gRPC and for HTTP, as others reach it.
     addresses: (String, String),
     before: Option<Identity>,
+    /// It was a member before, and needs nobody to tell it where it belongs.
+    was_member: bool,
     chunk_files: Arc<ChunkFiles>,
     running: watch::Sender<Option<Arc<Running>>>,
     /// Held while an assignment is carried out.
@@ -138,9 +140,12 @@ impl Life {
         failed: mpsc::Sender<Failure>,
     ) -> Result<Self, Failure> {
         let host = &setup.advertise_host;
+        let known = store.remembered()?;
+        let was_member = !known.members.is_empty() || !known.slots.is_empty();
         Ok(Life {
             addresses: (format!("{host}:{grpc_port}"), format!("{host}:{http_port}")),
             before: store.identity()?,
+            was_member,
             setup,
             chunk_files: Arc::new(files),
             running: watch::Sender::new(None),
@@ -153,6 +158,23 @@ impl Life {
 
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// Where this peer belongs without being told: as its flags say, or as a volume remembers that was in a ring. One
+    /// that only began to found or join has to be told again.
+    pub(super) fn place(&self) -> Option<Place> {
+        let remembered = self
+            .before
+            .as_ref()
+            .filter(|i| self.was_member && i.member.liveness != Liveness::Left);
+        self.setup.place.clone().or_else(|| {
+            remembered.map(|identity| Place {
+                network: identity.network.clone(),
+                zone: identity.member.zone.clone(),
+                position: Some(identity.member.position),
+                found: false,
+            })
+        })
     }
 
     /// What to answer to `Identify`.
