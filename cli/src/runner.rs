@@ -41,13 +41,12 @@ pub enum RunError {
     Start(#[from] StartError),
 }
 
-/// What the runner has to say while it runs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum News {
-    /// A sentence.
-    Line(String),
+/// Who is told what happens while the runner runs.
+pub trait Audience {
+    /// Something happened, in a sentence.
+    fn line(&mut self, line: &str);
     /// How far things are, when that changed.
-    Progress(Progress),
+    fn progress(&mut self, progress: &Progress);
 }
 
 /// A network on this machine.
@@ -94,14 +93,14 @@ impl Runner {
 
     /// One round: observe, plan, perform; then waits until another is due. Dropping the future between two rounds loses
     /// nothing.
-    pub async fn round(&mut self, news: &mut impl FnMut(News)) -> Result<Progress, RunError> {
+    pub async fn round(&mut self, audience: &mut impl Audience) -> Result<Progress, RunError> {
         let decided = self.state.decided();
         let observed = self.peers.observe(&decided, &self.children).await;
         let Plan { actions, progress } = plan(&decided, &observed);
         for action in actions {
-            self.perform(action, &observed, news).await?;
+            self.perform(action, &observed, audience).await?;
         }
-        self.tell(progress.clone(), news);
+        self.tell(progress.clone(), audience);
         Ok(progress)
     }
 
@@ -109,7 +108,7 @@ impl Runner {
     pub async fn rest(
         &mut self,
         progress: &Progress,
-        news: &mut impl FnMut(News),
+        audience: &mut impl Audience,
     ) -> Result<(), RunError> {
         let mut due = Instant::now() + if progress.settled { IDLE } else { BUSY };
         if let Some(start) = self.children.next_start() {
@@ -118,10 +117,10 @@ impl Runner {
         tokio::select! {
             ended = self.children.next_ended() => {
                 if let Some(sentence) = self.children.note(ended) {
-                    news(News::Line(sentence));
+                    audience.line(&sentence);
                 }
             }
-            Some(ask) = self.asked.recv() => self.scale(ask, news)?,
+            Some(ask) = self.asked.recv() => self.scale(ask, audience)?,
             () = tokio::time::sleep_until(due) => {}
         }
         Ok(())
@@ -132,14 +131,14 @@ impl Runner {
         self.children.end_all().await;
     }
 
-    fn tell(&self, progress: Progress, news: &mut impl FnMut(News)) {
+    fn tell(&self, progress: Progress, audience: &mut impl Audience) {
         let changed = self.publish.send_if_modified(|old| {
             let changed = *old != progress;
             old.clone_from(&progress);
             changed
         });
         if changed {
-            news(News::Progress(progress));
+            audience.progress(&progress);
         }
     }
 
@@ -155,7 +154,7 @@ impl Runner {
         &mut self,
         action: Action,
         observed: &Observed,
-        news: &mut impl FnMut(News),
+        audience: &mut impl Audience,
     ) -> Result<(), RunError> {
         match action {
             Action::Decide { adopt, founded } => {
@@ -168,10 +167,10 @@ impl Runner {
                 if running < self.state.running {
                     let name = |i| format!("{}-{i}", self.state.name());
                     let gone: Vec<String> = (running..self.state.running).map(name).collect();
-                    news(News::Line(format!(
-                        "{} left: all they held is proved to live elsewhere",
-                        gone.join(", ")
-                    )));
+                    let gone = gone.join(", ");
+                    audience.line(&format!(
+                        "{gone} left: the ring has proved that others hold all they held"
+                    ));
                 }
                 self.save(|s| s.running = running)?;
                 self.children.end_from(running);
@@ -201,7 +200,7 @@ impl Runner {
     }
 
     /// Accepts another number of peers, if the manifest's rules and the ports allow it.
-    fn scale(&mut self, ask: Ask, news: &mut impl FnMut(News)) -> Result<(), RunError> {
+    fn scale(&mut self, ask: Ask, audience: &mut impl Audience) -> Result<(), RunError> {
         let Ask { peers: to, reply } = ask;
         let from = self.state.wanted();
         let allowed = with_peers(&self.state.manifest, to)
@@ -220,13 +219,13 @@ impl Runner {
             Ok(manifest) => {
                 self.save(|s| s.manifest = manifest)?;
                 if from != to {
-                    news(News::Line(format!("scaling from {from} to {to} peers")));
+                    audience.line(&format!("scaling from {from} to {to} peers"));
                     let unsettled = Progress {
                         wanted: to,
                         settled: false,
                         ..self.publish.borrow().clone()
                     };
-                    self.tell(unsettled, news);
+                    self.tell(unsettled, audience);
                 }
                 Ok(from)
             }

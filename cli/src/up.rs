@@ -18,7 +18,7 @@ use crate::runner::home::{Home, HomeError, State, root, socket};
 use crate::runner::manifest::{GRPC_PORT, SettleError, read, settle};
 use crate::runner::plan::Progress;
 use crate::runner::ports::{PortError, Ports};
-use crate::runner::{News, RunError, Runner};
+use crate::runner::{Audience, RunError, Runner};
 
 /// A peer that has crashed so often before the network was ready will not get better by itself.
 const HOPELESS: u32 = 3;
@@ -83,7 +83,7 @@ impl UpError {
 /// Runs the network until a signal comes.
 pub async fn run(up: Up) -> Result<(), UpError> {
     let mut stop = Stop::new().map_err(UpError::Setup)?;
-    let screen = Screen::new("preparing");
+    let mut screen = Screen::new("preparing");
     let manifest = read(up.file.as_deref())?;
     let dir = match &up.dir {
         Some(dir) => dir.clone(),
@@ -102,10 +102,10 @@ pub async fn run(up: Up) -> Result<(), UpError> {
         control::listen(&path, progress).map_err(|reason| UpError::Socket { path, reason })?;
     let mut runner = Runner::new(home, state, launch, publish, asked);
     let outcome = tokio::select! {
-        Err(error) = serve(&mut runner, &screen) => Err(error),
+        Err(error) = serve(&mut runner, &mut screen) => Err(error),
         () = stop.signal() => Ok(()),
     };
-    end(runner, &screen, &mut stop).await;
+    end(runner, &mut screen, &mut stop).await;
     outcome
 }
 
@@ -126,14 +126,10 @@ fn launch(state: &State) -> Result<Launch, UpError> {
 }
 
 /// Never returns but by failing.
-async fn serve(runner: &mut Runner, screen: &Screen) -> Result<(), UpError> {
-    let mut news = |news| match news {
-        News::Line(line) => screen.line(&line),
-        News::Progress(progress) => screen.progress(&progress),
-    };
+async fn serve(runner: &mut Runner, screen: &mut Screen) -> Result<(), UpError> {
     let mut announced = false;
     loop {
-        let progress = runner.round(&mut news).await?;
+        let progress = runner.round(screen).await?;
         if progress.settled && !announced {
             announced = true;
             screen.settle();
@@ -142,7 +138,7 @@ async fn serve(runner: &mut Runner, screen: &Screen) -> Result<(), UpError> {
         if !announced {
             hopeless(runner)?;
         }
-        runner.rest(&progress, &mut news).await?;
+        runner.rest(&progress, screen).await?;
     }
 }
 
@@ -161,7 +157,7 @@ fn hopeless(runner: &Runner) -> Result<(), UpError> {
     }
 }
 
-async fn end(runner: Runner, screen: &Screen, stop: &mut Stop) {
+async fn end(runner: Runner, screen: &mut Screen, stop: &mut Stop) {
     let (home, state) = runner.state();
     let dir = home.dir().to_owned();
     screen.line(&format!("ending {}", counted(state.running.into(), "peer")));
@@ -253,6 +249,8 @@ impl Stop {
 struct Screen {
     bar: ProgressBar,
     terminal: bool,
+    /// Ready, wanted and leaving peers in the last line, when there is no terminal.
+    said: (u32, u32, usize),
 }
 
 impl Screen {
@@ -260,10 +258,17 @@ impl Screen {
         Screen {
             bar: progress::spinner(sentence),
             terminal: io::stderr().is_terminal(),
+            said: (0, 0, 0),
         }
     }
 
-    fn line(&self, line: &str) {
+    fn settle(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Audience for Screen {
+    fn line(&mut self, line: &str) {
         if self.terminal && !self.bar.is_finished() {
             self.bar.println(line);
         } else {
@@ -271,18 +276,17 @@ impl Screen {
         }
     }
 
-    fn progress(&self, progress: &Progress) {
-        let sentence = sentence(progress);
+    fn progress(&mut self, progress: &Progress) {
         if self.terminal && !self.bar.is_finished() {
-            self.bar.set_message(sentence);
-        } else if progress.settled || progress.leaving.is_empty() {
-            // Every step of a drain would be too much; `peernet scale` shows them.
-            eprintln!("{sentence}");
+            self.bar.set_message(sentence(progress));
+            return;
         }
-    }
-
-    fn settle(&self) {
-        self.bar.finish_and_clear();
+        // Every step of a drain or of catching up would be too much; `peernet scale` and `status` show them.
+        let milestone = (progress.ready, progress.wanted, progress.leaving.len());
+        if progress.settled || milestone != self.said {
+            self.said = milestone;
+            eprintln!("{}", sentence(progress));
+        }
     }
 }
 

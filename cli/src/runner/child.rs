@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing_subscriber::EnvFilter;
 
 use crate::args::Peer;
 use crate::runner::home::{Home, peers_lock};
@@ -27,8 +28,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A process that lived so long has recovered; its next restart is a first one (guess).
 const RECOVERED: Duration = Duration::from_secs(60);
-/// How long a peer may take to end when told to, before it is killed. Longer than it takes to answer what is under way.
-const ENDING: Duration = Duration::from_secs(15);
+/// How long a peer may take to end when told to, before it is killed. Longer than the daemon gives what is under way.
+const ENDING: Duration = Duration::from_secs(20);
 /// A log is set aside (one generation) when its peer starts and it is larger than this, in bytes.
 const LOG_MAX: u64 = 16 << 20;
 
@@ -40,7 +41,7 @@ pub enum PeerError {
     Setup(#[from] io::Error),
     /// The daemon failed.
     #[error("the peer failed: {0}")]
-    Node(#[from] peernet_node::DaemonError),
+    Daemon(#[from] peernet_node::DaemonError),
 }
 
 /// Why a process could not be started.
@@ -53,6 +54,11 @@ pub struct StartError {
 
 /// Runs one peer in this process, until a signal or, under a runner, until standard input ends.
 pub async fn run(peer: Peer) -> Result<(), PeerError> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    log.with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _lock = if peer.under_runner {

@@ -1,7 +1,8 @@
 //! The runner's directory: a lock, the state file, the socket, and for each peer a volume and a log.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::runner::plan::Decided;
 /// Version of the state file.
 const FORMAT: u32 = 1;
 /// How long peers of an earlier run, whose runner was killed, may take to end. Longer than a peer's own grace.
-const LEFTOVERS: Duration = Duration::from_secs(20);
+const LEFTOVERS: Duration = Duration::from_secs(30);
 
 /// Why the directory cannot be used.
 #[derive(Debug, Error)]
@@ -140,7 +141,12 @@ impl Home {
             path: dir.to_owned(),
             reason,
         };
-        fs::create_dir_all(dir).map_err(failed)?;
+        // Others on this machine have no business in the files.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
         // Children may run with another working directory one day; the table shows the volumes to the user.
         let dir = dir.canonicalize().map_err(failed)?;
         let path = dir.join("lock");

@@ -94,14 +94,21 @@ impl Peers {
             if ready {
                 self.refusals.remove(&ordinal);
             }
-            let reason = self.refusals.get(&ordinal).cloned();
+            let said = status.map(|s| s.reason).unwrap_or_default();
+            let reason = match self.refusals.get(&ordinal) {
+                _ if !children.alive(ordinal) && children.crashes(ordinal) > 0 => {
+                    "its process ended".to_owned()
+                }
+                Some(refusal) => refusal.clone(),
+                None => said,
+            };
             observed.peers.push(Peer {
                 alive: children.alive(ordinal),
                 may_start: children.may_start(ordinal),
                 volume,
                 active: matches!(state, Some(PeerState::Active | PeerState::Leaving)),
                 ready,
-                reason: reason.unwrap_or_else(|| status.map(|s| s.reason).unwrap_or_default()),
+                reason,
             });
         }
         let leavers = leavers(decided, &observed);

@@ -477,7 +477,7 @@ fn progress(decided: &Decided, observed: &Observed, leaving: Vec<Leaving>, idle:
     for ordinal in 0..decided.wanted {
         let reason = match observed.peers.get(ordinal as usize) {
             Some(p) if p.ready => continue,
-            Some(p) if !p.alive => "its process ended and will be started again".to_owned(),
+            Some(p) if !p.reason.is_empty() => p.reason.clone(),
             None | Some(Peer { volume: None, .. }) => "starting".to_owned(),
             Some(Peer {
                 volume: Some(Volume::Peer { network, .. }),
@@ -487,8 +487,7 @@ fn progress(decided: &Decided, observed: &Observed, leaving: Vec<Leaving>, idle:
                     "its volume belongs to another network ({network}); remove the volume, or use another --dir"
                 )
             }
-            Some(p) if p.reason.is_empty() => "joining".to_owned(),
-            Some(p) => p.reason.clone(),
+            Some(_) => "joining".to_owned(),
         };
         waiting.push(Waiting {
             name: decided.peer_name(ordinal),

@@ -1,0 +1,233 @@
+//! The real binary, real processes and real files on loopback, from `up` to ctrl-C: what the README promises, in order.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::network::{Network, peernet, send_signal};
+
+#[path = "loopback/network.rs"]
+mod network;
+
+/// Sizes around every boundary: nothing, inline, one chunk, and several.
+const SIZES: [usize; 6] = [0, 1, 1_000, 100_000, 1 << 20, 5 << 20];
+
+/// Bytes that differ from file to file and do not repeat.
+fn content(size: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(size as u64);
+    std::iter::repeat_with(|| random.u8(..))
+        .take(size)
+        .collect()
+}
+
+fn name(size: usize) -> String {
+    format!("sizes/{size}.bin")
+}
+
+fn put_all(network: &Network) {
+    for (i, size) in SIZES.into_iter().enumerate() {
+        let path = network.path(&size.to_string());
+        fs::write(&path, content(size)).unwrap();
+        // Every other one as a pipe, and one over REST.
+        if i == 1 {
+            assert_eq!(network.rest(0, "PUT", &name(size), &content(size)).0, 201);
+        } else if i % 2 == 0 {
+            network.run(&["put", path.to_str().unwrap(), &name(size)]);
+        } else {
+            network.run_with(&["put", "-", &name(size)], &content(size));
+        }
+    }
+}
+
+/// Reads every file back, over gRPC through one peer and over REST through another.
+fn read_all(network: &Network, grpc: u16, http: u16) {
+    let server = network.server(grpc);
+    for size in SIZES {
+        let out = peernet(&["get", &name(size), "-", "--server", &server])
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        assert!(
+            out.stdout == content(size),
+            "{} differs over gRPC",
+            name(size)
+        );
+        let (status, body) = network.rest(http, "GET", &name(size), &[]);
+        assert_eq!(status, 200);
+        assert!(body == content(size), "{} differs over REST", name(size));
+    }
+}
+
+/// Every chunk and name has three holders, by the holders' own word.
+fn assert_three_copies(network: &Network) {
+    for size in SIZES {
+        let holdings = network.json(&["explain", &name(size)]);
+        let three = |holders: &serde_json::Value| holders.as_array().unwrap().len() == 3;
+        assert!(three(&holdings["nameHolders"]), "{holdings:#}");
+        assert!(
+            holdings["chunks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|c| three(&c["holders"])),
+            "{holdings:#}"
+        );
+    }
+}
+
+#[test]
+fn a_network_on_loopback_from_up_to_the_end() {
+    let mut network = Network::up(&["--peers", "5"]);
+    assert_eq!(network.pids().len(), 5);
+
+    put_all(&network);
+    read_all(&network, 1, 2);
+    listing_and_removal(&network);
+    failures_have_their_codes(&network);
+
+    let status = network.run(&["status", "--check"]);
+    assert!(
+        status.starts_with("OK: 5 peers in 3 zones; all data has 3 copies\n"),
+        "{status}"
+    );
+    assert!(status.contains("1 more peer may fail"), "{status}");
+
+    crash(&network);
+    scaling(&mut network);
+    the_end_and_a_new_beginning(network);
+}
+
+fn listing_and_removal(network: &Network) {
+    let path = network.path("gone");
+    fs::write(&path, "soon").unwrap();
+    network.run(&["put", path.to_str().unwrap()]);
+    let files = network.json(&["ls"]);
+    let listed: Vec<_> = files
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| (f["name"].as_str().unwrap(), f["size"].as_u64().unwrap()))
+        .collect();
+    let mut expected: Vec<(String, u64)> = SIZES.iter().map(|s| (name(*s), *s as u64)).collect();
+    expected.push(("gone".into(), 4));
+    expected.sort();
+    assert_eq!(
+        listed,
+        expected
+            .iter()
+            .map(|(n, s)| (n.as_str(), *s))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        network.json(&["ls", "sizes/1"]).as_array().unwrap().len(),
+        4
+    );
+
+    let target = network.path("fetched");
+    network.run(&["get", "gone", target.to_str().unwrap()]);
+    assert_eq!(fs::read(&target).unwrap(), b"soon");
+    network.run(&["rm", "gone"]);
+    let (code, words) = network.fail(&["get", "gone", target.to_str().unwrap()]);
+    assert_eq!(code, 3, "{words}");
+    assert_eq!(
+        fs::read(&target).unwrap(),
+        b"soon",
+        "a failed get leaves what was there"
+    );
+    assert_eq!(network.rest(3, "GET", "gone", &[]).0, 404);
+    let left: Vec<_> = fs::read_dir(network.path(""))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert!(
+        left.iter().all(|n| !n.to_string_lossy().ends_with(".part")),
+        "{left:?}"
+    );
+}
+
+fn failures_have_their_codes(network: &Network) {
+    assert_eq!(network.fail(&["rm", "never/there"]).0, 3);
+    assert_eq!(network.fail(&["get", "a//b"]).0, 2);
+    assert_eq!(network.fail(&["put", "/no/such/file"]).0, 3);
+    assert_eq!(network.fail(&["ls", "--server", "http://127.0.0.1:1"]).0, 5);
+    assert_eq!(network.fail(&["scale", "2"]).0, 2);
+    let (_, words) = network.fail(&["scale", "2"]);
+    assert!(
+        words.contains("replicas must not be lower than replication.factor"),
+        "{words}"
+    );
+    let (code, words) = network.fail(&["up"]);
+    assert_eq!(code, 6);
+    assert!(
+        words.contains("runs in") && words.contains("peernet scale"),
+        "{words}"
+    );
+    // A dead server is skipped for the next one.
+    let servers = format!("http://127.0.0.1:1,{}", network.server(4));
+    assert!(
+        peernet(&["peers", "--server", &servers])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+}
+
+/// A peer killed without warning loses nothing, is started again and catches up.
+fn crash(network: &Network) {
+    let before = network.pids();
+    send_signal(before[1], "KILL");
+    read_all(network, 0, 3);
+    let restarted = || {
+        let told = network.said();
+        told.contains("local-1 ended (signal: 9 (SIGKILL))")
+            && network.try_run(&["status", "--check"]).is_some()
+    };
+    network.wait_for(
+        "the killed peer is back",
+        Duration::from_secs(60),
+        restarted,
+    );
+    read_all(network, 1, 1);
+}
+
+/// Two join; then three leave at once, and every byte and every copy is still there.
+fn scaling(network: &mut Network) {
+    let done = network.run(&["scale", "7"]);
+    assert_eq!(done, "all 7 peers are ready\n");
+    assert_three_copies(network);
+    read_all(network, 6, 5);
+    let done = network.run(&["scale", "4"]);
+    assert_eq!(done, "all 4 peers are ready\n");
+    let status = network.json(&["status"]);
+    assert_eq!(status["degraded"], false, "{status:#}");
+    assert_eq!(status["peers"].as_array().unwrap().len(), 4, "{status:#}");
+    assert_three_copies(network);
+    read_all(network, 3, 2);
+    assert!(
+        network.said().contains("local-4, local-5, local-6 left")
+            || network.said().contains("local-4 left")
+    );
+}
+
+/// Ctrl-C ends every process; the same directory brings the same network back; and even a runner that is killed leaves
+/// no process behind.
+fn the_end_and_a_new_beginning(mut network: Network) {
+    network.interrupt();
+    network.assert_no_peer_runs(Duration::ZERO);
+    assert!(
+        network.said().contains("the files stay in"),
+        "{}",
+        network.said()
+    );
+
+    let network = network.up_again();
+    let status = network.run(&["status", "--check"]);
+    assert!(status.starts_with("OK: 4 peers"), "{status}");
+    read_all(&network, 0, 1);
+    network.kill_runner();
+    network.assert_no_peer_runs(Duration::from_secs(30));
+}

@@ -1,0 +1,302 @@
+//! A `peernet up` under test, and the client beside it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a network may take to be ready, and a command to end. Far above what they take, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Ports in a row that a test may use, for peers it starts and peers it adds.
+const PORTS: u16 = 8;
+
+/// The command under test, told nothing by the environment of the tests.
+pub(crate) fn peernet(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peernet"));
+    for (variable, _) in
+        std::env::vars_os().filter(|(v, _)| v.as_encoded_bytes().starts_with(b"PEERNET_"))
+    {
+        command.env_remove(variable);
+    }
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// Sends a signal, by name, to a process that a test has started.
+pub(crate) fn send_signal(pid: u32, signal: &str) {
+    let sent = Command::new("sh")
+        .arg("-c")
+        .arg(format!("kill -{signal} {pid}"))
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
+/// A running network.
+pub(crate) struct Network {
+    runner: Child,
+    said: Arc<Mutex<String>>,
+    dir: Arc<TempDir>,
+    grpc: u16,
+    http: u16,
+}
+
+impl Network {
+    /// Starts one in a new directory on free ports and waits until it is ready.
+    pub(crate) fn up(args: &[&str]) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        fs::create_dir(dir.path().join("files")).unwrap();
+        let grpc = free_ports();
+        let http = grpc + PORTS;
+        Network::start(dir, grpc, http, args)
+    }
+
+    /// Starts one in the same directory again; it remembers the rest itself.
+    pub(crate) fn up_again(&self) -> Self {
+        Network::start(self.dir.clone(), self.grpc, self.http, &[])
+    }
+
+    fn start(dir: Arc<TempDir>, grpc: u16, http: u16, args: &[&str]) -> Self {
+        let mut command = peernet(&["up"]);
+        command.arg("--dir").arg(dir.path().join("run")).args(args);
+        if !args.is_empty() {
+            command.args([
+                "--grpc-port",
+                &grpc.to_string(),
+                "--http-port",
+                &http.to_string(),
+            ]);
+        }
+        let mut runner = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        listen(runner.stdout.take().unwrap(), said.clone());
+        listen(runner.stderr.take().unwrap(), said.clone());
+        let network = Network {
+            runner,
+            said,
+            dir,
+            grpc,
+            http,
+        };
+        network.wait_for("the network is ready", PATIENCE, || {
+            network.said().contains("Ctrl-C ends the peers")
+        });
+        network
+    }
+
+    /// All that the runner has printed so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// The peers' processes, as first printed.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let said = self.said();
+        let rows = said
+            .lines()
+            .filter(|l| l.starts_with("local-") && l.contains("http://"));
+        rows.map(|l| l.split_whitespace().last().unwrap().parse().unwrap())
+            .collect()
+    }
+
+    /// A file of the test's own.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("files").join(name)
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// The address of a peer.
+    pub(crate) fn server(&self, ordinal: u16) -> String {
+        format!("http://127.0.0.1:{}", self.grpc + ordinal)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = peernet(args);
+        command.env("PEERNET_SERVER", self.server(0));
+        if matches!(args[0], "scale" | "up") {
+            command.arg("--dir").arg(self.run_dir());
+        }
+        command
+    }
+
+    /// Runs a command that has to succeed; what it printed.
+    pub(crate) fn run(&self, args: &[&str]) -> String {
+        self.run_with(args, &[])
+    }
+
+    /// The same with bytes on standard input.
+    pub(crate) fn run_with(&self, args: &[&str], input: &[u8]) -> String {
+        let mut command = self.command(args);
+        let piped = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert!(
+            out.status.success(),
+            "peernet {}: {words}\nthe runner said:\n{}",
+            args.join(" "),
+            self.said()
+        );
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Runs a command that may fail.
+    pub(crate) fn try_run(&self, args: &[&str]) -> Option<String> {
+        let out = self.command(args).output().unwrap();
+        out.status
+            .success()
+            .then(|| String::from_utf8(out.stdout).unwrap())
+    }
+
+    /// Runs a command that has to fail: its exit code and its words.
+    pub(crate) fn fail(&self, args: &[&str]) -> (i32, String) {
+        let out = self.command(args).output().unwrap();
+        let words = String::from_utf8(out.stderr).unwrap();
+        assert!(
+            !out.status.success(),
+            "peernet {} succeeded",
+            args.join(" ")
+        );
+        assert!(words.starts_with("error: "), "{words}");
+        (out.status.code().unwrap(), words)
+    }
+
+    /// What a command prints as JSON.
+    pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.run(&[args, &["-o", "json"]].concat())).unwrap()
+    }
+
+    /// A REST request on a file, as plain as it can be: status and body.
+    pub(crate) fn rest(
+        &self,
+        ordinal: u16,
+        method: &str,
+        name: &str,
+        body: &[u8],
+    ) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http + ordinal)).unwrap();
+        let length = if method == "PUT" {
+            format!("content-length: {}\r\n", body.len())
+        } else {
+            String::new()
+        };
+        // HTTP/1.0: the body ends with the connection.
+        let head = format!("{method} /v1/files/{name} HTTP/1.0\r\nhost: localhost\r\n{length}\r\n");
+        stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body))
+            .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .expect("the answer has a head");
+        let status = std::str::from_utf8(&answer[9..12])
+            .unwrap()
+            .parse()
+            .unwrap();
+        (status, answer.split_off(end + 4))
+    }
+
+    /// Waits until something is so.
+    pub(crate) fn wait_for(&self, what: &str, patience: Duration, is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(
+                start.elapsed() < patience,
+                "{what}: not within {patience:?}; the runner said:\n{}",
+                self.said()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ctrl-C; the runner has to end in order.
+    pub(crate) fn interrupt(&mut self) {
+        send_signal(self.runner.id(), "INT");
+        let status = self.runner.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.said());
+    }
+
+    /// Kills the runner without warning.
+    pub(crate) fn kill_runner(&self) {
+        send_signal(self.runner.id(), "KILL");
+    }
+
+    /// Each peer holds a lock while it lives.
+    pub(crate) fn assert_no_peer_runs(&self, patience: Duration) {
+        let lock = File::options()
+            .write(true)
+            .open(self.run_dir().join("peers.lock"))
+            .unwrap();
+        self.wait_for(
+            "no peer runs",
+            patience.max(Duration::from_millis(1)),
+            || lock.try_lock().is_ok(),
+        );
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // Its peers end by themselves then. It may have ended before.
+        let _ = self.runner.kill();
+        let _ = self.runner.wait();
+        if thread::panicking() {
+            eprintln!("the runner said:\n{}", self.said());
+            print_logs(&self.run_dir());
+        }
+    }
+}
+
+fn print_logs(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|e| e == "log") {
+            let text = fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!(
+                "{}:\n{}",
+                entry.path().display(),
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            );
+        }
+    }
+}
+
+fn listen(stream: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut said = said.lock().unwrap();
+            said.push_str(&line);
+            said.push('\n');
+        }
+    });
+}
+
+/// The first of two times [`PORTS`] free ports in a row, below those that the system hands out by itself.
+fn free_ports() -> u16 {
+    let tries = std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1000);
+    let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    tries
+        .into_iter()
+        .find(|first| (*first..first + 2 * PORTS).all(free))
+        .expect("the machine has free ports")
+}
