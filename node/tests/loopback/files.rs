@@ -1,0 +1,223 @@
+//! Files by gRPC, through any peer.
+
+use peernet_proto::v1;
+use tonic::Code;
+
+use crate::network::{Network, bytes};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+/// Around every edge: empty, inline or not, one chunk or more.
+const SIZES: [usize; 11] = [
+    0,
+    1,
+    32 * KIB - 1,
+    32 * KIB,
+    32 * KIB + 1,
+    64 * KIB,
+    MIB - 1,
+    MIB,
+    MIB + 1,
+    5 * MIB + 3,
+    9 * MIB,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_every_size_come_back_from_any_peer() {
+    let network = Network::start(3).await;
+    let peer = |n: usize| &network.peers[n % 3];
+    for (n, size) in SIZES.into_iter().enumerate() {
+        let (name, data) = (format!("sizes/{size}"), bytes(size, n as u64));
+        let info = peer(n).put(&name, &data).await.unwrap();
+        assert_eq!((info.size, &info.name), (size as u64, &name));
+        assert_eq!(info.content_type, "application/x-test");
+        let chunks = if size <= 32 * KIB {
+            0
+        } else {
+            size.div_ceil(MIB) as u64
+        };
+        assert_eq!(info.chunks, chunks, "{size}");
+        for reader in 0..3 {
+            assert!(
+                peer(reader).get(&name, 0, None).await.unwrap() == data,
+                "{size} bytes, read through {reader}"
+            );
+        }
+        let middle = size as u64 / 2;
+        let part = peer(n + 1).get(&name, middle, Some(1000)).await.unwrap();
+        assert!(
+            part == data[size / 2..(size / 2 + 1000).min(size)],
+            "a part of {size} bytes"
+        );
+        assert!(
+            peer(n + 2)
+                .get(&name, size as u64, None)
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let beyond = peer(n).get(&name, size as u64 + 1, None).await.unwrap_err();
+        assert_eq!(beyond.code(), Code::OutOfRange);
+    }
+    overwrite_and_delete(&network).await;
+    listings_come_in_pages(&network).await;
+    copies_are_where_they_are_said_to_be(&network).await;
+    what_makes_no_sense_is_refused(&network).await;
+}
+
+async fn overwrite_and_delete(network: &Network) {
+    let [a, b, c] = [0, 1, 2].map(|n| &network.peers[n]);
+    let (long, short) = (bytes(3 * MIB, 50), bytes(100, 51));
+    let first = a.put("replaced", &long).await.unwrap();
+    let second = b.put("replaced", &short).await.unwrap();
+    assert_ne!(first.etag, second.etag);
+    assert_eq!(c.get("replaced", 0, None).await.unwrap(), short);
+    let again = c.put("replaced", &long).await.unwrap();
+    assert_eq!(again.etag, first.etag, "the same content has the same tag");
+    a.delete("replaced").await.unwrap();
+    for peer in [a, b, c] {
+        assert_eq!(
+            peer.get("replaced", 0, None).await.unwrap_err().code(),
+            Code::NotFound
+        );
+        let stat = peer
+            .files()
+            .stat(v1::StatRequest {
+                name: "replaced".into(),
+            })
+            .await;
+        assert_eq!(stat.unwrap_err().code(), Code::NotFound);
+        assert_eq!(
+            peer.delete("replaced").await.unwrap_err().code(),
+            Code::NotFound
+        );
+    }
+    b.put("replaced", &short).await.unwrap();
+    assert_eq!(a.get("replaced", 0, None).await.unwrap(), short);
+    a.delete("replaced").await.unwrap();
+}
+
+async fn listings_come_in_pages(network: &Network) {
+    for n in 0..25 {
+        network.peers[n % 3]
+            .put(&format!("list/{n:02}"), b"x")
+            .await
+            .unwrap();
+    }
+    network.peers[0].delete("list/07").await.unwrap();
+    let mut files = network.peers[1].files();
+    let (mut names, mut after) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListRequest {
+            prefix: "list/".into(),
+            after: after.clone(),
+            limit: 10,
+        };
+        let page = files.list(request).await.unwrap().into_inner();
+        assert!(page.files.len() <= 10);
+        names.extend(page.files.into_iter().map(|f| f.name));
+        after = page.next;
+        if after.is_empty() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (0..25)
+        .filter(|n| *n != 7)
+        .map(|n| format!("list/{n:02}"))
+        .collect();
+    assert_eq!(names, expected);
+    let none = v1::ListRequest {
+        prefix: "no such".into(),
+        after: String::new(),
+        limit: 0,
+    };
+    assert!(
+        files
+            .list(none)
+            .await
+            .unwrap()
+            .into_inner()
+            .files
+            .is_empty()
+    );
+}
+
+async fn copies_are_where_they_are_said_to_be(network: &Network) {
+    let data = bytes(4 * MIB + 1, 60);
+    network.peers[0].put("explained", &data).await.unwrap();
+    let request = v1::ExplainRequest {
+        name: "explained".into(),
+    };
+    crate::network::until("every chunk has three copies", async || {
+        let explained = network.peers[1]
+            .files()
+            .explain(request.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(explained.chunks.len(), 5);
+        assert_eq!(
+            explained
+                .chunks
+                .iter()
+                .map(|c| c.length as usize)
+                .sum::<usize>(),
+            data.len()
+        );
+        explained.name_holders.len() == 3 && explained.chunks.iter().all(|c| c.holders.len() == 3)
+    })
+    .await;
+}
+
+async fn what_makes_no_sense_is_refused(network: &Network) {
+    let peer = &network.peers[0];
+    for name in ["", "/a", "a//b", "../a", "a\nb", &"x".repeat(1025)] {
+        assert_eq!(
+            peer.put(name, b"x").await.unwrap_err().code(),
+            Code::InvalidArgument,
+            "{name:?}"
+        );
+        assert_eq!(
+            peer.get(name, 0, None).await.unwrap_err().code(),
+            Code::InvalidArgument,
+            "{name:?}"
+        );
+    }
+    let part = |part| v1::PutRequest { part: Some(part) };
+    let header = |size| {
+        part(v1::put_request::Part::Header(v1::PutHeader {
+            name: "refused".into(),
+            content_type: String::new(),
+            size: Some(size),
+        }))
+    };
+    let data = |len| part(v1::put_request::Part::Data(bytes(len, 1).into()));
+    let wrong = [
+        vec![data(5)],
+        vec![],
+        vec![header(10), data(9)],
+        vec![header(10), data(11)],
+        vec![header(3_000_000), data(2_000_000)],
+        vec![header(10), header(10)],
+    ];
+    for (n, upload) in wrong.into_iter().enumerate() {
+        let refused = peer
+            .files()
+            .put(tokio_stream::iter(upload))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{n}: {refused}");
+    }
+    assert_eq!(
+        peer.get("refused", 0, None).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    let too_many = v1::ListRequest {
+        limit: 1001,
+        ..Default::default()
+    };
+    assert_eq!(
+        peer.files().list(too_many).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+}

@@ -1,0 +1,307 @@
+//! Crashes, restarts, assignments and leaves.
+
+use std::time::Duration;
+
+use peernet_proto::v1;
+use peernet_proto::v1::chunks_client::ChunksClient;
+use peernet_proto::v1::ring_client::RingClient;
+use tokio::time::timeout;
+use tonic::Code;
+
+use crate::network::{NETWORK, Network, bytes, until};
+
+const MIB: usize = 1024 * 1024;
+const OTHER_NETWORK: &str = "11111111-2222-4333-8444-555555555555";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_loses_nothing_and_a_restart_catches_up() {
+    let mut network = Network::start(3).await;
+    let files: Vec<(String, Vec<u8>)> = (0..6)
+        .map(|n| {
+            (
+                format!("before/{n}"),
+                bytes(n * MIB / 2 + n, 300 + n as u64),
+            )
+        })
+        .collect();
+    for (n, (name, data)) in files.iter().enumerate() {
+        network.peers[n % 3].put(name, data).await.unwrap();
+    }
+    network.peers[2].kill();
+    for (name, data) in &files {
+        let read = timeout(Duration::from_secs(30), network.peers[0].get(name, 0, None)).await;
+        assert!(read.expect("an answer at once").unwrap() == *data, "{name}");
+    }
+    let later = bytes(3 * MIB, 400);
+    network.peers[1].put("while down", &later).await.unwrap();
+    network.peers[1].delete("before/1").await.unwrap();
+    network.launch(2);
+    network.ready(2).await;
+    network.at_rest().await;
+    assert!(network.peers[2].get("while down", 0, None).await.unwrap() == later);
+    assert_eq!(
+        network.peers[2]
+            .get("before/1", 0, None)
+            .await
+            .unwrap_err()
+            .code(),
+        Code::NotFound
+    );
+
+    // What was written meanwhile was caught up with, not only read through the others.
+    let missing = v1::ExplainRequest {
+        name: "while down".into(),
+    };
+    until("the restarted peer has its copies", async || {
+        let explained = network.peers[0]
+            .files()
+            .explain(missing.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        explained.chunks.iter().all(|c| c.holders.len() == 3)
+    })
+    .await;
+
+    // All at once, politely.
+    for n in 0..3 {
+        assert_eq!(
+            network.peers[n].stop().await,
+            0,
+            "{}",
+            network.peers[n].log()
+        );
+    }
+    for n in 0..3 {
+        network.launch(n);
+    }
+    for n in 0..3 {
+        network.ready(n).await;
+    }
+    assert!(network.peers[0].get("while down", 0, None).await.unwrap() == later);
+    assert!(network.peers[1].get("before/5", 0, None).await.unwrap() == files[5].1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_serves_only_its_own_network() {
+    let mut network = Network::launched(1).await;
+    let peer = &network.peers[0];
+    let again = v1::AssignRequest {
+        network_id: NETWORK.into(),
+        zone: "a".into(),
+        position: 1,
+        found: true,
+    };
+    let id = peer.status().await.unwrap().self_.unwrap().id;
+    assert_eq!(
+        peer.admin()
+            .assign(again.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .peer_id,
+        id,
+        "assigning is idempotent"
+    );
+    let elsewhere = v1::AssignRequest {
+        network_id: OTHER_NETWORK.into(),
+        ..again
+    };
+    assert_eq!(
+        peer.admin().assign(elsewhere).await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
+    let delivery = v1::DeliverRequest {
+        network_id: OTHER_NETWORK.into(),
+        protocol_version: 1,
+        from: vec![7; 16].into(),
+        messages: Vec::new(),
+    };
+    let mut ring = RingClient::new(peer.channel());
+    let newer = v1::DeliverRequest {
+        network_id: NETWORK.into(),
+        protocol_version: 2,
+        ..delivery.clone()
+    };
+    for wrong in [delivery, newer] {
+        assert_eq!(
+            ring.deliver(wrong).await.unwrap_err().code(),
+            Code::FailedPrecondition
+        );
+    }
+    let mut chunks = ChunksClient::new(peer.channel());
+    let get = v1::GetChunkRequest {
+        network_id: OTHER_NETWORK.into(),
+        hash: vec![0; 32].into(),
+    };
+    assert_eq!(
+        chunks.get(get).await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
+    let put = v1::PutChunkRequest {
+        network_id: NETWORK.into(),
+        hash: vec![0; 32].into(),
+        epoch: 1,
+        data: vec![1].into(),
+    };
+    assert_eq!(
+        chunks.put(put).await.unwrap_err().code(),
+        Code::DataLoss,
+        "bytes that do not have their hash"
+    );
+
+    // One peer alone cannot acknowledge, and says so.
+    let refused = peer.put("alone", &bytes(100, 1)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+
+    // The volume is of one network, and of one process at a time.
+    let volume = network.peers[0].data.clone();
+    let second = network.peers.len();
+    network
+        .peers
+        .push(crate::network::Peer::on(&volume, "second"));
+    network.launch_with(second, &["--network-id", NETWORK, "--zone", "a"]);
+    assert_eq!(network.peers[second].ended().await, 1);
+    assert!(
+        network.peers[second].log().contains("in use"),
+        "{}",
+        network.peers[second].log()
+    );
+    network.peers[0].kill();
+    network.launch_with(0, &["--network-id", OTHER_NETWORK, "--zone", "a"]);
+    assert_eq!(network.peers[0].ended().await, 1);
+    assert!(
+        network.peers[0].log().contains("belongs to network"),
+        "{}",
+        network.peers[0].log()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_join_and_leave_with_everything_in_place() {
+    let mut network = Network::start(3).await;
+    let files: Vec<(String, Vec<u8>)> = (0..12)
+        .map(|n| (format!("kept/{n}"), bytes(n * MIB / 3 + 1, 500 + n as u64)))
+        .collect();
+    for (n, (name, data)) in files.iter().enumerate() {
+        network.peers[n % 3].put(name, data).await.unwrap();
+    }
+    let newcomer = network.join().await;
+    network.at_rest().await;
+    all_there(&network, &files).await;
+
+    let leaver = network.peers[newcomer]
+        .status()
+        .await
+        .unwrap()
+        .self_
+        .unwrap();
+    let order = v1::DrainOrder {
+        peer_id: leaver.id.clone(),
+        epoch: 1,
+        leaving: true,
+    };
+    for peer in &network.peers {
+        peer.admin()
+            .drain(v1::DrainRequest {
+                orders: vec![order.clone()],
+            })
+            .await
+            .unwrap();
+    }
+    until("the leaver has left", async || {
+        let identity = network.peers[newcomer]
+            .admin()
+            .identify(v1::IdentifyRequest {})
+            .await
+            .unwrap();
+        identity.into_inner().left
+    })
+    .await;
+    let gone = network.peers[newcomer]
+        .get("kept/0", 0, None)
+        .await
+        .unwrap_err();
+    assert_eq!(gone.code(), Code::Unavailable);
+    let ask = v1::LeaveReportRequest {
+        leaver_ids: vec![leaver.id.clone()],
+    };
+    let report = network.peers[newcomer]
+        .admin()
+        .leave_report(ask)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(report.leavers[0].own.as_ref().unwrap().left);
+    assert_eq!(network.peers[newcomer].stop().await, 0);
+    network.at_rest().await;
+    all_there(&network, &files).await;
+    let copies = copies(&network, &files).await;
+    assert!(copies.iter().all(|c| *c == 3), "{copies:?}");
+
+    // The same volume comes back as somebody else.
+    network.launch_with(newcomer, &["--await-assignment"]);
+    let assign = v1::AssignRequest {
+        network_id: NETWORK.into(),
+        zone: "a".into(),
+        position: leaver.position,
+        found: false,
+    };
+    let waiting = &network.peers[newcomer];
+    until("the peer waits", async || {
+        waiting
+            .admin()
+            .identify(v1::IdentifyRequest {})
+            .await
+            .is_ok()
+    })
+    .await;
+    let remembered = waiting
+        .admin()
+        .identify(v1::IdentifyRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!((remembered.left, &remembered.peer_id), (true, &leaver.id));
+    assert_eq!(
+        waiting.get("kept/0", 0, None).await.unwrap_err().code(),
+        Code::Unavailable
+    );
+    let anew = waiting
+        .admin()
+        .assign(assign)
+        .await
+        .unwrap()
+        .into_inner()
+        .peer_id;
+    assert_ne!(anew, leaver.id);
+    network.ready(newcomer).await;
+    all_there(&network, &files).await;
+}
+
+async fn all_there(network: &Network, files: &[(String, Vec<u8>)]) {
+    for (n, (name, data)) in files.iter().enumerate() {
+        let peer = &network.peers[n % 3];
+        assert!(peer.get(name, 0, None).await.unwrap() == *data, "{name}");
+    }
+}
+
+/// Number of copies of every chunk of every file.
+async fn copies(network: &Network, files: &[(String, Vec<u8>)]) -> Vec<usize> {
+    let mut copies = Vec::new();
+    for (name, _) in files {
+        let explained = network.peers[0]
+            .files()
+            .explain(v1::ExplainRequest { name: name.clone() })
+            .await
+            .unwrap();
+        copies.extend(
+            explained
+                .into_inner()
+                .chunks
+                .iter()
+                .map(|c| c.holders.len()),
+        );
+    }
+    copies
+}

@@ -1,0 +1,311 @@
+//! A network of peer processes, each with a volume of its own in a temporary folder.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use peernet_proto::v1;
+use peernet_proto::v1::admin_client::AdminClient;
+use peernet_proto::v1::files_client::FilesClient;
+use peernet_proto::v1::peers_client::PeersClient;
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::sleep;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// The network all tests found; each on ports of its own.
+pub(crate) const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
+/// How long anything awaited may take: generous, since tests share two cores with builds.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// One network at a time: failure detection wants processes that get to run.
+static TURN: Semaphore = Semaphore::const_new(1);
+const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// Peers of one network; killed when dropped, their logs printed if the test has failed.
+pub(crate) struct Network {
+    dir: TempDir,
+    pub(crate) peers: Vec<Peer>,
+    _turn: SemaphorePermit<'static>,
+}
+
+/// One peer, running or not.
+pub(crate) struct Peer {
+    name: String,
+    pub(crate) data: PathBuf,
+    log: PathBuf,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+    process: Option<Child>,
+}
+
+impl Network {
+    /// Starts `count` peers and waits until all are ready.
+    pub(crate) async fn start(count: usize) -> Network {
+        let mut network = Network::launched(count).await;
+        for n in 0..count {
+            network.ready(n).await;
+        }
+        network
+    }
+
+    /// Starts `count` peers and waits until all answer.
+    pub(crate) async fn launched(count: usize) -> Network {
+        let turn = TURN.acquire().await.expect("never closed");
+        let dir = TempDir::new().expect("a temporary folder");
+        let peers = (0..count).map(|n| Peer::new(dir.path(), n)).collect();
+        let mut network = Network {
+            dir,
+            peers,
+            _turn: turn,
+        };
+        for n in 0..count {
+            network.launch(n);
+        }
+        for peer in &mut network.peers {
+            until(&format!("{} answers", peer.name), async || {
+                assert!(peer.is_running(), "{} has ended", peer.name);
+                peer.status().await.is_ok()
+            })
+            .await;
+        }
+        network
+    }
+
+    /// One more peer, which joins.
+    pub(crate) async fn join(&mut self) -> usize {
+        let n = self.peers.len();
+        self.peers.push(Peer::new(self.dir.path(), n));
+        self.launch(n);
+        self.ready(n).await;
+        n
+    }
+
+    /// Starts the process of a peer that does not run.
+    pub(crate) fn launch(&mut self, n: usize) {
+        let found: &[&str] = if n == 0 { &["--found"] } else { &[] };
+        let place = ["--network-id", NETWORK, "--zone", ZONES[n % 3]];
+        self.launch_with(n, &[&place, found].concat());
+    }
+
+    /// Starts the process of a peer with flags that say which network it is in.
+    pub(crate) fn launch_with(&mut self, n: usize, place: &[&str]) {
+        let seeds: Vec<String> = self.peers.iter().map(|p| p.grpc.to_string()).collect();
+        let peer = &mut self.peers[n];
+        assert!(peer.process.is_none(), "{} runs already", peer.name);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&peer.log)
+            .expect("a log");
+        let process = Command::new(env!("CARGO_BIN_EXE_peernet-node"))
+            .args(["--name", &peer.name, "--seeds", &seeds.join(",")])
+            .args([
+                "--grpc-listen",
+                &peer.grpc.to_string(),
+                "--http-listen",
+                &peer.http.to_string(),
+            ])
+            .arg("--data-dir")
+            .arg(&peer.data)
+            .args(place)
+            .env("RUST_LOG", "info,peernet_node=debug")
+            .stderr(log)
+            .spawn();
+        peer.process = Some(process.expect("the peer's binary"));
+    }
+
+    /// Waits until a peer is ready.
+    pub(crate) async fn ready(&mut self, n: usize) {
+        let peer = &mut self.peers[n];
+        until(&format!("{} is ready", peer.name), async || {
+            assert!(peer.is_running(), "{} has ended", peer.name);
+            peer.status().await.is_ok_and(|status| status.ready)
+        })
+        .await;
+    }
+
+    /// Waits until all peers that run see the ring at rest, with everything where it belongs.
+    pub(crate) async fn at_rest(&mut self) {
+        for peer in self.peers.iter_mut().filter(|p| p.process.is_some()) {
+            until(&format!("{} is at rest", peer.name), async || {
+                peer.status().await.is_ok_and(|s| {
+                    s.slots_moving == 0 && s.slots_behind == 0 && s.chunks_missing == 0
+                })
+            })
+            .await;
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for peer in &mut self.peers {
+            peer.kill();
+            if std::thread::panicking() {
+                let log = fs::read_to_string(&peer.log).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = &lines[lines.len().saturating_sub(40)..];
+                eprintln!("--- {} ---\n{}", peer.name, last.join("\n"));
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn new(dir: &Path, n: usize) -> Peer {
+        let name = format!("p-{n}");
+        let (grpc, http) = (free_port(), free_port());
+        Peer {
+            data: dir.join(&name),
+            log: dir.join(format!("{name}.log")),
+            name,
+            grpc,
+            http,
+            process: None,
+        }
+    }
+
+    /// A peer with ports of its own on a volume that may be another's.
+    pub(crate) fn on(volume: &Path, name: &str) -> Peer {
+        let log = volume.with_extension(name);
+        Peer {
+            name: name.into(),
+            data: volume.to_owned(),
+            log,
+            grpc: free_port(),
+            http: free_port(),
+            process: None,
+        }
+    }
+
+    /// Its process has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process
+            .as_mut()
+            .is_some_and(|p| p.try_wait().expect("a child").is_none())
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // It may have ended by itself.
+            let _ = process.kill();
+            process.wait().expect("a child");
+        }
+    }
+
+    /// Asks it to end, and returns how it did.
+    pub(crate) async fn stop(&mut self) -> i32 {
+        let process = self.process.as_mut().expect("a running peer");
+        let pid = rustix::process::Pid::from_child(process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself, and returns how.
+    pub(crate) async fn ended(&mut self) -> i32 {
+        let mut process = self.process.take().expect("a running peer");
+        let mut status = None;
+        until(&format!("{} has ended", self.name), async || {
+            status = process.try_wait().expect("a child");
+            status.is_some()
+        })
+        .await;
+        status.and_then(|s| s.code()).unwrap_or(-1)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        let endpoint = Channel::from_shared(format!("http://{}", self.grpc)).expect("an address");
+        endpoint.connect_lazy()
+    }
+
+    pub(crate) fn files(&self) -> FilesClient<Channel> {
+        FilesClient::new(self.channel())
+    }
+
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel())
+    }
+
+    pub(crate) async fn status(&self) -> Result<v1::StatusResponse, Status> {
+        let status = PeersClient::new(self.channel())
+            .status(v1::StatusRequest {})
+            .await?;
+        Ok(status.into_inner())
+    }
+
+    /// Stores a file by gRPC.
+    pub(crate) async fn put(&self, name: &str, data: &[u8]) -> Result<v1::FileInfo, Status> {
+        let header = v1::PutHeader {
+            name: name.into(),
+            content_type: "application/x-test".into(),
+            size: Some(data.len() as u64),
+        };
+        let mut parts = vec![v1::PutRequest {
+            part: Some(v1::put_request::Part::Header(header)),
+        }];
+        parts.extend(data.chunks(300_000).map(|part| v1::PutRequest {
+            part: Some(v1::put_request::Part::Data(part.to_vec().into())),
+        }));
+        let response = self.files().put(tokio_stream::iter(parts)).await?;
+        Ok(response.into_inner().file.expect("what was stored"))
+    }
+
+    /// Reads a range of a file by gRPC.
+    pub(crate) async fn get(
+        &self,
+        name: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Vec<u8>, Status> {
+        let request = v1::GetRequest {
+            name: name.into(),
+            offset,
+            length,
+        };
+        let mut parts = self.files().get(request).await?.into_inner();
+        let mut data = Vec::new();
+        while let Some(part) = parts.message().await? {
+            if let Some(v1::get_response::Part::Data(bytes)) = part.part {
+                data.extend_from_slice(&bytes);
+            }
+        }
+        Ok(data)
+    }
+
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), Status> {
+        self.files()
+            .delete(v1::DeleteRequest { name: name.into() })
+            .await
+            .map(drop)
+    }
+}
+
+/// Waits for a condition.
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Bytes that look random and differ by `seed`.
+pub(crate) fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address")
+}

@@ -1,0 +1,282 @@
+//! Files by HTTP. The client is a few lines of our own, so that it can misbehave.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::network::{Network, bytes, until};
+
+struct Answer {
+    status: u16,
+    headers: HashMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The body is a problem document that agrees with the status.
+    fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!(
+            self.status,
+            status,
+            "{}",
+            String::from_utf8_lossy(&self.body)
+        );
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let problem = self.json();
+        assert_eq!(
+            (&problem["status"], &problem["code"]),
+            (&status.into(), &code.into())
+        );
+        assert!(
+            problem["type"].is_string()
+                && problem["title"].is_string()
+                && problem["detail"].is_string()
+        );
+    }
+}
+
+async fn send(to: SocketAddr, head: &str, body: &[u8]) -> Answer {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let head = format!("{head}\r\nHost: peer\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server may answer and close before it has read all.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .expect("a whole head");
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let header = |line: &str| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.to_lowercase(), value.to_owned())
+    };
+    Answer {
+        status,
+        headers: lines.map(header).collect(),
+        body: answer.split_off(end + 4),
+    }
+}
+
+async fn put(to: SocketAddr, path: &str, body: &[u8]) -> Answer {
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nContent-Type: text/x-test\r\nContent-Length: {}",
+        body.len()
+    );
+    send(to, &head, body).await
+}
+
+async fn get(to: SocketAddr, path: &str, more: &str) -> Answer {
+    send(to, &format!("GET {path} HTTP/1.1{more}"), b"").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_resources() {
+    let network = Network::start(3).await;
+    let [a, b, c] = [0, 1, 2].map(|n| network.peers[n].http);
+    for (n, size) in [0, 1, 40_000, 1_048_576, 3_000_001].into_iter().enumerate() {
+        let (path, data) = (
+            format!("/v1/files/rest/{size}"),
+            bytes(size, 100 + n as u64),
+        );
+        let created = put(a, &path, &data).await;
+        assert_eq!(created.status, 201);
+        assert_eq!(created.json()["size"], size);
+        let replaced = put(b, &path, &data).await;
+        assert_eq!(replaced.status, 200);
+        assert_eq!(replaced.headers["etag"], created.headers["etag"]);
+        let read = get(c, &path, "").await;
+        assert_eq!(
+            (read.status, &read.headers["content-type"][..]),
+            (200, "text/x-test")
+        );
+        assert_eq!(read.headers["content-length"], size.to_string());
+        assert!(read.body == data);
+        let head = send(b, &format!("HEAD {path} HTTP/1.1"), b"").await;
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(head.headers["content-length"], size.to_string());
+        assert_eq!(head.headers["etag"], read.headers["etag"]);
+    }
+    parts_and_conditions(a).await;
+    names_are_percent_encoded(b).await;
+    listings_and_views(c).await;
+    what_makes_no_sense_is_refused(a).await;
+    truncated_uploads_store_nothing(a, b).await;
+    let gone = send(a, "DELETE /v1/files/rest/1 HTTP/1.1", b"").await;
+    assert_eq!((gone.status, gone.body.len()), (204, 0));
+    get(b, "/v1/files/rest/1", "")
+        .await
+        .is_problem(404, "not_found");
+    send(c, "DELETE /v1/files/rest/1 HTTP/1.1", b"")
+        .await
+        .is_problem(404, "not_found");
+}
+
+async fn parts_and_conditions(to: SocketAddr) {
+    let (path, size) = ("/v1/files/rest/3000001", 3_000_001);
+    let data = bytes(size, 104);
+    let part = get(to, path, "\r\nRange: bytes=1048570-2097160").await;
+    assert_eq!(part.status, 206);
+    assert_eq!(
+        part.headers["content-range"],
+        format!("bytes 1048570-2097160/{size}")
+    );
+    assert!(part.body == data[1_048_570..=2_097_160]);
+    let end = get(to, path, "\r\nRange: bytes=-5").await;
+    assert_eq!((end.status, &end.body[..]), (206, &data[size - 5..]));
+    let none = get(to, path, "\r\nRange: bytes=3000001-").await;
+    assert_eq!(none.headers["content-range"], format!("bytes */{size}"));
+    none.is_problem(416, "out_of_range");
+    let etag = part.headers["etag"].clone();
+    let known = get(to, path, &format!("\r\nIf-None-Match: \"x\", {etag}")).await;
+    assert_eq!(
+        (known.status, known.body.len(), &known.headers["etag"]),
+        (304, 0, &etag)
+    );
+    let other = get(to, path, "\r\nRange: bytes=0-1\r\nIf-Range: \"x\"").await;
+    assert_eq!((other.status, other.body.len()), (200, size));
+    let same = get(
+        to,
+        path,
+        &format!("\r\nRange: bytes=0-1\r\nIf-Range: {etag}"),
+    )
+    .await;
+    assert_eq!((same.status, same.body.len()), (206, 2));
+}
+
+async fn names_are_percent_encoded(to: SocketAddr) {
+    assert_eq!(
+        put(to, "/v1/files/d%C3%BCrer/a%20b%2Fc%3F", b"x")
+            .await
+            .status,
+        201
+    );
+    let listed = get(to, "/v1/files?prefix=d%C3%BC", "").await.json();
+    assert_eq!(listed["files"][0]["name"], "dürer/a b/c?");
+    assert_eq!(
+        get(to, "/v1/files/d%C3%BCrer/a%20b/c%3F", "").await.body,
+        b"x"
+    );
+    for path in [
+        "/v1/files/",
+        "/v1/files/a//b",
+        "/v1/files/a/../b",
+        "/v1/files/%FF",
+        "/v1/files/a%0Ab",
+    ] {
+        put(to, path, b"x").await.is_problem(400, "invalid");
+        get(to, path, "").await.is_problem(400, "invalid");
+    }
+}
+
+async fn listings_and_views(to: SocketAddr) {
+    let page = get(to, "/v1/files?prefix=rest/&limit=2", "").await.json();
+    assert_eq!(page["files"].as_array().unwrap().len(), 2);
+    assert_eq!(page["files"][1]["name"], "rest/1");
+    let path = format!(
+        "/v1/files?prefix=rest/&after={}",
+        page["next"].as_str().unwrap()
+    );
+    assert_eq!(
+        get(to, &path, "").await.json()["files"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+    get(to, "/v1/files?limit=1001", "")
+        .await
+        .is_problem(400, "invalid");
+    get(to, "/v1/files?limit=x", "")
+        .await
+        .is_problem(400, "invalid");
+    let peers = get(to, "/v1/peers", "").await.json();
+    assert!(
+        peers["peers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|p| p["state"] == "active")
+    );
+    let status = get(to, "/v1/status", "").await.json();
+    assert_eq!(
+        (&status["ready"], &status["self"]["name"]),
+        (&true.into(), &"p-2".into())
+    );
+    assert_eq!(get(to, "/healthz", "").await.status, 200);
+    assert_eq!(get(to, "/readyz", "").await.status, 200);
+}
+
+async fn what_makes_no_sense_is_refused(to: SocketAddr) {
+    get(to, "/nowhere", "")
+        .await
+        .is_problem(404, "no_such_resource");
+    send(to, "POST /v1/files/a HTTP/1.1", b"")
+        .await
+        .is_problem(405, "no_such_method");
+    let condition = "PUT /v1/files/a HTTP/1.1\r\nIf-None-Match: *\r\nContent-Length: 1";
+    send(to, condition, b"x")
+        .await
+        .is_problem(501, "not_supported");
+    let part = "PUT /v1/files/a HTTP/1.1\r\nContent-Range: bytes 0-0/5\r\nContent-Length: 1";
+    send(to, part, b"x").await.is_problem(400, "invalid");
+    let kind = format!(
+        "PUT /v1/files/a HTTP/1.1\r\nContent-Type: {}\r\nContent-Length: 1",
+        "x".repeat(256)
+    );
+    send(to, &kind, b"x").await.is_problem(400, "invalid");
+    get(to, "/v1/files/a", "")
+        .await
+        .is_problem(404, "not_found");
+}
+
+/// A client that dies in the middle of its upload, with and without having said how long it is.
+async fn truncated_uploads_store_nothing(to: SocketAddr, other: SocketAddr) {
+    let data = bytes(2_500_000, 200);
+    for framing in ["Content-Length: 3000000", "Transfer-Encoding: chunked"] {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        let head = format!("PUT /v1/files/truncated HTTP/1.1\r\nHost: peer\r\n{framing}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if framing.starts_with("Transfer") {
+            stream
+                .write_all(format!("{:x}\r\n", data.len() + 1).as_bytes())
+                .await
+                .unwrap();
+        }
+        stream.write_all(&data).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // An answer may come, but no success.
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+            "{answer}"
+        );
+    }
+    // Nothing is under way any more once the peer has taken another upload, and nothing was stored.
+    until("uploads are taken", async || {
+        put(to, "/v1/files/after", b"x").await.status < 300
+    })
+    .await;
+    get(other, "/v1/files/truncated", "")
+        .await
+        .is_problem(404, "not_found");
+}
