@@ -40,25 +40,24 @@ impl Content {
         hasher.finalize()
     }
 
-    /// BLAKE3 of each piece when the bytes are cut into pieces of these lengths, which have to add up.
-    pub fn piece_hashes(self, lengths: &[u64]) -> Option<Vec<Hash>> {
-        if lengths.iter().sum::<u64>() != self.len {
-            return None;
-        }
-        let mut source = self.source();
+    /// BLAKE3 of each piece when the bytes are cut into pieces of `size`, the last one shorter.
+    pub fn piece_hashes(self, size: u64) -> Vec<Hash> {
+        let (mut source, mut left) = (self.source(), self.len);
         let mut block = vec![0; BLOCK];
-        let mut hash_of = |length: u64| {
+        let mut hashes = Vec::new();
+        while left > 0 {
             let mut hasher = Hasher::new();
-            let mut left = length;
-            while left > 0 {
-                let size = left.min(BLOCK as u64) as usize;
-                source.fill(&mut block[..size]);
-                hasher.update(&block[..size]);
-                left -= size as u64;
+            let mut piece = size.min(left);
+            left -= piece;
+            while piece > 0 {
+                let part = &mut block[..piece.min(BLOCK as u64) as usize];
+                source.fill(part);
+                hasher.update(part);
+                piece -= part.len() as u64;
             }
-            hasher.finalize()
-        };
-        Some(lengths.iter().map(|length| hash_of(*length)).collect())
+            hashes.push(hasher.finalize());
+        }
+        hashes
     }
 
     /// BLAKE3's extendable output is a fast stream of random bytes.
@@ -98,10 +97,9 @@ mod tests {
             len: 600_001,
         };
         let bytes: Vec<u8> = content.blocks().flatten().collect();
-        let hashes = content.piece_hashes(&[400_000, 200_000, 1]).unwrap();
-        assert_eq!(hashes[0], blake3::hash(&bytes[..400_000]));
-        assert_eq!(hashes[1], blake3::hash(&bytes[400_000..600_000]));
-        assert_eq!(hashes[2], blake3::hash(&bytes[600_000..]));
-        assert_eq!(content.piece_hashes(&[600_000]), None);
+        let hashes = content.piece_hashes(400_000);
+        let wanted = [&bytes[..400_000], &bytes[400_000..]].map(blake3::hash);
+        assert_eq!(hashes, wanted);
+        assert_eq!(content.piece_hashes(1_000_000), [content.hash()]);
     }
 }
