@@ -3,8 +3,8 @@
 
 use peernet_proto::v1;
 
+use crate::causes::causes;
 use crate::names;
-use crate::observe::chain;
 use crate::peers::{Peers, all};
 use crate::plan::{Assignment, Order, Plan};
 
@@ -37,7 +37,7 @@ pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan) -> Told {
             Ok(()) => {}
             Err(error) => told
                 .failures
-                .push(format!("{name} did not take its place: {}", chain(&error))),
+                .push(format!("{name} did not take its place: {}", causes(&error))),
         }
     }
     let orders = plan.orders.iter().map(|order| give(peers, order));
@@ -80,7 +80,7 @@ async fn give<'a>(peers: &Peers, order: &'a Order) -> (&'a Order, bool) {
         .map(|address| peers.drain(address, message()));
     let answers = all(calls.collect()).await;
     for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        tracing::warn!(peer = order.name, error = %chain(error), "an order was not heard");
+        tracing::warn!(peer = order.name, error = %causes(error), "an order was not heard");
     }
     (order, answers.iter().any(Result::is_ok))
 }

@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod build;
+mod causes;
 pub mod drain;
 pub mod events;
 mod health;

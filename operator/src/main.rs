@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use anyhow::Context;
@@ -54,7 +55,12 @@ fn main() -> anyhow::Result<()> {
         Command::Run(args) => {
             let filter =
                 EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-            tracing_subscriber::fmt().with_env_filter(filter).init();
+            let colours = std::io::stderr().is_terminal();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_ansi(colours)
+                .with_writer(std::io::stderr)
+                .init();
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
             Ok(runtime.block_on(run(args.into()))?)
         }

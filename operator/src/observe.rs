@@ -15,8 +15,9 @@ use peernet_core::member::{Member, PeerId};
 use peernet_crd::{PeerNetwork, PeerNetworkSpec, PeerNetworkStatus, Violation};
 use thiserror::Error;
 
+use crate::causes::causes;
 use crate::names;
-use crate::peers::{Answer, PeerError, Peers, all};
+use crate::peers::{Answer, Peers, all};
 use crate::plan;
 
 /// Peers asked for the list of members when nobody leaves. They gossip; a few cover one that lags (guess).
@@ -330,7 +331,7 @@ async fn probe(peers: &Peers, pods: &BTreeMap<u32, PeerPod>) -> Vec<(u32, Answer
     for (ordinal, answer) in all(calls.collect()).await {
         match answer {
             Ok(answer) => answers.push((ordinal, answer)),
-            Err(error) => tracing::debug!(ordinal, error = %chain(&error), "no answer"),
+            Err(error) => tracing::debug!(ordinal, error = %causes(&error), "no answer"),
         }
     }
     answers
@@ -353,7 +354,7 @@ async fn members(peers: &Peers, pods: &BTreeMap<u32, PeerPod>) -> BTreeMap<PeerI
             Ok(list) => list
                 .into_iter()
                 .for_each(|member| merge(&mut members, member)),
-            Err(error) => tracing::debug!(error = %chain(&error), "no list of members"),
+            Err(error) => tracing::debug!(error = %causes(&error), "no list of members"),
         }
     }
     members
@@ -423,16 +424,7 @@ async fn ask_for_reports(peers: &Peers, observed: &mut Observed) {
                 known.for_each(|member| merge(&mut observed.members, member));
                 observed.reports.insert(report.peer, report);
             }
-            Err(error) => tracing::warn!(error = %chain(&error), "no report"),
+            Err(error) => tracing::warn!(error = %causes(&error), "no report"),
         }
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &PeerError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    causes
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::apply::{ApplyError, apply};
 use crate::build::{NodeImage, objects};
+use crate::causes::causes;
 use crate::drain::{Told, tell};
 use crate::events;
 use crate::lease::Leading;
@@ -53,13 +54,13 @@ pub struct Context {
 #[derive(Debug, Error)]
 pub enum CycleError {
     /// See [`ObserveError`].
-    #[error("observe: {0}")]
+    #[error("cannot observe")]
     Observe(#[from] ObserveError),
     /// See [`ApplyError`].
-    #[error("apply: {0}")]
+    #[error("cannot apply")]
     Apply(#[from] ApplyError),
     /// See [`StatusError`].
-    #[error("status: {0}")]
+    #[error("cannot answer")]
     Status(#[from] StatusError),
 }
 
@@ -110,7 +111,7 @@ pub async fn reconcile(
     let told = match &applied {
         Ok(()) => tell(peers, &name, &plan).await,
         Err(error) => {
-            plan.keep(&observed, error.to_string());
+            plan.keep(&observed, causes(error));
             Told::default()
         }
     };
@@ -143,11 +144,9 @@ pub fn on_error(resource: Arc<PeerNetwork>, error: &CycleError, _: Arc<Context>)
     if error.is_conflict() {
         return Action::requeue(PACE);
     }
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
     tracing::warn!(
         network = resource.name_any(),
-        error = causes.join(": "),
+        error = causes(error),
         "the cycle failed"
     );
     Action::requeue(RETRY)

@@ -53,7 +53,7 @@ pub struct DrainStatus {
     /// Peers that are still to be proved dispensable.
     pub leaving: i32,
 
-    /// Slots that still name a leaving peer, are moving, or lack proof; at most 4,096.
+    /// Slots that still name a leaving peer, are moving, or lack proof; summed over the leaving peers.
     pub slots_left: i32,
 
     /// Bytes that the leaving peers still have to hand over, by their own account.

@@ -76,13 +76,21 @@ pub(super) fn size(observed: &Observed, identity: &Identity) -> Size {
         blocker: format!(
             "{}: {}",
             names::pod(&observed.network.name, *highest),
-            stay.blocker
+            named(observed, &stay.blocker)
         ),
     };
     Size {
         replicas,
         leave: Some(leave),
     }
+}
+
+/// Names members instead of their identities, which users do not know.
+fn named(observed: &Observed, sentence: &str) -> String {
+    let members = observed.members.values();
+    members.fold(sentence.to_owned(), |text, member| {
+        text.replace(&member.id.to_string(), &member.name)
+    })
 }
 
 /// Before the ring exists nobody but ordinal 0, which is always wanted, was told to run. Only what old volumes remember

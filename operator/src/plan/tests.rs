@@ -253,7 +253,12 @@ fn silence_is_never_evidence() {
 
     let mut holder = proved();
     holder.reports.remove(&id(1));
-    assert_eq!(plan(&holder).replicas, 5, "a holder is silent");
+    let held = plan(&holder);
+    assert_eq!(held.replicas, 5, "a holder is silent");
+    assert_eq!(
+        blocker(&held),
+        "demo-4: replica demo-1 of slot 0 does not answer"
+    );
 
     let mut own = proved();
     own.reports.remove(&id(4));
