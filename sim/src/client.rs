@@ -5,6 +5,7 @@
 //! asks for the name, then takes each chunk from the first holder that has it, and verifies it.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,6 +22,8 @@ use crate::promise::{Resolver, promise};
 
 /// How often a chunk is tried under a newer configuration, or by a reader again, before giving up.
 const ATTEMPTS: u32 = 20;
+/// Names in one page of a listing: few, so that there are several.
+const PAGE: u32 = 50;
 /// Pause between attempts, in milliseconds.
 const PAUSE: u64 = 500;
 
@@ -225,6 +228,29 @@ pub async fn read(fleet: &Fleet, at: HostId, name: &Name) -> Result<Option<Regis
         Answer::Register(register) => Ok(register),
         Answer::Failed(error) => Err(error.into()),
         other => panic!("a read was answered with {other:?}"),
+    }
+}
+
+/// Lists all names, a few at a time.
+pub async fn list(fleet: &Fleet, at: HostId) -> Result<BTreeSet<Name>, FileError> {
+    let (mut names, mut after) = (BTreeSet::new(), None);
+    loop {
+        let request = Request::List {
+            prefix: String::new(),
+            after,
+            limit: PAGE,
+        };
+        match fleet.request(at, request).await? {
+            Answer::Names { items, next } => {
+                names.extend(items.into_iter().map(|item| item.name));
+                if next.is_none() {
+                    return Ok(names);
+                }
+                after = next;
+            }
+            Answer::Failed(error) => return Err(error.into()),
+            other => panic!("a listing was answered with {other:?}"),
+        }
     }
 }
 

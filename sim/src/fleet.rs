@@ -454,6 +454,8 @@ impl Fleet {
                 .await?
             {
                 Answer::Chunk(outcome) => Ok(outcome),
+                // It has left meanwhile.
+                Answer::Failed(_) => Err(CallError::Gone),
                 other => panic!("a stored chunk was answered with {other:?}"),
             }
         };
@@ -477,7 +479,12 @@ impl Fleet {
         self.put_file(at, run, key, &bytes, false)?;
         let (fleet, millis) = (self.clone(), self.world().random(1..DISK + 1));
         if self.flaws().count_before_sync {
-            let late = move || drop(fleet.put_file(at, run, key, &bytes, true));
+            // By then the process may be gone; so are the bytes.
+            let late = move || {
+                fleet
+                    .put_file(at, run, key, &bytes, true)
+                    .unwrap_or_default()
+            };
             self.world().after(WRITEBACK, late);
             return Ok(());
         }

@@ -113,6 +113,13 @@ pub enum Violation {
         /// Which epoch.
         epoch: u64,
     },
+    /// A listing of a network at rest shows a deleted name, or does not show an existing one.
+    Listed {
+        /// Which name.
+        name: Name,
+        /// It is there.
+        exists: bool,
+    },
     /// Nobody answered for too long.
     Unavailable {
         /// Where.
@@ -148,6 +155,13 @@ impl fmt::Display for Violation {
             Violation::Disagreement { slot, epoch } => {
                 write!(f, "slot {slot} has two configurations of epoch {epoch}")
             }
+            Violation::Listed { name, exists: true } => {
+                write!(f, "{name}: exists but is not listed")
+            }
+            Violation::Listed {
+                name,
+                exists: false,
+            } => write!(f, "{name}: is listed but does not exist"),
             Violation::Unavailable { name, reason } => {
                 write!(f, "{name}: nobody answers: {reason}")
             }
@@ -253,6 +267,21 @@ impl Model {
             Some((name.clone(), record, version))
         };
         self.names.iter().filter_map(newest).collect()
+    }
+
+    /// Whether each name exists, as the last read of it saw.
+    pub fn last_seen(&self) -> BTreeMap<Name, bool> {
+        let last = |history: &History| {
+            history
+                .reads
+                .iter()
+                .max_by_key(|r| r.end)
+                .map(|r| matches!(r.seen, Seen::File(_)))
+        };
+        self.names
+            .iter()
+            .filter_map(|(name, history)| Some((name.clone(), last(history)?)))
+            .collect()
     }
 
     /// Everything that must not have happened.

@@ -1,6 +1,7 @@
 //! A scenario: a cluster, its operator, clients that write and read all the while, and the verdict at the end.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -156,20 +157,26 @@ where
     })
 }
 
-/// Runs a scenario for each seed, or only for the one in the environment variable `SEED`, and stops at the first that
-/// fails, telling how to see it again.
+/// Runs a scenario for each seed, and stops at the first that fails, telling how to see it again. The environment
+/// variable `SEED` chooses a single one, `SEEDS` how many.
 ///
 /// # Panics
 /// If a run fails.
 pub fn for_each_seed(
     name: &str,
-    seeds: std::ops::Range<u64>,
+    seeds: Range<u64>,
     mut run: impl FnMut(u64) -> Result<Summary, Failure>,
 ) {
-    let only = std::env::var("SEED")
-        .ok()
-        .map(|text| text.parse().expect("SEED is a number"));
-    let seeds = only.map_or(seeds, |seed: u64| seed..seed + 1);
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
+    let seeds = match (number("SEED"), number("SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(count)) => seeds.start..seeds.start + count,
+        (None, None) => seeds,
+    };
     for seed in seeds {
         println!("{name}: SEED={seed}");
         match run(seed) {
@@ -429,7 +436,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// Reads everything that was ever written.
+    /// Reads everything that was ever written, and lists it. Nobody writes meanwhile.
     pub async fn read_all(&self) {
         let read = |name: Name| {
             let scenario = self.clone();
@@ -441,6 +448,33 @@ impl Scenario {
         for read in reads {
             read.await;
         }
+        self.list_all().await;
+    }
+}
+
+impl Scenario {
+    async fn list_all(&self) {
+        for _ in 0..TRIES {
+            let Some(at) = self.world.choose(&self.fleet.running()) else {
+                return;
+            };
+            let Ok(listed) = client::list(&self.fleet, at).await else {
+                self.world.sleep(PAUSE).await;
+                continue;
+            };
+            let mut model = self.model.borrow_mut();
+            for (name, exists) in model.last_seen() {
+                if listed.contains(&name) != exists {
+                    model.report(Violation::Listed { name, exists });
+                }
+            }
+            return;
+        }
+        let name = Name::new("any").expect("a valid name");
+        let reason = "no listing".into();
+        self.model
+            .borrow_mut()
+            .report(Violation::Unavailable { name, reason });
     }
 }
 

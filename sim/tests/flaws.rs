@@ -14,6 +14,7 @@ fn is_loss(violation: &Violation) -> bool {
             | Violation::NotLinearizable { .. }
             | Violation::Unavailable { .. }
             | Violation::LeftBehind { .. }
+            | Violation::Listed { .. }
     )
 }
 
@@ -29,7 +30,7 @@ fn loses(flaws: Flaws, script: impl AsyncFn(Scenario) -> Result<(), Failure> + C
             async move |s| script(s).await,
         )
     };
-    for seed in 1..4 {
+    for seed in 1..3 {
         match attempt(seed, flaws) {
             Err(Failure::Violations(found)) => assert!(found.iter().all(is_loss), "{found:?}"),
             other => panic!("with {flaws:?} and seed {seed} nothing was noticed: {other:?}"),
@@ -69,10 +70,9 @@ async fn four_leave_at_once(s: Scenario) -> Result<(), Failure> {
     let load = s.load(4);
     s.world.sleep(5_000).await;
     s.cluster.scale(3);
-    s.world.sleep(60_000).await;
+    s.world.sleep(20_000).await;
     load.stop().await;
-    s.read_all().await;
-    Ok(())
+    s.settle(5 * MINUTE).await
 }
 
 #[test]
