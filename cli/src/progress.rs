@@ -34,10 +34,12 @@ pub fn spinner(sentence: &str) -> ProgressBar {
     bar
 }
 
-/// A bar for slots that are being handed over, beside a sentence.
-pub fn slots() -> ProgressBar {
-    let bar = ProgressBar::new(0)
-        .with_style(style("[{bar:24}] {pos}/{len} slots, ETA {eta}  {wide_msg}"));
+/// A bar for so many slots that are handed over, beside a sentence.
+pub fn slots(all: u64) -> ProgressBar {
+    let bar = ProgressBar::new(all);
+    bar.set_style(
+        style("[{bar:24}] {pos}/{len} slots ETA {eta}  {wide_msg}").progress_chars("=> "),
+    );
     bar.enable_steady_tick(TURN);
     bar
 }
@@ -62,6 +64,6 @@ mod tests {
         learn_size(&bar, 7);
         assert_eq!(bar.length(), Some(7));
         spinner("a").finish_and_clear();
-        slots().finish_and_clear();
+        slots(1).finish_and_clear();
     }
 }

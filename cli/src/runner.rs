@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::runner::child::{Children, Launch, StartError};
@@ -58,6 +58,8 @@ pub struct Runner {
     peers: Peers,
     publish: watch::Sender<Progress>,
     asked: mpsc::Receiver<Ask>,
+    /// Requests that were accepted since the last round, with the number of peers wanted before.
+    accepted: Vec<(u32, oneshot::Sender<Result<u32, String>>)>,
 }
 
 impl Runner {
@@ -78,6 +80,7 @@ impl Runner {
             peers,
             publish,
             asked,
+            accepted: Vec::new(),
         }
     }
 
@@ -101,6 +104,10 @@ impl Runner {
             self.perform(action, &observed, audience).await?;
         }
         self.tell(progress.clone(), audience);
+        for (from, reply) in self.accepted.drain(..) {
+            // The client may be gone; what it asked for stands.
+            let _ = reply.send(Ok(from));
+        }
         Ok(progress)
     }
 
@@ -199,7 +206,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Accepts another number of peers, if the manifest's rules and the ports allow it.
+    /// Accepts another number of peers, if the manifest's rules and the ports allow it. The answer follows when progress
+    /// towards that number is known.
     fn scale(&mut self, ask: Ask, audience: &mut impl Audience) -> Result<(), RunError> {
         let Ask { peers: to, reply } = ask;
         let from = self.state.wanted();
@@ -215,24 +223,17 @@ impl Runner {
                     .map_err(|e| e.to_string())?;
                 Ok(manifest)
             });
-        let answer = match allowed {
+        match allowed {
             Ok(manifest) => {
                 self.save(|s| s.manifest = manifest)?;
                 if from != to {
                     audience.line(&format!("scaling from {from} to {to} peers"));
-                    let unsettled = Progress {
-                        wanted: to,
-                        settled: false,
-                        ..self.publish.borrow().clone()
-                    };
-                    self.tell(unsettled, audience);
                 }
-                Ok(from)
+                self.accepted.push((from, reply));
             }
-            Err(reason) => Err(reason),
-        };
-        // The client may be gone; what it asked for stands.
-        let _ = reply.send(answer);
+            // The client may be gone.
+            Err(reason) => drop(reply.send(Err(reason))),
+        }
         Ok(())
     }
 

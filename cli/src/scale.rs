@@ -182,6 +182,10 @@ impl Screen {
     }
 
     fn show(&mut self, progress: &Progress) {
+        if !self.terminal {
+            self.say(sentence(progress));
+            return;
+        }
         let left: u64 = progress
             .leaving
             .iter()
@@ -189,17 +193,30 @@ impl Screen {
             .sum();
         if self.most == 0 && left > 0 {
             self.bar.finish_and_clear();
-            self.bar = progress::slots();
+            self.bar = progress::slots(left);
         }
+        // What the leavers hand over grows at first, while the ring finds out where it should go.
         self.most = self.most.max(left);
-        if self.terminal {
+        if self.most > 0 {
             self.bar.set_length(self.most);
             self.bar.set_position(self.most - left);
-            self.bar.set_message(sentence(progress));
-        } else {
-            self.say(sentence(progress));
         }
+        self.bar.set_message(if left > 0 {
+            handover(progress)
+        } else {
+            sentence(progress)
+        });
     }
+}
+
+/// What the bar does not show: bytes, and the first thing that is waited for.
+fn handover(progress: &Progress) -> String {
+    let bytes = progress.leaving.iter().map(|l| l.bytes_left).sum();
+    let mut text = format!("{} left", output::bytes(bytes));
+    if let Some(first) = progress.leaving.iter().find(|l| !l.blocker.is_empty()) {
+        text += &format!("; {}: {}", first.name, first.blocker);
+    }
+    text
 }
 
 impl Drop for Screen {

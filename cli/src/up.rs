@@ -130,7 +130,7 @@ async fn serve(runner: &mut Runner, screen: &mut Screen) -> Result<(), UpError> 
     let mut announced = false;
     loop {
         let progress = runner.round(screen).await?;
-        if progress.settled && !announced {
+        if progress.serves() && !announced {
             announced = true;
             screen.settle();
             output::print(&welcome(runner)).map_err(UpError::Print)?;
@@ -283,7 +283,7 @@ impl Audience for Screen {
         }
         // Every step of a drain or of catching up would be too much; `peernet scale` and `status` show them.
         let milestone = (progress.ready, progress.wanted, progress.leaving.len());
-        if progress.settled || milestone != self.said {
+        if milestone != self.said {
             self.said = milestone;
             eprintln!("{}", sentence(progress));
         }
@@ -298,10 +298,19 @@ pub(crate) fn sentence(progress: &Progress) -> String {
         ready,
         waiting,
         leaving,
-        settled,
+        busy,
+        settled: _,
     } = progress;
-    if *settled {
-        return format!("all {} are ready", counted((*wanted).into(), "peer"));
+    if progress.serves() {
+        let moving = if *busy > 0 {
+            format!("; {} still moving", counted((*busy).into(), "slot"))
+        } else {
+            String::new()
+        };
+        return format!(
+            "all {} are ready{moving}",
+            counted((*wanted).into(), "peer")
+        );
     }
     let mut parts = vec![format!(
         "{ready} of {} ready",
@@ -365,7 +374,7 @@ mod tests {
         assert_eq!(
             sentence(&Progress {
                 wanted: 5,
-                settled: true,
+                ready: 5,
                 ..Progress::default()
             }),
             "all 5 peers are ready"

@@ -94,6 +94,9 @@ impl Peers {
             if ready {
                 self.refusals.remove(&ordinal);
             }
+            let busy = status
+                .as_ref()
+                .map_or(0, |s| s.slots_moving.max(s.slots_behind));
             let said = status.map(|s| s.reason).unwrap_or_default();
             let reason = match self.refusals.get(&ordinal) {
                 _ if !children.alive(ordinal) && children.crashes(ordinal) > 0 => {
@@ -109,6 +112,7 @@ impl Peers {
                 active: matches!(state, Some(PeerState::Active | PeerState::Leaving)),
                 ready,
                 reason,
+                busy,
             });
         }
         let leavers = leavers(decided, &observed);

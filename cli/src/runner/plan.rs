@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peernet_core::key::Position;
-use peernet_core::leave::{Report, Verdict, verdict};
+use peernet_core::leave::Report;
 use peernet_core::member::{Liveness, Member, PeerId};
 use peernet_core::placement;
 use serde::{Deserialize, Serialize};
+
+mod leave;
 
 /// What the runner has decided and written down.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +29,13 @@ pub struct Decided {
     pub running: u32,
     /// Number of zones; peer i lies in zone i modulo this.
     pub zones: u32,
+}
+
+impl Progress {
+    /// Every wanted peer serves, and no other is left; slots may still be on their way.
+    pub fn serves(&self) -> bool {
+        self.wanted > 0 && self.ready == self.wanted && self.leaving.is_empty()
+    }
 }
 
 impl Decided {
@@ -69,6 +78,8 @@ pub struct Peer {
     pub ready: bool,
     /// Why not.
     pub reason: String,
+    /// Slots it holds whose configuration is moving, or that have not been compared since.
+    pub busy: u32,
 }
 
 /// What a volume remembers.
@@ -161,6 +172,8 @@ pub struct Progress {
     pub waiting: Vec<Waiting>,
     /// Peers on their way out.
     pub leaving: Vec<Leaving>,
+    /// Slots on their way to other peers, counted at each peer that holds them.
+    pub busy: u32,
     /// Everything is as wanted.
     pub settled: bool,
 }
@@ -252,7 +265,7 @@ pub fn plan(decided: &Decided, observed: &Observed) -> Plan {
             actions.extend(drain(decided, observed));
         }
     }
-    let (leaving, stay) = leave(decided, observed);
+    let (leaving, stay) = leave::leave(decided, observed);
     if stay < decided.running && decided.running > decided.wanted {
         actions.push(Action::Run(stay));
     }
@@ -370,108 +383,6 @@ fn drain(decided: &Decided, observed: &Observed) -> Vec<Action> {
         .collect()
 }
 
-/// How far the leaves are, and below which number peers have to stay.
-fn leave(decided: &Decided, observed: &Observed) -> (Vec<Leaving>, u32) {
-    let leavers = leavers(decided, observed);
-    let remaining: BTreeSet<PeerId> = observed
-        .members
-        .values()
-        .filter(|m| m.liveness != Liveness::Left && !leavers.contains(&m.id))
-        .map(|m| m.id)
-        .collect();
-    let mut leaving = Vec::new();
-    let mut stay = decided.running.min(decided.wanted);
-    for ordinal in decided.wanted..decided.running {
-        let name = decided.peer_name(ordinal);
-        let (slots_left, bytes_left, blocker) = match judge(decided, ordinal, &remaining, observed)
-        {
-            Verdict::Proved => (0, 0, String::new()),
-            Verdict::Stay {
-                slots_left,
-                bytes_left,
-                blocker,
-            } => {
-                stay = ordinal + 1;
-                (slots_left, bytes_left, blocker)
-            }
-        };
-        leaving.push(Leaving {
-            name,
-            slots_left,
-            bytes_left,
-            blocker,
-        });
-    }
-    (leaving, stay)
-}
-
-/// May this process end? Only if every identity it may be is proved to be dispensable.
-fn judge(
-    decided: &Decided,
-    ordinal: u32,
-    remaining: &BTreeSet<PeerId>,
-    observed: &Observed,
-) -> Verdict {
-    let Decided { wanted, .. } = *decided;
-    let (name, peer) = (
-        decided.peer_name(ordinal),
-        observed.peers.get(ordinal as usize),
-    );
-    let wait = |blocker: String| Verdict::Stay {
-        slots_left: 0,
-        bytes_left: 0,
-        blocker,
-    };
-    let volume = peer.and_then(|p| p.volume.as_ref());
-    let mut ids: BTreeSet<PeerId> = observed
-        .members
-        .values()
-        .filter(|m| m.name == name && m.liveness != Liveness::Left)
-        .map(|m| m.id)
-        .collect();
-    match volume {
-        Some(Volume::Peer { id, .. }) => drop(ids.insert(*id)),
-        Some(Volume::Blank) => {}
-        None if ids.is_empty() && !all_tell(observed, wanted) => {
-            return wait(format!(
-                "{name} does not answer, and not all others can say that they do not know it"
-            ));
-        }
-        None => {}
-    }
-    let alive = peer.is_some_and(|p| p.alive);
-    let mut worst = Verdict::Proved;
-    for id in ids {
-        // Silence is no proof: a process that runs has to speak for the identity it may have, until its volume says that
-        // this one has left.
-        let speaks = match volume {
-            Some(Volume::Peer { id: own, left, .. }) => *own == id && !left,
-            Some(Volume::Blank) => false,
-            None => true,
-        };
-        if alive && speaks && !observed.reports.contains_key(&id) {
-            worst = heavier(worst, wait(format!("{name} does not answer")));
-        }
-        worst = heavier(worst, verdict(id, remaining, &observed.reports));
-    }
-    worst
-}
-
-/// Every wanted peer has reported.
-fn all_tell(observed: &Observed, wanted: u32) -> bool {
-    let tells = |p: &Peer| matches!(p.volume, Some(Volume::Peer { id, .. }) if observed.reports.contains_key(&id));
-    observed.peers.len() >= wanted as usize
-        && observed.peers.iter().take(wanted as usize).all(tells)
-}
-
-fn heavier(a: Verdict, b: Verdict) -> Verdict {
-    let weight = |v: &Verdict| match v {
-        Verdict::Proved => None,
-        Verdict::Stay { slots_left, .. } => Some(*slots_left),
-    };
-    if weight(&b) > weight(&a) { b } else { a }
-}
-
 fn progress(decided: &Decided, observed: &Observed, leaving: Vec<Leaving>, idle: bool) -> Progress {
     let mut waiting = Vec::new();
     for ordinal in 0..decided.wanted {
@@ -494,11 +405,14 @@ fn progress(decided: &Decided, observed: &Observed, leaving: Vec<Leaving>, idle:
             reason,
         });
     }
+    let busy = observed.peers.iter().map(|p| p.busy).sum();
     Progress {
         wanted: decided.wanted,
         running: decided.running,
         ready: decided.wanted - waiting.len() as u32,
+        busy,
         settled: idle
+            && busy == 0
             && waiting.is_empty()
             && leaving.is_empty()
             && decided.running == decided.wanted,

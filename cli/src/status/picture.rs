@@ -123,6 +123,8 @@ pub(super) struct Copies {
     pub(super) slots_short: u32,
     /// Slots without a majority of copies: neither readable nor writable for certain.
     pub(super) slots_stuck: u32,
+    /// Slots that are moving to other peers, or whose replicas are being compared after a change.
+    pub(super) slots_busy: u32,
     /// Copies of the slot that has fewest.
     pub(super) fewest: u32,
 }
@@ -259,35 +261,36 @@ fn figures(own: &StatusResponse) -> Figures {
     }
 }
 
-/// Counts, for each slot, the replicas of its newest configuration that are up and, as far as they told, caught up.
+/// Counts, for each slot, the replicas of its newest configuration that are up. They hold what was acknowledged: whoever
+/// joins a slot is counted among its replicas only once it has caught up, and who lost its volume has another identity.
 fn copies(
     answers: &BTreeMap<String, Answer>,
     up: &BTreeSet<&str>,
     only_asked: bool,
 ) -> Option<Copies> {
     let mut newest: BTreeMap<u32, &SlotReport> = BTreeMap::new();
-    let mut told: BTreeMap<(&str, u32), &SlotReport> = BTreeMap::new();
-    let reports = answers.values().filter_map(|a| a.report.as_ref());
-    for (report, slot) in reports.flat_map(|r| r.slots.iter().map(move |s| (r, s))) {
-        told.insert((&report.peer_id, slot.slot), slot);
+    let mut busy: BTreeSet<u32> = BTreeSet::new();
+    for slot in answers
+        .values()
+        .filter_map(|a| a.report.as_ref())
+        .flat_map(|r| &r.slots)
+    {
+        if !slot.synced || !slot.next.is_empty() {
+            busy.insert(slot.slot);
+        }
         let known = newest.entry(slot.slot).or_insert(slot);
         if slot.epoch > known.epoch {
             *known = slot;
         }
     }
     let factor = newest.values().map(|s| s.replicas.len()).max()? as u32;
-    let count = |slot: &SlotReport| {
-        let holds = |replica: &&String| match told.get(&(replica.as_str(), slot.slot)) {
-            Some(own) => own.epoch == slot.epoch && own.synced,
-            None => only_asked,
-        };
+    let count = |slot: &&SlotReport| {
         slot.replicas
             .iter()
             .filter(|r| up.contains(r.as_str()))
-            .filter(holds)
             .count() as u32
     };
-    let mut counts: Vec<u32> = newest.values().map(|s| count(s)).collect();
+    let mut counts: Vec<u32> = newest.values().map(count).collect();
     if !only_asked {
         // Everyone who holds a slot and is up has told: what nobody told about, nobody holds.
         counts.resize(usize::from(SLOTS), 0);
@@ -298,6 +301,7 @@ fn copies(
         slots: counts.len() as u32,
         slots_short: below(factor),
         slots_stuck: below(factor / 2 + 1),
+        slots_busy: busy.len() as u32,
         fewest: counts.iter().copied().min().unwrap_or(0),
     })
 }
@@ -356,6 +360,7 @@ pub(super) mod tests {
             slots: 4096,
             slots_short: 0,
             slots_stuck: 0,
+            slots_busy: 0,
             fewest: 3,
         };
         assert_eq!(picture.copies, Some(expected));
@@ -403,7 +408,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_replica_that_has_not_caught_up_is_no_copy() {
+    fn a_slot_that_is_compared_or_moves_still_has_its_copies() {
         let mut survey = healthy(5);
         let report = survey
             .answers
@@ -412,8 +417,13 @@ pub(super) mod tests {
             .report
             .as_mut()
             .unwrap();
-        report.slots.iter_mut().for_each(|s| s.synced = false);
-        assert_eq!(Picture::of(survey).copies.unwrap().fewest, 2);
+        report.slots[0].synced = false;
+        report.slots[1].next = vec!["id0".into()];
+        let copies = Picture::of(survey).copies.unwrap();
+        assert_eq!(
+            (copies.fewest, copies.slots_short, copies.slots_busy),
+            (3, 0, 2)
+        );
     }
 
     #[test]

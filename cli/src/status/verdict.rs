@@ -112,12 +112,15 @@ fn data(picture: &Picture) -> Vec<String> {
         slots,
         slots_short,
         slots_stuck,
+        slots_busy: _,
         fewest: _,
     }) = picture.copies
     else {
         return vec!["the number of copies is unknown".to_owned()];
     };
+    let catching_up = number(picture, |p| p.state == State::CatchingUp) > 0;
     match (slots_stuck, slots_short) {
+        (0, 0) if catching_up => vec!["all data readable".to_owned()],
         (0, 0) if factor == 1 => vec!["all data has its one copy".to_owned()],
         (0, 0) => vec![format!("all data has {factor} copies")],
         (0, short) => vec![format!(
@@ -138,6 +141,14 @@ fn moves(picture: &Picture) -> Vec<String> {
         if n > 0 {
             moves.push(format!("{n} {what}"));
         }
+    }
+    if let Some(Copies {
+        slots,
+        slots_busy: busy @ 1..,
+        ..
+    }) = picture.copies
+    {
+        moves.push(format!("{busy} of {slots} slots are moving"));
     }
     moves
 }
@@ -282,7 +293,7 @@ mod tests {
         assert!(
             verdict
                 .verdict
-                .starts_with("DEGRADED: 1 of 5 peers catching up; all data has 3 copies"),
+                .starts_with("DEGRADED: 1 of 5 peers catching up; all data readable"),
             "{}",
             verdict.verdict
         );

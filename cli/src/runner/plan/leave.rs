@@ -1,0 +1,119 @@
+//! How far leaves are: which processes may end.
+
+use std::collections::BTreeSet;
+
+use peernet_core::leave::{Verdict, verdict};
+use peernet_core::member::{Liveness, PeerId};
+
+use super::{Decided, Leaving, Observed, Peer, Volume, leavers};
+
+/// How far the leaves are, and below which number peers have to stay.
+pub(super) fn leave(decided: &Decided, observed: &Observed) -> (Vec<Leaving>, u32) {
+    let leavers = leavers(decided, observed);
+    let remaining: BTreeSet<PeerId> = observed
+        .members
+        .values()
+        .filter(|m| m.liveness != Liveness::Left && !leavers.contains(&m.id))
+        .map(|m| m.id)
+        .collect();
+    let mut leaving = Vec::new();
+    let mut stay = decided.running.min(decided.wanted);
+    for ordinal in decided.wanted..decided.running {
+        let name = decided.peer_name(ordinal);
+        let (slots_left, bytes_left, blocker) = match judge(decided, ordinal, &remaining, observed)
+        {
+            Verdict::Proved => (0, 0, String::new()),
+            Verdict::Stay {
+                slots_left,
+                bytes_left,
+                blocker,
+            } => {
+                stay = ordinal + 1;
+                (slots_left, bytes_left, named(blocker, observed))
+            }
+        };
+        leaving.push(Leaving {
+            name,
+            slots_left,
+            bytes_left,
+            blocker,
+        });
+    }
+    (leaving, stay)
+}
+
+/// May this process end? Only if every identity it may be is proved to be dispensable.
+fn judge(
+    decided: &Decided,
+    ordinal: u32,
+    remaining: &BTreeSet<PeerId>,
+    observed: &Observed,
+) -> Verdict {
+    let Decided { wanted, .. } = *decided;
+    let (name, peer) = (
+        decided.peer_name(ordinal),
+        observed.peers.get(ordinal as usize),
+    );
+    let wait = |blocker: String| Verdict::Stay {
+        slots_left: 0,
+        bytes_left: 0,
+        blocker,
+    };
+    let volume = peer.and_then(|p| p.volume.as_ref());
+    let mut ids: BTreeSet<PeerId> = observed
+        .members
+        .values()
+        .filter(|m| m.name == name && m.liveness != Liveness::Left)
+        .map(|m| m.id)
+        .collect();
+    match volume {
+        Some(Volume::Peer { id, .. }) => drop(ids.insert(*id)),
+        Some(Volume::Blank) => {}
+        None if ids.is_empty() && !all_tell(observed, wanted) => {
+            return wait(
+                "it does not answer, and not all others can say that they do not know it"
+                    .to_owned(),
+            );
+        }
+        None => {}
+    }
+    let alive = peer.is_some_and(|p| p.alive);
+    let mut worst = Verdict::Proved;
+    for id in ids {
+        // Silence is no proof: a process that runs has to speak for the identity it may have, until its volume says that
+        // this one has left.
+        let speaks = match volume {
+            Some(Volume::Peer { id: own, left, .. }) => *own == id && !left,
+            Some(Volume::Blank) => false,
+            None => true,
+        };
+        if alive && speaks && !observed.reports.contains_key(&id) {
+            worst = heavier(worst, wait("it does not answer".to_owned()));
+        }
+        worst = heavier(worst, verdict(id, remaining, &observed.reports));
+    }
+    worst
+}
+
+/// Every wanted peer has reported.
+fn all_tell(observed: &Observed, wanted: u32) -> bool {
+    let tells = |p: &Peer| matches!(p.volume, Some(Volume::Peer { id, .. }) if observed.reports.contains_key(&id));
+    observed.peers.len() >= wanted as usize
+        && observed.peers.iter().take(wanted as usize).all(tells)
+}
+
+fn heavier(a: Verdict, b: Verdict) -> Verdict {
+    let weight = |v: &Verdict| match v {
+        Verdict::Proved => None,
+        Verdict::Stay { slots_left, .. } => Some(*slots_left),
+    };
+    if weight(&b) > weight(&a) { b } else { a }
+}
+
+/// The sentence with names for identities.
+fn named(sentence: String, observed: &Observed) -> String {
+    let known = observed.members.values();
+    known.fold(sentence, |sentence, m| {
+        sentence.replace(&m.id.to_string(), &m.name)
+    })
+}
