@@ -5,10 +5,12 @@ use std::time::Duration;
 use peernet_proto::v1;
 use peernet_proto::v1::chunks_client::ChunksClient;
 use peernet_proto::v1::ring_client::RingClient;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::network::{NETWORK, Network, bytes, until};
+use crate::network::{Client, NETWORK, Network, Peer, bytes, until};
 
 const MIB: usize = 1024 * 1024;
 const OTHER_NETWORK: &str = "11111111-2222-4333-8444-555555555555";
@@ -186,6 +188,7 @@ async fn peers_join_and_leave_with_everything_in_place() {
     for (n, (name, data)) in files.iter().enumerate() {
         network.peers[n % 3].put(name, data).await.unwrap();
     }
+    let traffic = Traffic::start(&network);
     let newcomer = network.join().await;
     network.at_rest().await;
     all_there(&network, &files).await;
@@ -236,6 +239,7 @@ async fn peers_join_and_leave_with_everything_in_place() {
     assert_eq!(network.peers[newcomer].stop().await, 0);
     network.at_rest().await;
     all_there(&network, &files).await;
+    traffic.stop(&network).await;
     let copies = copies(&network, &files).await;
     assert!(copies.iter().all(|c| *c == 3), "{copies:?}");
 
@@ -277,6 +281,55 @@ async fn peers_join_and_leave_with_everything_in_place() {
     assert_ne!(anew, leaver.id);
     network.ready(newcomer).await;
     all_there(&network, &files).await;
+}
+
+/// A writer and a reader that go on while the network changes, each through any of the peers that stay.
+struct Traffic {
+    stop: watch::Sender<bool>,
+    writer: JoinHandle<Vec<(String, Vec<u8>)>>,
+}
+
+impl Traffic {
+    fn start(network: &Network) -> Traffic {
+        let (stop, stopped) = watch::channel(false);
+        let peers: Vec<Client> = network.peers.iter().map(Peer::client).collect();
+        let writer = tokio::spawn(async move {
+            let mut written = Vec::new();
+            for n in 0.. {
+                let (name, data) = (
+                    format!("traffic/{n}"),
+                    bytes([100, 40_000, 2 * MIB][n % 3], 1000 + n as u64),
+                );
+                peers[n % peers.len()]
+                    .put(&name, &data)
+                    .await
+                    .unwrap_or_else(|e| panic!("{name}: {e}"));
+                let read = peers[(n + 1) % peers.len()].get(&name, 0, None).await;
+                assert!(
+                    read.unwrap_or_else(|e| panic!("{name}: {e}")) == data,
+                    "{name}"
+                );
+                written.push((name, data));
+                if *stopped.borrow() {
+                    break;
+                }
+            }
+            written
+        });
+        Traffic { stop, writer }
+    }
+
+    /// Nothing failed, and all of it is there.
+    async fn stop(self, network: &Network) {
+        self.stop.send_replace(true);
+        let written = self.writer.await.expect("no read and no write failed");
+        assert!(
+            written.len() > 10,
+            "only {} files were written",
+            written.len()
+        );
+        all_there(network, &written).await;
+    }
 }
 
 async fn all_there(network: &Network, files: &[(String, Vec<u8>)]) {

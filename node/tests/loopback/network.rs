@@ -241,6 +241,40 @@ impl Peer {
         Ok(status.into_inner())
     }
 
+    pub(crate) fn client(&self) -> Client {
+        Client {
+            files: self.files(),
+        }
+    }
+
+    pub(crate) async fn put(&self, name: &str, data: &[u8]) -> Result<v1::FileInfo, Status> {
+        self.client().put(name, data).await
+    }
+
+    pub(crate) async fn get(
+        &self,
+        name: &str,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Vec<u8>, Status> {
+        self.client().get(name, offset, length).await
+    }
+
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), Status> {
+        self.files()
+            .delete(v1::DeleteRequest { name: name.into() })
+            .await
+            .map(drop)
+    }
+}
+
+/// A client of one peer's files; waits for no other.
+#[derive(Clone)]
+pub(crate) struct Client {
+    files: FilesClient<Channel>,
+}
+
+impl Client {
     /// Stores a file by gRPC.
     pub(crate) async fn put(&self, name: &str, data: &[u8]) -> Result<v1::FileInfo, Status> {
         let header = v1::PutHeader {
@@ -254,7 +288,7 @@ impl Peer {
         parts.extend(data.chunks(300_000).map(|part| v1::PutRequest {
             part: Some(v1::put_request::Part::Data(part.to_vec().into())),
         }));
-        let response = self.files().put(tokio_stream::iter(parts)).await?;
+        let response = self.files.clone().put(tokio_stream::iter(parts)).await?;
         Ok(response.into_inner().file.expect("what was stored"))
     }
 
@@ -270,7 +304,7 @@ impl Peer {
             offset,
             length,
         };
-        let mut parts = self.files().get(request).await?.into_inner();
+        let mut parts = self.files.clone().get(request).await?.into_inner();
         let mut data = Vec::new();
         while let Some(part) = parts.message().await? {
             if let Some(v1::get_response::Part::Data(bytes)) = part.part {
@@ -278,13 +312,6 @@ impl Peer {
             }
         }
         Ok(data)
-    }
-
-    pub(crate) async fn delete(&self, name: &str) -> Result<(), Status> {
-        self.files()
-            .delete(v1::DeleteRequest { name: name.into() })
-            .await
-            .map(drop)
     }
 }
 
