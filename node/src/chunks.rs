@@ -20,6 +20,7 @@ use crate::driver::{PeerError, PeerHandle};
 
 pub(crate) mod fetch;
 mod remote;
+pub(crate) mod sweep;
 pub(crate) mod writes;
 
 use remote::Pool;

@@ -70,7 +70,11 @@ pub(crate) async fn serve(
         .add_service(reflection)
         .add_service(sized!(AdminServer, admin::Admin::new(life.clone())))
         .add_service(sized!(ChunksServer, chunks::Chunks::new(life.clone())))
-        .add_service(sized!(FilesServer, files::Files::new(life.clone())))
+        // Clients' messages keep to tonic's limit of 4 MiB: each upload may hold one that has not come in whole.
+        .add_service(
+            FilesServer::new(files::Files::new(life.clone()))
+                .max_encoding_message_size(MESSAGE_MAX),
+        )
         .add_service(sized!(PeersServer, peers::Peers::new(life.clone())))
         .add_service(sized!(RingServer, ring::Ring::new(life)))
         .serve_with_incoming_shutdown(

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::chunks::Chunks;
 use crate::chunks::fetch::Fetcher;
+use crate::chunks::sweep::keep_sweeping;
 use crate::chunks::writes::Writes;
 use crate::config::{Place, Setup};
 use crate::disk::{ChunkFiles, DiskStore, Purpose};
@@ -279,6 +280,7 @@ impl Life {
                 let id = running.id;
                 info!(peer = %id, network = running.network, "assigned");
                 tokio::spawn(seeds::feed(running.peer.clone(), self.setup.seeds.clone()));
+                tokio::spawn(keep_sweeping(running.chunks.clone()));
                 self.running.send_replace(Some(running));
                 Ok(id)
             }

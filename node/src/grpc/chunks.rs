@@ -16,7 +16,7 @@ use crate::daemon::{Life, Running};
 /// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
 const PART: usize = 256 * 1024;
 /// Most hashes in one question.
-const HASHES: usize = 65_536;
+const HASHES: usize = 16_384;
 
 pub(super) struct Chunks {
     life: Arc<Life>,

@@ -1,0 +1,81 @@
+//! Giving back the space of chunk files that nothing refers to: what a departed life of this volume left as a cache,
+//! and what a crash left between writing a file and indexing it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{ChunkError, Chunks};
+
+/// How long this peer must have been quiet before a sweep: files may be wanted as a cache while slots still come here
+/// (guess: far longer than a join takes).
+const QUIET: Duration = Duration::from_secs(600);
+/// Pause between sweeps; little can gather meanwhile (guess).
+const PAUSE: Duration = Duration::from_secs(6 * 3600);
+/// How often the peer is asked whether it is quiet.
+const LOOK: Duration = Duration::from_secs(30);
+/// Chunks looked up in the index at once, so that the peer's thread is not kept from its messages.
+const BATCH: usize = 256;
+
+/// Sweeps now and then until the peer stops.
+pub(crate) async fn keep_sweeping(chunks: Arc<Chunks>) {
+    loop {
+        let Ok(()) = chunks.wait_until_quiet().await else {
+            return;
+        };
+        match chunks.sweep().await {
+            Ok(0) => {}
+            Ok(files) => info!(files, "chunks that nothing refers to are removed"),
+            Err(ChunkError::Peer(_)) => return,
+            Err(error) => warn!("unused chunks cannot be looked for: {error}"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+impl Chunks {
+    /// Returns when this peer had everything it should hold, and nothing was moving, for [`QUIET`].
+    async fn wait_until_quiet(&self) -> Result<(), ChunkError> {
+        let mut quiet = Duration::ZERO;
+        while quiet < QUIET {
+            sleep(LOOK).await;
+            let status = self.peer.status().await?;
+            let settled = status.ready
+                && status.slots_behind == 0
+                && status.slots_moving == 0
+                && status.chunks_missing == 0;
+            quiet = if settled {
+                quiet + LOOK
+            } else {
+                Duration::ZERO
+            };
+        }
+        Ok(())
+    }
+
+    /// Offers every file that is not indexed to the peer's thread, which removes it unless it is indexed or being
+    /// written by then. Returns how many.
+    async fn sweep(&self) -> Result<usize, ChunkError> {
+        let mut unused = 0;
+        for first in 0..=u8::MAX {
+            let files = self.files.clone();
+            let listed = spawn_blocking(move || files.keys(first)).await;
+            let keys = listed.map_err(|error| ChunkError::Disk(error.to_string()))??;
+            for keys in keys.chunks(BATCH) {
+                let held = self.peer.holds(keys.to_vec()).await?;
+                for key in keys
+                    .iter()
+                    .zip(held)
+                    .filter_map(|(key, held)| (!held).then_some(*key))
+                {
+                    self.peer.forget(key).await;
+                    unused += 1;
+                }
+            }
+        }
+        Ok(unused)
+    }
+}
