@@ -146,3 +146,19 @@ pub async fn get(peer: &Peer, protocol: Protocol, name: &str) -> Result<Received
         .await
         .unwrap_or(Err(TransferError::TooLong))
 }
+
+/// Deletes a file, one attempt.
+///
+/// # Errors
+/// See [`TransferError`].
+pub async fn delete(peer: &Peer, protocol: Protocol, name: &str) -> Result<(), TransferError> {
+    let attempt = async {
+        match protocol {
+            Protocol::Grpc => grpc::delete(peer, name).await,
+            Protocol::Rest => rest::delete(peer, name).await,
+        }
+    };
+    timeout(ATTEMPT, attempt)
+        .await
+        .unwrap_or(Err(TransferError::TooLong))
+}

@@ -8,18 +8,19 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
+use peernet_crd::PeerNetwork;
 use tokio::process::Command;
 
 use crate::dump;
-use crate::patience::within;
+use crate::patience::{eventually, within};
 
 /// Label on each test's namespace: `kubectl delete ns -l peernet.dev/e2e` removes what an interrupted run left.
 pub const LABEL: &str = "peernet.dev/e2e";
@@ -161,6 +162,7 @@ impl Scenario {
             self.note(&format!("the namespace {} stays", self.namespace));
             return Ok(());
         }
+        self.remove_networks().await?;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let uid = namespaces
             .get(&self.namespace)
@@ -175,6 +177,26 @@ impl Scenario {
         within("the namespace vanishes", REMOVAL, gone).await?;
         self.note("done");
         Ok(())
+    }
+
+    /// Deleting the resource has to remove the pods. Also, a namespace that still has pods looks again only after their
+    /// grace period.
+    async fn remove_networks(&self) -> Result<()> {
+        let networks: Api<PeerNetwork> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        networks
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await?;
+        eventually("pods go with their network", REMOVAL, || async {
+            let left = pods
+                .list_metadata(&ListParams::default())
+                .await?
+                .items
+                .len();
+            ensure!(left == 0, "{left} pods are left");
+            Ok(())
+        })
+        .await
     }
 
     fn off(&self) -> std::sync::MutexGuard<'_, BTreeSet<u8>> {

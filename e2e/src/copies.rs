@@ -1,6 +1,7 @@
 //! How many peers hold each chunk, as the peers themselves say after reading it back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use anyhow::{Context, Result, ensure};
 use blake3::Hash;
@@ -35,6 +36,47 @@ pub struct Lacking {
 
 /// Who holds what.
 pub type Holders = BTreeMap<String, BTreeSet<String>>;
+
+/// Who holds the names of files, and their chunks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Copies {
+    /// By name.
+    pub names: Holders,
+    /// By hash.
+    pub chunks: Holders,
+}
+
+impl Copies {
+    /// Checks that the copies of everything lie in at least `wanted` zones, given the zone of each peer.
+    ///
+    /// # Errors
+    /// See [`Lacking`]; holders are zones then.
+    pub fn lie_in_zones(
+        &self,
+        zones: &BTreeMap<String, String>,
+        wanted: usize,
+    ) -> Result<(), Lacking> {
+        let all = zones.values().cloned().collect();
+        let zones_of = |holders: &Holders| {
+            let zones_of =
+                |by: &BTreeSet<String>| by.iter().filter_map(|p| zones.get(p).cloned()).collect();
+            holders
+                .iter()
+                .map(|(thing, by)| (thing.clone(), zones_of(by)))
+                .collect::<Holders>()
+        };
+        lacking("names by zone", &zones_of(&self.names), &all, wanted)?;
+        lacking("chunks by zone", &zones_of(&self.chunks), &all, wanted)
+    }
+}
+
+impl fmt::Display for Copies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let copies: usize = self.chunks.values().map(BTreeSet::len).sum();
+        let (names, chunks) = (self.names.len(), self.chunks.len());
+        write!(f, "{names} names and {chunks} chunks with {copies} copies")
+    }
+}
 
 /// Checks that each thing is held by at least `wanted` of the peers `among`.
 ///
@@ -73,7 +115,7 @@ pub async fn check(
     files: &FileSet,
     peers: &[Peer],
     wanted: usize,
-) -> Result<String> {
+) -> Result<Copies> {
     let among: BTreeSet<_> = peers.iter().map(|p| p.name.clone()).collect();
     let explain = |(turn, file): (usize, File)| explain(&peers[turn % peers.len()], file);
     let explained: Vec<_> = stream::iter(files.files.iter().cloned().enumerate().map(explain))
@@ -118,12 +160,7 @@ pub async fn check(
         }
     }
     lacking("chunks", &chunks, &among, wanted)?;
-    let copies: usize = chunks.values().map(BTreeSet::len).sum();
-    Ok(format!(
-        "{} names and {} chunks, {copies} copies",
-        names.len(),
-        chunks.len()
-    ))
+    Ok(Copies { names, chunks })
 }
 
 struct Explained {
@@ -184,5 +221,18 @@ mod tests {
                 .example,
             "y"
         );
+    }
+
+    #[test]
+    fn copies_in_too_few_zones_are_noticed() {
+        let zones = [("a", "1"), ("b", "2"), ("c", "1"), ("d", "3")];
+        let zones = zones.map(|(peer, zone)| (peer.into(), zone.into())).into();
+        let held_by = |peers: &[&str]| Copies {
+            names: Holders::from([("file".into(), set(&["a", "b", "d"]))]),
+            chunks: Holders::from([("x".into(), set(peers))]),
+        };
+        assert_eq!(held_by(&["a", "b", "d"]).lie_in_zones(&zones, 3), Ok(()));
+        let two = held_by(&["a", "b", "c"]).lie_in_zones(&zones, 3);
+        assert_eq!(two.unwrap_err().holders, set(&["1", "2"]));
     }
 }

@@ -146,6 +146,7 @@ async fn watch_leave(
     let mut resources = changes::<PeerNetwork>(network.resources.clone(), &network.name);
     let mut seen = Seen::default();
     let mut before = identities.len() as i32;
+    let mut least_wanted = before;
     loop {
         tokio::select! {
             // In this order, so that what has already happened is judged before the guard stops.
@@ -154,6 +155,8 @@ async fn watch_leave(
                 let now = set?.spec.and_then(|s| s.replicas).unwrap_or(before);
                 if now < before {
                     let departed = (now..before).filter_map(|n| identities.get(&n).cloned());
+                    least_wanted = least_wanted.min(network.resource().await?.spec.replicas);
+                    ensure!(now >= least_wanted, "lowered to {now}, though {least_wanted} were wanted");
                     judge(&network, now, departed.collect()).await
                         .with_context(|| format!("the StatefulSet was lowered from {before} to {now}"))?;
                     seen.lowered.push((before, now));
@@ -161,7 +164,9 @@ async fn watch_leave(
                 before = now;
             }
             Some(resource) = resources.next() => {
-                let drain = resource?.status.and_then(|s| s.drain);
+                let resource = resource?;
+                least_wanted = least_wanted.min(resource.spec.replicas);
+                let drain = resource.status.and_then(|s| s.drain);
                 seen.progress.extend(drain.filter(|d| seen.progress.last() != Some(d)));
             }
             _ = stopped.changed() => return Ok(seen),
@@ -170,8 +175,6 @@ async fn watch_leave(
 }
 
 async fn judge(network: &Network, stay: i32, departed: BTreeSet<String>) -> Result<()> {
-    let wanted = network.resource().await?.spec.replicas;
-    ensure!(stay >= wanted, "{wanted} replicas are wanted");
     let reports = eventually("all that stay report", REPORTS, || async {
         let peers = network.peers().into_iter().filter(|p| p.ordinal < stay);
         let mut reports = Vec::new();

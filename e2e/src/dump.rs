@@ -54,7 +54,7 @@ pub async fn namespace(test: &str, namespace: &str, failure: &str) -> Result<Pat
     {
         logs(&directory, namespace, pod).await?;
     }
-    Ok(directory)
+    Ok(directory.canonicalize()?)
 }
 
 async fn logs(directory: &Path, namespace: &str, pod: &str) -> Result<()> {

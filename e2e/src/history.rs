@@ -1,11 +1,11 @@
 //! Whether what clients saw can have happened: the judge of everything that was written and read while peers came,
 //! went and died.
 //!
-//! Every put and get of a name is recorded with its begin and end. [`check`] then asks, name by name, whether the
+//! Every put, delete and get of a name is recorded with its begin and end. [`check`] then asks, name by name, whether the
 //! operations can be put in one order in which each takes effect at some instant between its begin and its end, and each
-//! get returns what the last put before it wrote: linearizability, by Wing and Gong's search with Lowe's memory of states
+//! get returns what the last put or delete before it left: linearizability, by Wing and Gong's search with Lowe's memory of states
 //! already seen. It implies what the tests promise: an acknowledged put is readable bit for bit ever after, until a later
-//! one is. A put that was not acknowledged may take effect at any time from its begin on, or never.
+//! one is, and what was deleted does not come back. What was not acknowledged may take effect at any time from its begin on, or never.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -23,13 +23,13 @@ const SHOWN: usize = 12;
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Write this. No two puts write the same.
-    Put(Value),
+    /// Put this, or delete the file (`None`). No two puts put the same.
+    Set(Option<Value>),
     /// A get that returned this; `None`: there is no such file.
     Got(Option<Value>),
 }
 
-/// One put or get. Times count begins and ends of all operations, so that they never tie.
+/// One put, delete or get. Times count begins and ends of all operations, so that they never tie.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation {
     /// Of the file.
@@ -49,7 +49,7 @@ pub struct Operation {
 pub enum Impossible {
     /// A get returned bytes that nobody had begun to put.
     #[error("{0}\n  returned bytes that nobody ever put under this name")]
-    Corrupt(Operation),
+    Corrupt(Box<Operation>),
     /// There is no order that explains all operations.
     #[error("{}\n  does not fit: before it\n{}", .misfit, Lines(.before))]
     Unexplained {
@@ -73,9 +73,9 @@ struct Record {
     operations: Vec<Operation>,
 }
 
-/// A put that has begun. Dropped, it counts as never acknowledged.
+/// A put or delete that has begun. Dropped, it counts as never acknowledged.
 #[derive(Debug)]
-pub struct BegunPut {
+pub struct BegunSet {
     recorder: Recorder,
     index: usize,
 }
@@ -91,10 +91,10 @@ pub struct BegunGet {
 
 impl Recorder {
     /// Call before the first byte is sent.
-    pub fn put(&self, name: &str, by: &str, value: Value) -> BegunPut {
+    pub fn set(&self, name: &str, by: &str, value: Option<Value>) -> BegunSet {
         let mut record = self.record();
         let begin = record.tick();
-        let (name, by, action) = (name.into(), by.into(), Action::Put(value));
+        let (name, by, action) = (name.into(), by.into(), Action::Set(value));
         record.operations.push(Operation {
             name,
             by,
@@ -102,7 +102,7 @@ impl Recorder {
             begin,
             end: None,
         });
-        BegunPut {
+        BegunSet {
             recorder: self.clone(),
             index: record.operations.len() - 1,
         }
@@ -136,12 +136,20 @@ impl Record {
     }
 }
 
-impl BegunPut {
-    /// The put was acknowledged.
+impl BegunSet {
+    /// It was acknowledged.
     pub fn acknowledged(self) {
         let mut record = self.recorder.record();
         let end = record.tick();
         record.operations[self.index].end = Some(end);
+    }
+
+    /// It was a delete, and the answer was that there is no such file, which is what a get might have found.
+    pub fn found_nothing(self) {
+        let mut record = self.recorder.record();
+        let end = record.tick();
+        let operation = &mut record.operations[self.index];
+        (operation.action, operation.end) = (Action::Got(None), Some(end));
     }
 }
 
@@ -191,15 +199,16 @@ fn check_name(mut operations: Vec<Operation>) -> Result<(), Impossible> {
         let Action::Got(Some(value)) = operation.action else {
             continue;
         };
-        let wrote = |o: &&Operation| o.action == Action::Put(value);
-        match operations.iter().find(wrote) {
+        let set = |o: &&Operation| o.action == Action::Set(Some(value));
+        match operations.iter().find(set) {
             Some(put) if Some(put.begin) < operation.end => seen.insert(value),
-            _ => return Err(Impossible::Corrupt(operation.clone())),
+            _ => return Err(Impossible::Corrupt(Box::new(operation.clone()))),
         };
     }
-    // A put without acknowledgement that nobody saw may as well not have happened.
+    // What was not acknowledged and nobody saw may as well not have happened.
     operations.retain(|o| match o.action {
-        Action::Put(value) => o.end.is_some() || seen.contains(&value),
+        Action::Set(Some(value)) => o.end.is_some() || seen.contains(&value),
+        Action::Set(None) => true,
         Action::Got(_) => true,
     });
     Search::new(&operations).run()
@@ -249,16 +258,7 @@ impl<'a> Search<'a> {
             if explained >= self.furthest.0 {
                 self.furthest = (explained, next);
             }
-            for (index, operation) in self.open(&state.done, horizon) {
-                if let Action::Put(value) = operation.action {
-                    let mut then = State {
-                        done: state.done.clone(),
-                        value: Some(value),
-                    };
-                    then.done[index / 64] |= 1 << (index % 64);
-                    stack.push(then);
-                }
-            }
+            stack.extend(self.after(&state, horizon));
         }
         let misfit = &self.operations[self.furthest.1];
         let mut before: Vec<_> = self
@@ -272,6 +272,26 @@ impl<'a> Search<'a> {
             misfit: Box::new(misfit.clone()),
             before,
         })
+    }
+
+    /// What may come next, one state for each put or delete that may take effect now.
+    fn after(&self, state: &State, horizon: u64) -> Vec<State> {
+        let mut states = Vec::new();
+        let mut may_delete = true;
+        for (index, operation) in self.open(&state.done, horizon) {
+            let Action::Set(value) = operation.action else {
+                continue;
+            };
+            // Of deletes that may happen whenever they like, it does not matter which does.
+            let whenever = operation.end.is_none() && value.is_none();
+            if whenever && !std::mem::take(&mut may_delete) {
+                continue;
+            }
+            let mut done = state.done.clone();
+            done[index / 64] |= 1 << (index % 64);
+            states.push(State { done, value });
+        }
+        states
     }
 
     /// A get that fits changes nothing, so taking it at once can never be wrong.
@@ -314,7 +334,8 @@ impl fmt::Display for Operation {
         let end = end.map_or("never".into(), |e| e.to_string());
         let value = |v: &Value| format!("{} ({} bytes)", &v.hash.to_hex()[..8], v.len);
         match action {
-            Action::Put(v) => write!(f, "{begin}..{end} {by}: put {name} = {}", value(v)),
+            Action::Set(Some(v)) => write!(f, "{begin}..{end} {by}: put {name} = {}", value(v)),
+            Action::Set(None) => write!(f, "{begin}..{end} {by}: delete {name}"),
             Action::Got(Some(v)) => write!(f, "{begin}..{end} {by}: got {name} = {}", value(v)),
             Action::Got(None) => write!(f, "{begin}..{end} {by}: got {name} = no such file"),
         }

@@ -1,4 +1,4 @@
-//! Clients that write and read the same files throughout a test, while peers come, go and die, and that remember all
+//! Clients that write, delete and read the same files throughout a test, while peers come, go and die, and that remember all
 //! they saw for [`history::check`].
 //!
 //! Their rate is bounded, so that they disturb what is watched as little as may be and still meet every moment of it.
@@ -28,6 +28,8 @@ const READERS: u64 = 2;
 /// Between two puts, and two gets, of one client.
 const WRITE_PERIOD: Duration = Duration::from_millis(500);
 const READ_PERIOD: Duration = Duration::from_millis(250);
+/// Of a writer's puts, so many are deletes instead: what is gone must stay gone.
+const DELETE_ONE_IN: usize = 8;
 /// Sizes, spread evenly over the orders of magnitude: in a name's record, in a chunk, in two. Fewer bytes might be the
 /// same twice, and a history needs every put to be unique.
 const SMALLEST: u64 = 16;
@@ -39,12 +41,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What the clients met with.
 #[derive(Clone, Default, Debug)]
 pub struct Tally {
-    /// Puts acknowledged.
+    /// Puts and deletes acknowledged.
     pub puts: u64,
     /// Gets that returned something.
     pub gets: u64,
-    /// Attempts that failed, by kind.
-    pub failures: BTreeMap<String, u64>,
+    /// Attempts that failed, by kind: how many, and what the last one said.
+    pub failures: BTreeMap<String, (u64, String)>,
     /// Puts and gets that no peer served in time.
     pub given_up: u64,
     /// Longest that one put or get took, with all its attempts.
@@ -154,6 +156,7 @@ struct Client {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Wish {
     Put,
+    Delete,
     Get,
 }
 
@@ -171,7 +174,9 @@ impl Client {
                 _ = stopped.changed() => return,
             }
             let number = self.random.usize(..NAMES);
-            self.fulfil(wish, number).await;
+            let delete = wish == Wish::Put && self.random.usize(..DELETE_ONE_IN) == 0;
+            self.fulfil(if delete { Wish::Delete } else { wish }, number)
+                .await;
         }
     }
 
@@ -180,16 +185,16 @@ impl Client {
         let begin = Instant::now();
         let done = loop {
             let peers = self.shared.network.serving();
-            let failure = if peers.is_empty() {
-                "no peer is ready".into()
+            let (kind, text) = if peers.is_empty() {
+                ("no peer is ready".into(), String::new())
             } else {
                 let peer = &peers[self.random.usize(..peers.len())];
                 match self.attempt(wish, &name(number), peer).await {
                     Ok(()) => break true,
-                    Err(error) => error.kind(),
+                    Err(error) => (error.kind(), format!("{}: {error}", peer.name)),
                 }
             };
-            *self.shared.tally().failures.entry(failure).or_default() += 1;
+            self.shared.tally().failed(kind, text);
             if begin.elapsed() > PERSISTENCE {
                 break false;
             }
@@ -197,7 +202,7 @@ impl Client {
         };
         let mut tally = self.shared.tally();
         match wish {
-            Wish::Put => tally.puts += u64::from(done),
+            Wish::Put | Wish::Delete => tally.puts += u64::from(done),
             Wish::Get => tally.gets += u64::from(done),
         }
         tally.given_up += u64::from(!done);
@@ -216,9 +221,17 @@ impl Client {
                     hash: content.hash(),
                     len: content.len,
                 };
-                let begun = self.shared.recorder.put(name, &by, value);
+                let begun = self.shared.recorder.set(name, &by, Some(value));
                 client::put(peer, protocol, name, content).await?;
                 begun.acknowledged();
+            }
+            Wish::Delete => {
+                let begun = self.shared.recorder.set(name, &by, None);
+                match client::delete(peer, protocol, name).await {
+                    Ok(()) => begun.acknowledged(),
+                    Err(error) if error.is_not_found() => begun.found_nothing(),
+                    Err(error) => return Err(error),
+                }
             }
             Wish::Get => {
                 let begun = self.shared.recorder.get(name, &by);
@@ -249,6 +262,13 @@ impl Shared {
 
 fn name(number: usize) -> String {
     format!("load/{number:02}")
+}
+
+impl Tally {
+    fn failed(&mut self, kind: String, text: String) {
+        let (count, last) = self.failures.entry(kind).or_default();
+        (*count, *last) = (*count + 1, text);
+    }
 }
 
 impl fmt::Display for Tally {

@@ -1,5 +1,6 @@
 //! A `PeerNetwork` under test: the resource, its pods, and what the two promise each other.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Scenario;
+use crate::copies::{self, Copies};
+use crate::files::FileSet;
 use crate::patience::{eventually, within};
 use crate::peer::Peer;
 use crate::ring;
@@ -230,15 +233,30 @@ impl Network {
         status.network_id.context("the resource names no network")
     }
 
-    /// The zone of a node, by the well-known label.
+    /// The zone of each peer, by the well-known label of its pod's node.
     ///
     /// # Errors
-    /// It has none.
-    pub async fn zone(&self, node: &str) -> Result<String> {
-        let node = Api::<Node>::all(self.client.clone()).get(node).await?;
-        let zone = node.labels().get("topology.kubernetes.io/zone");
-        zone.cloned()
-            .with_context(|| format!("{} has no zone", node.name_any()))
+    /// A node has none.
+    pub async fn zones(&self) -> Result<BTreeMap<String, String>> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let mut zones = BTreeMap::new();
+        for Peer { name, node, .. } in self.peers() {
+            let node = nodes.get(&node).await?;
+            let zone = node.labels().get("topology.kubernetes.io/zone");
+            let zone = zone.with_context(|| format!("{} has no zone", node.name_any()))?;
+            zones.insert(name, zone.clone());
+        }
+        Ok(zones)
+    }
+
+    /// Reads every copy of these files back: at least three of each thing, in at least three zones.
+    ///
+    /// # Errors
+    /// See [`copies::check`] and [`Copies::lie_in_zones`].
+    pub async fn three_copies(&self, files: &FileSet) -> Result<Copies> {
+        let copies = copies::check(&self.network_id().await?, files, &self.peers(), 3).await?;
+        copies.lie_in_zones(&self.zones().await?, 3)?;
+        Ok(copies)
     }
 
     /// The client Service's ports: name and number.

@@ -76,11 +76,7 @@ pub(super) async fn get(peer: &Peer, name: &str) -> Result<Received, TransferErr
     })
 }
 
-/// Deletes a file.
-///
-/// # Errors
-/// See [`TransferError`].
-pub async fn delete(peer: &Peer, name: &str) -> Result<(), TransferError> {
+pub(super) async fn delete(peer: &Peer, name: &str) -> Result<(), TransferError> {
     peer.files()
         .await?
         .delete(DeleteRequest { name: name.into() })

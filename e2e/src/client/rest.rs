@@ -63,6 +63,18 @@ pub(super) async fn get(peer: &Peer, name: &str) -> Result<Received, TransferErr
     })
 }
 
+pub(super) async fn delete(peer: &Peer, name: &str) -> Result<(), TransferError> {
+    let answer = send(
+        peer,
+        Method::DELETE,
+        &file(name),
+        None,
+        Empty::<Bytes>::new(),
+    )
+    .await?;
+    refused(answer).await.map(drop)
+}
+
 /// Any request without a body.
 ///
 /// # Errors

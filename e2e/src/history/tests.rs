@@ -13,7 +13,7 @@ fn value(n: u64) -> Value {
 
 /// `put(1, 0..2)`: value 1 was put from time 0 to time 2.
 fn put(n: u64, time: Range<u64>) -> Operation {
-    operation(Action::Put(value(n)), time)
+    operation(Action::Set(Some(value(n))), time)
 }
 
 /// A put that was never acknowledged.
@@ -26,6 +26,10 @@ fn begun(n: u64, begin: u64) -> Operation {
 
 fn got(n: u64, time: Range<u64>) -> Operation {
     operation(Action::Got(Some(value(n))), time)
+}
+
+fn delete(time: Range<u64>) -> Operation {
+    operation(Action::Set(None), time)
 }
 
 fn nothing(time: Range<u64>) -> Operation {
@@ -131,6 +135,32 @@ fn once_a_get_saw_a_put_no_later_get_misses_it() {
 }
 
 #[test]
+fn what_was_deleted_does_not_come_back() {
+    let deleted = [put(1, 1..2), delete(3..4)];
+    let with = |reads: &[Operation]| possible(&[&deleted[..], reads].concat());
+    assert!(with(&[nothing(5..6)]));
+    assert!(!with(&[got(1, 5..6)]));
+    assert!(!with(&[nothing(5..6), got(1, 7..8)]));
+    assert!(with(&[put(2, 5..6), got(2, 7..8)]));
+    let unacknowledged = Operation {
+        end: None,
+        ..delete(3..4)
+    };
+    assert!(possible(&[
+        put(1, 1..2),
+        unacknowledged.clone(),
+        got(1, 5..6),
+        nothing(7..8)
+    ]));
+    assert!(!possible(&[
+        put(1, 1..2),
+        unacknowledged,
+        nothing(5..6),
+        got(1, 7..8)
+    ]));
+}
+
+#[test]
 fn the_misfit_is_named_with_what_came_before() {
     let lost = [
         put(1, 1..2),
@@ -172,8 +202,8 @@ fn long_histories_with_failures_are_judged_quickly() {
 #[test]
 fn a_recorder_orders_what_it_is_told() {
     let recorder = Recorder::default();
-    let first = recorder.put("file", "a", value(1));
-    let second = recorder.put("file", "b", value(2));
+    let first = recorder.set("file", "a", Some(value(1)));
+    let second = recorder.set("file", "b", Some(value(2)));
     second.acknowledged();
     recorder.get("file", "c").returned(Some(value(1)));
     recorder.get("file", "d").returned(Some(value(2)));
@@ -190,4 +220,14 @@ fn a_recorder_orders_what_it_is_told() {
         !possible(&operations),
         "1 can only have come after 2, so nobody sees 2 again"
     );
+}
+
+#[test]
+fn a_delete_that_finds_nothing_is_a_get() {
+    let recorder = Recorder::default();
+    recorder.set("file", "a", None).found_nothing();
+    recorder.set("file", "a", Some(value(1))).acknowledged();
+    assert!(possible(&recorder.operations()));
+    recorder.set("file", "b", None).found_nothing();
+    assert!(!possible(&recorder.operations()), "there was something");
 }

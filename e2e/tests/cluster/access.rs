@@ -32,6 +32,7 @@ async fn a_forwarded_port_is_enough_and_bad_requests_are_refused_clearly() {
         both_protocols(&peer).await?;
         command_line(scenario, &peer).await?;
         drop(forward);
+        lowering_the_set(scenario).await?;
 
         let peers = network.peers();
         missing_files(&peers[0]).await?;
@@ -39,6 +40,16 @@ async fn a_forwarded_port_is_enough_and_bad_requests_are_refused_clearly() {
         truncated_uploads(&peers[2], &peers[0]).await
     })
     .await;
+}
+
+/// Whoever lowers the StatefulSet past the operator is told what to type instead.
+async fn lowering_the_set(scenario: &Scenario) -> Result<()> {
+    let scale = ["scale", "statefulset/demo", "--replicas=2"];
+    let printed = kubectl::attempt(&scenario.namespace, &scale, "").await?;
+    ensure!(!printed.success, "the set was lowered: {}", printed.out);
+    let told = printed.err.contains("kubectl scale pn/demo --replicas=2");
+    ensure!(told, "the message is {}", printed.err);
+    Ok(())
 }
 
 /// `kubectl port-forward svc/demo` on free local ports.
@@ -117,9 +128,8 @@ async fn both_protocols(peer: &Peer) -> Result<()> {
         names == ["access/a.bin", "access/b.bin"],
         "the listing has {names:?}"
     );
-    let deleted = rest::request(peer, Method::DELETE, &rest::file("access/a.bin")).await?;
-    ensure!(deleted.status == 204, "DELETE: {deleted:?}");
-    grpc::delete(peer, "access/b.bin").await?;
+    client::delete(peer, Protocol::Rest, "access/a.bin").await?;
+    client::delete(peer, Protocol::Grpc, "access/b.bin").await?;
     ensure!(
         peer.list("access/").await?.is_empty(),
         "deleted files are still listed"

@@ -28,8 +28,7 @@ async fn nothing_acknowledged_is_lost_when_peers_crash() {
 
         kill_one_pod(scenario, &network, &files).await?;
         load.went_on("the crash of a pod")?;
-        lose_a_node(scenario, &network, &files).await?;
-        load.went_on("the loss of a node")?;
+        lose_a_node(scenario, &network, &files, &load).await?;
         load.finish().await
     })
     .await;
@@ -41,16 +40,15 @@ async fn kill_one_pod(scenario: &Scenario, network: &Network, files: &FileSet) -
     let peers: Vec<_> = network.peers().into_iter().filter(survivors).collect();
     read_at_once(files, &peers).await?;
     scenario.note("demo-2 was killed; all files are still readable");
-    network.one_ring(6).await?;
-    network.ready(6, FORMATION).await?;
-    scenario.note("demo-2 is back in the ring");
-    three_copies(network, files, &network.peers()).await?;
-    files.verify(|| network.serving()).await?;
-    scenario.note("all files are there, with three copies");
-    Ok(())
+    all_is_well(scenario, network, files).await
 }
 
-async fn lose_a_node(scenario: &Scenario, network: &Network, files: &FileSet) -> Result<()> {
+async fn lose_a_node(
+    scenario: &Scenario,
+    network: &Network,
+    files: &FileSet,
+    load: &Load,
+) -> Result<()> {
     let (lost, left): (Vec<_>, Vec<_>) = network
         .peers()
         .into_iter()
@@ -66,16 +64,25 @@ async fn lose_a_node(scenario: &Scenario, network: &Network, files: &FileSet) ->
         "{} of 6 peers are off; all files are still readable",
         lost.len()
     ));
-    three_copies(network, files, &left).await?;
+    let rebuilt = || async { copies::check(&network.network_id().await?, files, &left, 3).await };
+    eventually("three copies on those that are left", REPAIR, rebuilt).await?;
+    load.went_on("the loss of a node")?;
     scenario.note("the missing copies are rebuilt");
 
     scenario.start_node(3).await?;
+    all_is_well(scenario, network, files).await?;
+    load.went_on("the return of the node").map(drop)
+}
+
+/// Every peer is back, and everything has three copies in three zones again.
+async fn all_is_well(scenario: &Scenario, network: &Network, files: &FileSet) -> Result<()> {
     network.one_ring(6).await?;
     network.ready(6, FORMATION).await?;
-    scenario.note("six peers are one ring again");
-    three_copies(network, files, &network.peers()).await?;
+    scenario.note("six peers are one ring");
+    let restored = || async { network.three_copies(files).await };
+    eventually("three copies in three zones", REPAIR, restored).await?;
     files.verify(|| network.serving()).await?;
-    scenario.note("all files are there, with three copies");
+    scenario.note("all files are there, with three copies in three zones");
     Ok(())
 }
 
@@ -110,12 +117,4 @@ async fn read_at_once(files: &FileSet, peers: &[Peer]) -> Result<()> {
         );
     }
     Ok(())
-}
-
-async fn three_copies(network: &Network, files: &FileSet, peers: &[Peer]) -> Result<()> {
-    let network_id = &network.network_id().await?;
-    let look = || async move { copies::check(network_id, files, peers, 3).await };
-    eventually("three copies of everything", REPAIR, look)
-        .await
-        .map(drop)
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use peernet_e2e::cluster::{Scenario, scenario};
-use peernet_e2e::copies;
 use peernet_e2e::drain::Guard;
 use peernet_e2e::files::FileSet;
 use peernet_e2e::kubectl;
@@ -30,17 +29,14 @@ async fn five_peers_become_nine_and_then_four_without_losing_a_byte() {
             summary.failures.is_empty(),
             "with all peers well nothing fails: {summary}"
         );
-        let network_id = network.network_id().await?;
-        let copies = copies::check(&network_id, &files, &network.peers(), 3).await?;
-        scenario.note(&format!("three copies of all: {copies}"));
+        scenario.note(&network.three_copies(&files).await?.to_string());
 
         join(scenario, &network, &load).await?;
         files.verify(|| network.serving()).await?;
         scenario.note("all files are there, bit for bit");
 
         leave(scenario, &network, &load).await?;
-        let copies = copies::check(&network_id, &files, &network.peers(), 3).await?;
-        scenario.note(&format!("three copies of all: {copies}"));
+        scenario.note(&network.three_copies(&files).await?.to_string());
         files.verify(|| network.serving()).await?;
         files.listed(&network.peers()[0], "full/").await?;
         scenario.note("all files are there, bit for bit");
@@ -65,19 +61,19 @@ async fn form(scenario: &Scenario) -> Result<Arc<Network>> {
     let views = network.one_ring(5).await?;
     let peers = network.peers(); // found by the label app.kubernetes.io/instance=demo
     ensure!(peers.len() == 5, "there are {} pods", peers.len());
-    let mut zones = BTreeSet::new();
-    for (peer, view) in peers.iter().zip(&views) {
-        let zone = network.zone(&peer.node).await?;
+    let zones = network.zones().await?;
+    for view in &views {
         let me = view.status.self_.clone().unwrap_or_default();
+        let zone = &zones[&view.name];
         ensure!(
-            me.zone == zone,
-            "{} says it is in {:?}, but is in {zone}",
-            peer.name,
+            me.zone == *zone,
+            "{} says {:?}, but is in {zone}",
+            view.name,
             me.zone
         );
-        zones.insert(zone);
     }
-    ensure!(zones.len() == 3, "five pods are in the zones {zones:?}");
+    let distinct: BTreeSet<_> = zones.values().collect();
+    ensure!(distinct.len() == 3, "five pods are in the zones {zones:?}");
     let mut ports = network.service_ports().await?;
     ports.sort();
     ensure!(
