@@ -58,6 +58,8 @@ pub struct Runner {
     peers: Peers,
     publish: watch::Sender<Progress>,
     asked: mpsc::Receiver<Ask>,
+    /// How long the last round took.
+    took: Duration,
     /// Requests that were accepted since the last round, with the number of peers wanted before.
     accepted: Vec<(u32, oneshot::Sender<Result<u32, String>>)>,
 }
@@ -80,6 +82,7 @@ impl Runner {
             peers,
             publish,
             asked,
+            took: Duration::ZERO,
             accepted: Vec::new(),
         }
     }
@@ -97,6 +100,7 @@ impl Runner {
     /// One round: observe, plan, perform; then waits until another is due. Dropping the future between two rounds loses
     /// nothing.
     pub async fn round(&mut self, audience: &mut impl Audience) -> Result<Progress, RunError> {
+        let start = Instant::now();
         let decided = self.state.decided();
         let observed = self.peers.observe(&decided, &self.children).await;
         let Plan { actions, progress } = plan(&decided, &observed);
@@ -104,6 +108,7 @@ impl Runner {
             self.perform(action, &observed, audience).await?;
         }
         self.tell(progress.clone(), audience);
+        self.took = start.elapsed();
         for (from, reply) in self.accepted.drain(..) {
             // The client may be gone; what it asked for stands.
             let _ = reply.send(Ok(from));
@@ -117,7 +122,13 @@ impl Runner {
         progress: &Progress,
         audience: &mut impl Audience,
     ) -> Result<(), RunError> {
-        let mut due = Instant::now() + if progress.settled { IDLE } else { BUSY };
+        // Never busier asking than resting: on a slow machine the peers need the time.
+        let pause = if progress.settled {
+            IDLE
+        } else {
+            BUSY.max(self.took)
+        };
+        let mut due = Instant::now() + pause;
         if let Some(start) = self.children.next_start() {
             due = due.min(start);
         }

@@ -179,8 +179,13 @@ fn welcome(runner: &Runner) -> String {
     let ports = runner.children().launch().ports;
     let factor = state.manifest.spec.replication.factor;
     let me = called_as();
+    let copies = if factor == 1 {
+        "1 copy".to_owned()
+    } else {
+        format!("{factor} copies")
+    };
     let mut text = format!(
-        "{}: {} in {} hold every file {factor} times\n\n",
+        "{}: {} in {}, {copies} of every file\n\n",
         state.name(),
         counted(state.wanted().into(), "peer"),
         counted(state.zones.min(state.wanted()).into(), "zone")
@@ -307,10 +312,10 @@ pub(crate) fn sentence(progress: &Progress) -> String {
         } else {
             String::new()
         };
-        return format!(
-            "all {} are ready{moving}",
-            counted((*wanted).into(), "peer")
-        );
+        return match wanted {
+            1 => format!("the one peer is ready{moving}"),
+            _ => format!("all {wanted} peers are ready{moving}"),
+        };
     }
     let mut parts = vec![format!(
         "{ready} of {} ready",
