@@ -50,11 +50,16 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
             );
         }
     }
-    for (name, zone) in &told.joining {
+    if !told.joining.is_empty() {
+        let places = told
+            .joining
+            .iter()
+            .map(|(name, zone)| format!("{name} in zone {zone}"));
+        let places: Vec<String> = places.collect();
         tell(
-            "PeerJoining",
+            "PeersJoining",
             "Assign",
-            format!("{name} joins in zone {zone}"),
+            format!("told to join: {}", places.join(", ")),
         );
     }
     if !told.leaving.is_empty() {
@@ -74,19 +79,23 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
     }
     // A blocker changes with every slot while things move; it is news only when they do not.
     if let (Some(was), Some(is)) = (&before.drain, &now.drain)
+        && before.founded
         && was.slots_left == is.slots_left
         && was.bytes_left == is.bytes_left
         && was.blocker != is.blocker
     {
         tell("DrainBlocked", "Wait", is.blocker.clone());
     }
-    for ordinal in (plan.replicas..observed.current()).filter(|_| before.founded) {
-        let name = names::pod(&observed.network.name, ordinal);
-        tell(
-            "PeerLeft",
-            "Remove",
-            format!("{name} left: all it held is proved to be held elsewhere"),
+    let gone = (plan.replicas..observed.current()).filter(|_| before.founded);
+    let gone: Vec<String> = gone
+        .map(|o| names::pod(&observed.network.name, o))
+        .collect();
+    if !gone.is_empty() {
+        let note = format!(
+            "left, all they held is proved to be held elsewhere: {}",
+            gone.join(", ")
         );
+        tell("PeersLeft", "Remove", note);
     }
     news
 }
@@ -146,5 +155,57 @@ fn reference(network: &Network) -> ObjectReference {
         uid: Some(network.uid.clone()),
         resource_version: Some(network.resource_version.clone()),
         field_path: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::plan::{fixture, plan};
+    use crate::status;
+
+    fn reasons(observed: &Observed, told: &Told) -> Vec<&'static str> {
+        let plan = plan(observed);
+        let now = status::answer(observed, &plan, Timestamp::UNIX_EPOCH);
+        news(observed, &plan, told, &now)
+            .into_iter()
+            .map(|news| news.reason)
+            .collect()
+    }
+
+    #[test]
+    fn a_settled_network_has_no_news() {
+        assert!(reasons(&fixture::founded(5, 5), &Told::default()).is_empty());
+    }
+
+    #[test]
+    fn a_leave_begins_and_ends_with_news() {
+        let told = Told {
+            leaving: vec!["demo-4".into()],
+            ..Told::default()
+        };
+        let begun = fixture::founded(4, 5);
+        assert_eq!(reasons(&begun, &told), ["DrainStarted"]);
+        let proved = fixture::with_reports(begun, &[0, 1, 2], &[4]);
+        assert_eq!(reasons(&proved, &Told::default()), ["PeersLeft"]);
+    }
+
+    #[test]
+    fn a_blocker_is_news_only_when_nothing_moves() {
+        let stuck = |slots: &[u32]| {
+            let mut observed = fixture::with_reports(fixture::founded(4, 5), slots, &[]);
+            let plan = plan(&observed);
+            let before = status::answer(&observed, &plan, Timestamp::UNIX_EPOCH);
+            observed.network.status = before;
+            observed
+        };
+        let mut same = stuck(&[0, 1, 4]);
+        assert!(reasons(&same, &Told::default()).is_empty());
+        same.network.status.drain.as_mut().unwrap().blocker = "something else".into();
+        assert_eq!(reasons(&same, &Told::default()), ["DrainBlocked"]);
+        same.network.status.drain.as_mut().unwrap().slots_left += 1;
+        assert!(reasons(&same, &Told::default()).is_empty());
     }
 }

@@ -15,6 +15,8 @@ use kube::api::{Api, PostParams};
 use thiserror::Error;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use crate::causes::causes;
+
 /// The Lease's name.
 const NAME: &str = "peernet-operator";
 /// How long a lease lasts without renewal; as in Kubernetes' own components.
@@ -283,8 +285,7 @@ fn record(lease: &Lease) -> Record {
 }
 
 fn warn(error: &LeaseError) {
-    let LeaseError::Api { source, .. } = error;
-    tracing::warn!(%error, cause = %source, "the lease is not to be had now");
+    tracing::warn!(error = causes(error), "the lease is not to be had now");
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::build::NodeImage;
+use crate::causes::causes;
 use crate::health::{self, Readiness};
 use crate::lease::Elector;
 use crate::names;
@@ -77,11 +78,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
     let readiness = Readiness::default();
-    let probes = tokio::spawn(health::serve(
-        health_listen,
-        readiness.clone(),
-        stop.clone(),
-    ));
+    let closing = CancellationToken::new();
+    let probes = health::serve(health_listen, readiness.clone(), closing.clone());
+    let probes = tokio::spawn(probes);
 
     let mut elector = Elector::new(client.clone(), &namespace, me.clone());
     let leading = elector.leading();
@@ -96,15 +95,15 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let result = tokio::select! {
         ended = probes => match ended {
             Ok(Err(error)) => Err(RunError::Health(health_listen, error)),
-            // It ends without an error only when it is told to stop.
+            // It ends without an error only when it is told to.
             Ok(Ok(())) | Err(_) => Ok(()),
         },
-        () = stop.cancelled() => Ok(()),
-        lost = lead(&mut elector, context, &readiness, &stop) => lost,
+        ended = lead(&mut elector, context, &readiness, &stop) => ended,
     };
     readiness.set(false);
+    closing.cancel();
     if let Err(error) = elector.release().await {
-        tracing::warn!(%error, "the lease runs out by itself");
+        tracing::warn!(error = causes(&error), "the lease runs out by itself");
     }
     result
 }
@@ -118,11 +117,15 @@ async fn lead(
 ) -> Result<(), RunError> {
     readiness.set(true);
     tracing::info!(me = context.me, "standing by");
-    elector.acquire().await;
+    tokio::select! {
+        () = elector.acquire() => {}
+        () = stop.cancelled() => return Ok(()),
+    }
     tracing::info!(me = context.me, "leading");
     let done = stop.child_token();
     let control = control(context, done.clone());
     tokio::pin!(control);
+    // The lease is renewed until the last cycle has ended.
     tokio::select! {
         () = &mut control => Ok(()),
         () = elector.hold() => {
