@@ -194,7 +194,10 @@ impl Driver {
             let started = Instant::now();
             self.turn(&mut batch)?;
             if started.elapsed() > SLOW {
-                warn!(millis = started.elapsed().as_millis(), "the volume is slow");
+                warn!(
+                    millis = started.elapsed().as_millis(),
+                    "a batch took long: the disk or the whole machine is slow"
+                );
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The memory that transfers may hold, shared fairly: first come, first served.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -12,6 +13,7 @@ const UNIT: usize = 1024;
 pub(crate) struct Budget {
     permits: Arc<Semaphore>,
     total: usize,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// Bytes taken from a budget until dropped.
@@ -23,17 +25,24 @@ impl Budget {
         Budget {
             permits: Arc::new(Semaphore::new(total)),
             total,
+            waiting: Arc::default(),
         }
     }
 
     /// Waits for so many bytes, behind those who asked before. More than the whole budget counts as the whole.
     pub(crate) async fn take(&self, bytes: usize) -> Option<Share> {
+        let _waiting = Waiting::new(&self.waiting);
         // `None` only from a closed semaphore, which this is never.
         self.permits
             .clone()
             .acquire_many_owned(self.units(bytes))
             .await
             .ok()
+    }
+
+    /// Someone waits for bytes.
+    pub(crate) fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// So many bytes if more than half of the budget would stay free: for what is good to have but can wait.
@@ -50,6 +59,22 @@ impl Budget {
     }
 }
 
+/// Counts while it lives, so that a wait that is given up counts no more.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +86,10 @@ mod tests {
         assert_eq!(spare.len(), 5);
         let rest = budget.take(5 * UNIT).await.unwrap();
         assert!(budget.permits.clone().try_acquire_owned().is_err());
+        let mut waiting = Box::pin(budget.take(UNIT));
+        assert!(futures::poll!(&mut waiting).is_pending() && budget.is_short());
+        drop(waiting);
+        assert!(!budget.is_short());
         drop((spare, rest));
         assert!(
             budget.take(100 * UNIT).await.is_some(),

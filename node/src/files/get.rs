@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use peernet_core::key::Name;
 use peernet_proto::v1;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::budget::Share;
+use super::budget::{Budget, Share};
 use super::cutter::STALL;
 use super::manifest::{ChunkRef, Step, Walk};
 use super::record::Content;
@@ -19,6 +20,9 @@ use super::{FileError, Files};
 
 /// Chunks of one download under way at once, the one being sent included (guess).
 const READ_AHEAD: usize = 6;
+
+/// A client that takes nothing for so long is cut off while others wait for memory; it may go on with a range (guess).
+const STALL_SHORT: Duration = Duration::from_secs(5);
 
 /// A file's bytes, in order. An error ends it.
 pub(crate) type ByteStream = ReceiverStream<Result<Bytes, FileError>>;
@@ -55,12 +59,15 @@ impl Files {
     }
 
     /// Streams a range of a file that was found; only the chunks needed are read. A client that takes nothing for 30
-    /// seconds is given up, and with it the memory it holds.
+    /// seconds is given up, and with it the memory it holds; for 5 seconds if that memory is short.
     pub(crate) fn stream(&self, found: Found, range: Range<u64>) -> ByteStream {
         let (bytes, stream) = mpsc::channel(1);
         let files = self.clone();
         self.tasks.spawn(async move {
-            let mut sink = Sink { bytes };
+            let mut sink = Sink {
+                bytes,
+                budget: files.downloads.clone(),
+            };
             let result = match found.content {
                 Content::Inline(all) => {
                     sink.send(all.slice(range.start as usize..range.end as usize))
@@ -102,16 +109,28 @@ impl From<FileError> for Stop {
     }
 }
 
+/// Where the bytes go, as fast as the client takes them.
 struct Sink {
     bytes: mpsc::Sender<Result<Bytes, FileError>>,
+    budget: Budget,
 }
 
 impl Sink {
+    /// Waits for a client that stands still, but less long while others wait for the memory it holds.
     async fn send(&mut self, data: Bytes) -> Result<(), Stop> {
-        match timeout(STALL, self.bytes.send(Ok(data))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Stop::Gone),
+        let until = Instant::now() + STALL;
+        while Instant::now() < until {
+            match timeout(STALL_SHORT, self.bytes.reserve()).await {
+                Ok(Ok(place)) => {
+                    place.send(Ok(data));
+                    return Ok(());
+                }
+                Ok(Err(_)) => return Err(Stop::Gone),
+                Err(_) if self.budget.is_short() => return Err(Stop::Gone),
+                Err(_) => {}
+            }
         }
+        Err(Stop::Gone)
     }
 }
 
