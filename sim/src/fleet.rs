@@ -3,35 +3,28 @@
 use std::cell::{Ref, RefCell, RefMut};
 use std::rc::Rc;
 
-use bytes::Bytes;
 use peernet_core::boot::{Assignment, BootError, boot};
 use peernet_core::config::Settings;
-use peernet_core::io::{Answer, ChunkOutcome, Endpoint, Input, Output, Request};
-use peernet_core::key::{Key, Position};
+use peernet_core::io::{Endpoint, Input, Output};
+use peernet_core::key::Position;
 use peernet_core::member::PeerId;
 use peernet_core::message::Message;
-use peernet_core::store::{Identity, Store};
-use thiserror::Error;
 
 use crate::network::{Conditions, HostId, Network};
-use crate::peer::{File, Host, Next, Process};
+use crate::peer::{Host, Next, Process};
 use crate::world::World;
+
+mod calls;
+mod chunks;
+
+pub use calls::{CALL_TIMEOUT, CallError};
 
 /// UUID of the only network there is.
 pub const NETWORK: &str = "5a0cb7c2-0f5e-4b8e-9d43-0d7c6b0a1e11";
-/// How long a call may take before the caller gives up, in milliseconds.
-pub const CALL_TIMEOUT: u64 = 5_000;
-/// After so many milliseconds something lost is sent again for the first time (Linux's smallest TCP timeout).
-const RETRANSMIT: u64 = 200;
 /// How often a driver resolves its seeds, in milliseconds.
 const SEEDS_PERIOD: u64 = 5_000;
 /// A commit takes up to so many milliseconds.
 const COMMIT: u64 = 3;
-/// When a kernel writes back what nobody synced, in milliseconds (Linux's default age of dirty pages is 30 s).
-const WRITEBACK: u64 = 30_000;
-/// Writing, and then syncing, a chunk each take up to so many milliseconds.
-const DISK: u64 = 4;
-
 /// Faults built into the driver, the writer or the operator on purpose, to show that they would be noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flaws {
@@ -41,17 +34,6 @@ pub struct Flaws {
     pub one_copy: bool,
     /// The operator takes leavers away without a verdict.
     pub no_verdict: bool,
-}
-
-/// Why a call was not answered. What it asked may have been done all the same.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum CallError {
-    /// No process runs there, or it ended meanwhile.
-    #[error("nobody is there")]
-    Gone,
-    /// No answer in time.
-    #[error("no answer within {CALL_TIMEOUT} ms")]
-    Timeout,
 }
 
 struct Inner {
@@ -346,255 +328,9 @@ impl Fleet {
         );
     }
 
-    /// One direction of a call. A loss costs the time until it is sent again, as by TCP; a cut is noticed only by
-    /// waiting. The caller's patience bounds it.
-    async fn hop(&self, from: HostId, to: HostId) {
-        let mut patience = RETRANSMIT;
-        loop {
-            let first = self
-                .0
-                .network
-                .borrow()
-                .deliveries(self.world(), from, to)
-                .min();
-            if let Some(delay) = first {
-                return self.world().sleep(delay).await;
-            }
-            self.world().sleep(patience).await;
-            patience *= 2;
-        }
-    }
-
-    /// Goes to `to`, does something there, and comes back with the outcome.
-    async fn round_trip<T>(
-        &self,
-        from: HostId,
-        to: HostId,
-        there: impl Future<Output = Result<T, CallError>>,
-    ) -> Result<T, CallError> {
-        let trip = async {
-            self.hop(from, to).await;
-            let outcome = there.await;
-            self.hop(to, from).await;
-            outcome
-        };
-        self.world()
-            .timeout(CALL_TIMEOUT, trip)
-            .await
-            .unwrap_or(Err(CallError::Timeout))
-    }
-
-    /// Asks the peer on `id` something from within its own process.
-    pub async fn request(&self, id: HostId, request: Request) -> Result<Answer, CallError> {
-        let run = self.host(id).run;
-        let asked = self.with_process(id, run, |p| p.request(request));
-        let (promise, next) = asked.ok_or(CallError::Gone)?;
-        self.follow(id, run, next);
-        promise.await.ok_or(CallError::Gone)
-    }
-
-    /// What the volume on `to` remembers of itself, asked over the network; the peer need not run.
-    pub async fn identify(&self, from: HostId, to: HostId) -> Result<Option<Identity>, CallError> {
-        let there = async {
-            Ok(self
-                .host(to)
-                .store()
-                .identity()
-                .expect("a store in memory does not fail"))
-        };
-        self.round_trip(from, to, there).await
-    }
-
-    /// Asks the peer on `to` something over the network.
-    pub async fn call(
-        &self,
-        from: HostId,
-        to: HostId,
-        request: Request,
-    ) -> Result<Answer, CallError> {
-        self.round_trip(from, to, self.request(to, request)).await
-    }
-
-    /// Gives the bytes of a chunk to the peer on `to`, which makes them durable and counts them under `epoch`.
-    pub async fn put_chunk(
-        &self,
-        from: HostId,
-        to: HostId,
-        key: Key,
-        bytes: Bytes,
-        epoch: u64,
-    ) -> Result<ChunkOutcome, CallError> {
-        self.round_trip(from, to, self.store_chunk(to, key, bytes, epoch))
-            .await
-    }
-
-    async fn store_chunk(
-        &self,
-        at: HostId,
-        key: Key,
-        bytes: Bytes,
-        epoch: u64,
-    ) -> Result<ChunkOutcome, CallError> {
-        let run = self.host(at).run;
-        let len = bytes.len() as u32;
-        self.with_process(at, run, |p| p.pin(key))
-            .ok_or(CallError::Gone)?;
-        let outcome = async {
-            if !self.flaws().count_before_sync {
-                self.write(at, run, key, bytes).await?;
-            } else {
-                let fleet = self.clone();
-                drop(
-                    self.world()
-                        .spawn(async move { fleet.write(at, run, key, bytes).await }),
-                );
-            }
-            match self
-                .request(at, Request::ChunkStored { key, len, epoch })
-                .await?
-            {
-                Answer::Chunk(outcome) => Ok(outcome),
-                // It has left meanwhile.
-                Answer::Failed(_) => Err(CallError::Gone),
-                other => panic!("a stored chunk was answered with {other:?}"),
-            }
-        };
-        let outcome = outcome.await;
-        self.with_process(at, run, |p| p.unpin(key));
-        outcome
-    }
-
-    /// Writes a file under its final name and syncs it.
-    async fn write(&self, at: HostId, run: u64, key: Key, bytes: Bytes) -> Result<(), CallError> {
-        let there = |host: &Host| {
-            host.volume
-                .files
-                .get(&key)
-                .is_some_and(|f| f.synced && f.bytes == bytes)
-        };
-        if there(&self.host(at)) {
-            return Ok(());
-        }
-        self.world().sleep(self.world().random(1..DISK + 1)).await;
-        self.put_file(at, run, key, &bytes, false)?;
-        let (fleet, millis) = (self.clone(), self.world().random(1..DISK + 1));
-        if self.flaws().count_before_sync {
-            // By then the process may be gone; so are the bytes.
-            let late = move || {
-                fleet
-                    .put_file(at, run, key, &bytes, true)
-                    .unwrap_or_default()
-            };
-            self.world().after(WRITEBACK, late);
-            return Ok(());
-        }
-        self.world().sleep(millis).await;
-        self.put_file(at, run, key, &bytes, true)
-    }
-
-    fn put_file(
-        &self,
-        at: HostId,
-        run: u64,
-        key: Key,
-        bytes: &Bytes,
-        synced: bool,
-    ) -> Result<(), CallError> {
-        let mut host = self.host(at);
-        if host.run != run {
-            return Err(CallError::Gone);
-        }
-        let file = host.volume.files.entry(key).or_insert_with(|| File {
-            bytes: bytes.clone(),
-            synced,
-        });
-        file.synced |= synced;
-        Ok(())
-    }
-
-    /// Reads the bytes of a chunk from the peer on `to`; `None` when it has no such file.
-    pub async fn get_chunk(
-        &self,
-        from: HostId,
-        to: HostId,
-        key: Key,
-    ) -> Result<Option<Bytes>, CallError> {
-        self.round_trip(from, to, async { self.load_chunk(to, key) })
-            .await
-    }
-
-    /// Reads a chunk's file. One that should be there and is not, or is wrong, is reported to the peer.
-    fn load_chunk(&self, at: HostId, key: Key) -> Result<Option<Bytes>, CallError> {
-        let mut host = self.host(at);
-        if host.process.is_none() {
-            return Err(CallError::Gone);
-        }
-        let bytes = host.volume.files.get(&key).map(|f| f.bytes.clone());
-        if bytes.as_ref().is_some_and(|b| Key::of_bytes(b) == key) {
-            return Ok(bytes);
-        }
-        let expected = host.store().chunk(&key).is_ok_and(|held| held.is_some());
-        drop(host);
-        if expected {
-            let fleet = self.clone();
-            drop(
-                self.world()
-                    .spawn(async move { fleet.request(at, Request::ChunkBad(key)).await }),
-            );
-        }
-        Ok(None)
-    }
-
     /// The machine behind an endpoint, if the name resolves.
     pub fn resolve(&self, endpoint: &Endpoint) -> Option<HostId> {
         self.find(&endpoint.address)
-    }
-
-    async fn fetch(&self, at: HostId, run: u64, key: Key, len: u32, sources: Vec<Endpoint>) {
-        if self.with_process(at, run, |p| p.pin(key)).is_none() {
-            return;
-        }
-        let fetched = self.fetch_from(at, run, key, len, &sources).await;
-        let input = if fetched {
-            Input::ChunkFetched { key, len }
-        } else {
-            Input::ChunkMissed { key }
-        };
-        self.input(at, run, input);
-        // Handled at the latest in the batch after the one under way; the pin holds until then.
-        self.world().sleep(2 * COMMIT + 2).await;
-        self.with_process(at, run, |p| p.unpin(key));
-    }
-
-    async fn fetch_from(
-        &self,
-        at: HostId,
-        run: u64,
-        key: Key,
-        len: u32,
-        sources: &[Endpoint],
-    ) -> bool {
-        let right = |bytes: &Bytes| bytes.len() == len as usize && Key::of_bytes(bytes) == key;
-        let cached = self
-            .host(at)
-            .volume
-            .files
-            .get(&key)
-            .is_some_and(|f| f.synced && right(&f.bytes));
-        if cached {
-            return true;
-        }
-        for source in sources {
-            let Some(from) = self.resolve(source) else {
-                continue;
-            };
-            if let Ok(Some(bytes)) = self.get_chunk(at, from, key).await
-                && right(&bytes)
-            {
-                return self.write(at, run, key, bytes).await.is_ok();
-            }
-        }
-        false
     }
 }
 

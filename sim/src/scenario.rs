@@ -20,8 +20,8 @@ use crate::world::{Stuck, World};
 
 /// Names that many clients write at the same time.
 const CONTENDED: u64 = 6;
-/// How often a client tries another peer before it complains.
-const TRIES: u32 = 60;
+/// How long a client tries one peer after another before it complains, in milliseconds: longer than any restart.
+const PATIENCE: u64 = 60_000;
 /// Pause between tries, in milliseconds.
 const PAUSE: u64 = 500;
 
@@ -78,7 +78,7 @@ pub enum Failure {
         /// Milliseconds of virtual time.
         waited: u64,
         /// What is missing.
-        unsettled: Unsettled,
+        unsettled: Box<Unsettled>,
     },
     /// Something happened that must not.
     #[error("{} violations, first: {}", .0.len(), .0[0])]
@@ -267,7 +267,10 @@ impl Scenario {
         while let Err(unsettled) = check().await {
             let waited = self.world.now() - start;
             if waited > limit {
-                return Err(Failure::Unsettled { waited, unsettled });
+                return Err(Failure::Unsettled {
+                    waited,
+                    unsettled: unsettled.into(),
+                });
             }
             self.world.sleep(1_000).await;
         }
@@ -389,10 +392,10 @@ impl Scenario {
     }
 
     /// Reads a file through some running peer, another one when that fails. Whatever is seen is noted in the model; a
-    /// file that cannot be read for half a minute is a violation.
+    /// file that cannot be read for a minute is a violation.
     pub async fn read_checked(&self, name: &Name) {
-        let mut last = None;
-        for _ in 0..TRIES {
+        let (mut last, end) = (None, self.world.now() + PATIENCE);
+        while self.world.now() < end {
             if let Some(at) = self.world.choose(&self.fleet.running()) {
                 match self.read_at(at, name).await {
                     Ok(()) => return,
@@ -454,7 +457,8 @@ impl Scenario {
 
 impl Scenario {
     async fn list_all(&self) {
-        for _ in 0..TRIES {
+        let end = self.world.now() + PATIENCE;
+        while self.world.now() < end {
             let Some(at) = self.world.choose(&self.fleet.running()) else {
                 return;
             };

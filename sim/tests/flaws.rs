@@ -42,12 +42,11 @@ fn loses(flaws: Flaws, script: impl AsyncFn(Scenario) -> Result<(), Failure> + C
 async fn one_machine_burns(s: Scenario) -> Result<(), Failure> {
     s.apply(5);
     s.settle(5 * MINUTE).await?;
-    let load = s.load(4);
+    let load = s.load(2);
     s.world.sleep(5_000).await;
     s.cluster.destroy(2, Some(3_000));
-    s.world.sleep(5_000).await;
     load.stop().await;
-    s.settle(5 * MINUTE).await?;
+    s.settle(MINUTE).await?;
     s.read_all().await;
     Ok(())
 }
@@ -55,7 +54,7 @@ async fn one_machine_burns(s: Scenario) -> Result<(), Failure> {
 async fn the_power_fails(s: Scenario) -> Result<(), Failure> {
     s.apply(5);
     s.settle(5 * MINUTE).await?;
-    let load = s.load(4);
+    let load = s.load(2);
     s.world.sleep(5_000).await;
     (0..5).for_each(|ordinal| s.cluster.kill(ordinal, 1_000));
     load.stop().await;
@@ -67,12 +66,12 @@ async fn the_power_fails(s: Scenario) -> Result<(), Failure> {
 async fn four_leave_at_once(s: Scenario) -> Result<(), Failure> {
     s.apply(7);
     s.settle(5 * MINUTE).await?;
-    let load = s.load(4);
+    let load = s.load(2);
     s.world.sleep(5_000).await;
     s.cluster.scale(3);
     s.world.sleep(20_000).await;
     load.stop().await;
-    s.settle(5 * MINUTE).await
+    s.settle(MINUTE).await
 }
 
 #[test]

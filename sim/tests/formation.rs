@@ -1,8 +1,7 @@
 //! Exactly one ring forms, whichever peers come first.
 
 use peernet_core::placement::position;
-use peernet_sim::check;
-use peernet_sim::scenario::{Failure, Scenario, Setup, for_each_seed, run};
+use peernet_sim::scenario::{Scenario, Setup, for_each_seed, run};
 
 const MINUTE: u64 = 60_000;
 
@@ -42,20 +41,8 @@ fn processes_started_in_any_order_form_one_ring() {
                             .expect("an empty volume");
                     });
                 }
-                let start = s.world.now();
-                loop {
-                    s.world.sleep(1_000).await;
-                    match check::settled(&s.fleet, &hosts).await {
-                        Ok(()) => return Ok(()),
-                        Err(unsettled) if s.world.now() - start > 10 * MINUTE => {
-                            return Err(Failure::Unsettled {
-                                waited: s.world.now() - start,
-                                unsettled,
-                            });
-                        }
-                        Err(_) => {}
-                    }
-                }
+                s.world.sleep(8_000).await;
+                s.settle_hosts(&hosts, 10 * MINUTE).await
             })
         },
     );
