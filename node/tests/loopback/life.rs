@@ -1,7 +1,10 @@
 //! Crashes, restarts, assignments and leaves.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use peernet_core::key::Key;
 use peernet_proto::v1;
 use peernet_proto::v1::chunks_client::ChunksClient;
 use peernet_proto::v1::ring_client::RingClient;
@@ -281,6 +284,45 @@ async fn peers_join_and_leave_with_everything_in_place() {
     assert_ne!(anew, leaver.id);
     network.ready(newcomer).await;
     all_there(&network, &files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_and_lost_copies_are_replaced_when_they_are_read() {
+    let network = Network::start(3).await;
+    let data = bytes(4 * MIB, 600);
+    network.peers[0].put("precious", &data).await.unwrap();
+    let victim = &network.peers[1];
+    until("the victim has its copies", async || {
+        chunk_files(&victim.data).len() == 4
+    })
+    .await;
+    let files = chunk_files(&victim.data);
+    fs::write(&files[0], b"nonsense").unwrap();
+    fs::write(&files[1], b"").unwrap();
+    fs::remove_file(&files[2]).unwrap();
+    assert!(victim.get("precious", 0, None).await.unwrap() == data);
+    until("the copies are whole again", async || {
+        let intact = |file: &PathBuf| {
+            let hash = fs::read(file).map(|bytes| Key::of_bytes(&bytes).to_string());
+            hash.is_ok_and(|hash| file.ends_with(hash))
+        };
+        files.iter().all(intact)
+    })
+    .await;
+}
+
+/// The files of all chunks on a volume.
+fn chunk_files(volume: &Path) -> Vec<PathBuf> {
+    let inside = |folder: PathBuf| {
+        fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().path())
+    };
+    inside(volume.join("chunks"))
+        .flat_map(inside)
+        .flat_map(inside)
+        .collect()
 }
 
 /// A writer and a reader that go on while the network changes, each through any of the peers that stay.
