@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a network may take to be ready, and a command to end. Far above what they take, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Ports in a row that a test may use, for peers it starts and peers it adds.
 const PORTS: u16 = 8;
 
