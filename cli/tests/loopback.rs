@@ -188,7 +188,7 @@ fn crash(network: &Network) {
     };
     network.wait_for(
         "the killed peer is back",
-        Duration::from_secs(60),
+        Duration::from_secs(120),
         restarted,
     );
     read_all(network, 1, 1);
