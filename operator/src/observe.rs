@@ -24,7 +24,7 @@ use crate::plan;
 const LISTS: usize = 3;
 
 /// The zone that nodes without the topology key share.
-const NO_ZONE: &str = "default";
+pub const NO_ZONE: &str = "default";
 
 /// Why a cycle could not begin.
 #[derive(Debug, Error)]
