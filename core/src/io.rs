@@ -45,6 +45,8 @@ pub enum Input {
         /// What it wants.
         request: Request,
     },
+    /// The volume has no room for new files any more (true), or has room again. Repair and deletes go on.
+    DiskFull(bool),
     /// A chunk asked for by [`Output::FetchChunk`] is durable here.
     ChunkFetched {
         /// Which.
@@ -161,6 +163,14 @@ pub enum RequestError {
     /// Too many requests are under way on this peer.
     #[error("this peer is busy; try again in a moment, or ask another peer")]
     Busy,
+    /// Too many replicas of the slot have no room left.
+    #[error(
+        "the disks of too many peers that hold slot {slot} are full; free space, or add peers or larger volumes"
+    )]
+    Full {
+        /// Which slot.
+        slot: Slot,
+    },
     /// The value is larger than [`crate::register::REGISTER_MAX`].
     #[error("a name's record holds at most 65536 bytes")]
     TooLarge,

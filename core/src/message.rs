@@ -184,9 +184,16 @@ pub enum Message {
         epoch: u64,
         /// What to store.
         register: Register,
+        /// It is acknowledged or being read already, and only missing here: store it though the disk is nearly full.
+        repair: bool,
     },
     /// Answer to [`Message::Write`]: this or something newer is durable here.
     WriteReply {
+        /// From the request.
+        op: u64,
+    },
+    /// Answer to [`Message::Write`]: nothing was stored, the disk has no room for new files.
+    NoRoom {
         /// From the request.
         op: u64,
     },

@@ -72,6 +72,8 @@ pub struct Peer<S> {
     next_op: u64,
     sync: sync::Sync,
     handover: handover::Handover,
+    /// No room for new files.
+    disk_full: bool,
     /// Caught up once since the start; see [`crate::io::Status::ready`].
     caught_up: bool,
 }
@@ -110,6 +112,7 @@ impl<S: Store> Peer<S> {
             next_op: 0,
             sync: sync::Sync::default(),
             handover: handover::Handover::default(),
+            disk_full: false,
             caught_up: false,
         };
         if found && fresh {
@@ -148,6 +151,7 @@ impl<S: Store> Peer<S> {
                 Input::Timer => self.fire_timers()?,
                 Input::Message { from, message } => self.on_message(from, message)?,
                 Input::Seeds(addresses) => self.on_seeds(addresses),
+                Input::DiskFull(full) => self.disk_full = full,
                 Input::Request { id, request } => self.on_request(id, request)?,
                 Input::ChunkFetched { key, len } => self.on_chunk_fetched(key, len)?,
                 Input::ChunkMissed { key } => self.on_chunk_missed(key),
@@ -263,7 +267,12 @@ impl<S: Store> Peer<S> {
                 op,
                 epoch,
                 register,
-            } => self.on_write(from, op, epoch, register),
+                repair,
+            } => self.on_write(from, op, epoch, register, repair),
+            Message::NoRoom { op } => {
+                self.on_no_room(from, op);
+                Ok(())
+            }
             Message::WriteReply { op } => self.on_write_reply(from, op),
             Message::Stale { op, slot, config } => self.on_stale(from, op, slot, config),
             Message::List {

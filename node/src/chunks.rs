@@ -195,11 +195,6 @@ impl Chunks {
         Ok(held)
     }
 
-    /// Whether this peer's disk has room for `len` more bytes of a client.
-    pub(crate) fn check_room(&self, len: usize) -> Result<(), ChunkError> {
-        Ok(self.files.check_room(len as u64, Purpose::Client)?)
-    }
-
     async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

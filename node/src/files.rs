@@ -203,6 +203,7 @@ impl PeerError {
             | PeerError::Stuck
             | PeerError::Stopped => ErrorKind::Unavailable,
             PeerError::Refused(RequestError::Busy) => ErrorKind::Busy,
+            PeerError::Refused(RequestError::Full { .. }) => ErrorKind::Full,
             PeerError::Refused(RequestError::TooLarge) | PeerError::Confused => ErrorKind::Internal,
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Operation {
     phase: Phase,
     config: SlotConfig,
     answered: Vec<PeerId>,
+    /// Replicas that have no room for it.
+    full: Vec<PeerId>,
     deadline: Time,
 }
 
@@ -94,6 +96,7 @@ impl<S: Store> Peer<S> {
             phase,
             config,
             answered: Vec::new(),
+            full: Vec::new(),
             deadline,
         });
         Ok(())
@@ -106,6 +109,7 @@ impl<S: Store> Peer<S> {
             operation.config = config.clone();
         }
         operation.answered.clear();
+        operation.full.clear();
         if let Phase::Ask {
             best,
             version,
@@ -133,6 +137,7 @@ impl<S: Store> Peer<S> {
                 op,
                 epoch,
                 register: register.clone(),
+                repair: operation.write.is_none(),
             },
         }
     }
@@ -212,13 +217,39 @@ impl<S: Store> Peer<S> {
         op: u64,
         epoch: u64,
         register: Register,
+        repair: bool,
     ) -> Done {
         let slot = Key::of_name(&register.name).slot();
-        if self.serves(from, op, slot, epoch) {
-            self.keep_register(slot, &register)?;
-            self.send(from, Message::WriteReply { op });
+        if !self.serves(from, op, slot, epoch) {
+            return Ok(());
         }
+        let grows = matches!(register.value, Value::Present { .. });
+        if self.disk_full && grows && !repair {
+            self.send(from, Message::NoRoom { op });
+            return Ok(());
+        }
+        self.keep_register(slot, &register)?;
+        self.send(from, Message::WriteReply { op });
         Ok(())
+    }
+
+    /// A replica took nothing for want of room. The operation fails once the others cannot make a quorum.
+    pub(super) fn on_no_room(&mut self, from: PeerId, op: u64) {
+        let Some(operation) = self.names.get_mut(&op) else {
+            return;
+        };
+        if !operation.full.contains(&from) && operation.config.involves(from) {
+            operation.full.push(from);
+        }
+        let config = &operation.config;
+        let lost = |set: &[PeerId]| set.len() - count(set, &operation.full) < majority(set.len());
+        let hopeless = config.quorum_sets().any(lost);
+        if hopeless {
+            let operation = self.names.remove(&op).expect("looked up above");
+            let slot = operation.slot();
+            let error = RequestError::Full { slot };
+            self.answer(operation.request, Answer::Failed(error));
+        }
     }
 
     /// Stores a register unless something newer is here.
@@ -366,5 +397,86 @@ impl<S: Store> Peer<S> {
             self.answer(operation.request, answer);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::{Assignment, boot};
+    use crate::config::{Replication, Settings};
+    use crate::io::{Input, Output, Request};
+    use crate::key::Position;
+    use crate::store::memory::MemoryStore;
+    use bytes::Bytes;
+
+    /// A network of one peer that keeps one copy.
+    fn alone() -> Peer<MemoryStore> {
+        let mut store = MemoryStore::default();
+        let told = Assignment {
+            network: "n".into(),
+            name: "p".into(),
+            address: "a:1".into(),
+            http: "a:2".into(),
+            zone: "z".into(),
+            position: Position(0),
+            version: String::new(),
+        };
+        let identity = boot(&mut store, told, PeerId(1)).unwrap();
+        let replication = Replication {
+            factor: 1,
+            write: 1,
+        };
+        let settings = Settings {
+            replication,
+            ..Settings::default()
+        };
+        Peer::start(store, identity, true, settings, 1, Time(0)).unwrap()
+    }
+
+    fn ask(peer: &mut Peer<MemoryStore>, request: Request) -> Answer {
+        let mut out = Vec::new();
+        let id = RequestId(1);
+        let input = Input::Request { id, request };
+        peer.handle(input, Time(1), &mut out).unwrap();
+        let answers = out.into_iter().filter_map(|o| match o {
+            Output::Answer { answer, .. } => Some(answer),
+            _ => None,
+        });
+        answers
+            .last()
+            .expect("alone, everything is answered at once")
+    }
+
+    fn write(peer: &mut Peer<MemoryStore>, value: Value) -> Answer {
+        let name = Name::new("f").unwrap();
+        ask(peer, Request::WriteName { name, value })
+    }
+
+    fn some(body: &'static str) -> Value {
+        Value::Present {
+            head: Bytes::from_static(b"h"),
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_full_disk_refuses_new_values_but_stays_readable_and_deletes() {
+        let mut peer = alone();
+        assert!(matches!(write(&mut peer, some("old")), Answer::Written(_)));
+        let mut out = Vec::new();
+        peer.handle(Input::DiskFull(true), Time(1), &mut out)
+            .unwrap();
+        let refused = write(&mut peer, some("new"));
+        assert!(matches!(refused, Answer::Failed(RequestError::Full { .. })));
+        let name = Name::new("f").unwrap();
+        let Answer::Register(Some(register)) = ask(&mut peer, Request::ReadName(name)) else {
+            panic!("it cannot be read");
+        };
+        assert_eq!(register.value, some("old"));
+        assert!(matches!(
+            write(&mut peer, Value::Deleted),
+            Answer::Written(_)
+        ));
     }
 }

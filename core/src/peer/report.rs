@@ -1,7 +1,7 @@
 //! What a peer says of itself: its status, and its report towards leaves.
 
 use super::{Done, Peer};
-use crate::io::{Answer, Input, Request, Status};
+use crate::io::{Answer, Input, Request, RequestError, Status};
 use crate::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
 use crate::member::{Liveness, PeerId};
 use crate::message::Message;
@@ -180,17 +180,22 @@ impl<S: Store> Peer<S> {
             }
             Input::Request {
                 id,
-                request: request @ (Request::Status | Request::Members | Request::LeaveReport(_)),
+                request:
+                    request @ (Request::Status
+                    | Request::Members
+                    | Request::LeaveReport(_)
+                    // Downloads that began here go on from those that hold the chunks now.
+                    | Request::Routes(_)),
             } => self.on_request(id, request),
             Input::Request { id, .. } => {
-                self.answer(id, Answer::Failed(crate::io::RequestError::NotReady));
+                self.answer(id, Answer::Failed(RequestError::NotReady));
                 Ok(())
             }
             Input::Timer => {
                 self.timers.clear();
                 Ok(())
             }
-            Input::Seeds(_) | Input::ChunkFetched { .. } | Input::ChunkMissed { .. } => Ok(()),
+            Input::Seeds(_) | Input::DiskFull(_) | Input::ChunkFetched { .. } | Input::ChunkMissed { .. } => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peernet_core::boot::{Assignment, BootError, boot};
-use peernet_core::io::{Status, Time};
+use peernet_core::io::{Input, Status, Time};
 use peernet_core::key::{Key, Position};
 use peernet_core::member::{Liveness, PeerId};
 use peernet_core::peer::Peer;
@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -32,6 +32,9 @@ use crate::{config, seeds};
 
 /// How long the peer's thread may take to commit its last batch.
 const LAST_COMMIT: Duration = Duration::from_secs(10);
+
+/// How often the disk's room is looked at. Guess: short against the time it takes to write the reserve full.
+const ROOM_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why an assignment was not taken. Nothing has changed.
 #[derive(Debug, Error)]
@@ -281,6 +284,7 @@ impl Life {
                 info!(peer = %id, network = running.network, "assigned");
                 tokio::spawn(seeds::feed(running.peer.clone(), self.setup.seeds.clone()));
                 tokio::spawn(keep_sweeping(running.chunks.clone()));
+                tokio::spawn(self.clone().watch_room(running.peer.clone()));
                 self.running.send_replace(Some(running));
                 Ok(id)
             }
@@ -291,6 +295,22 @@ impl Life {
                     None => drop(self.failed.try_send(Failure::Start(error.to_string()))),
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// Tells the peer whether its disk has room for new files, until it stops.
+    async fn watch_room(self: Arc<Self>, peer: PeerHandle) {
+        let mut told = false;
+        loop {
+            let full = self.disk().full;
+            if full != told && peer.tell(Input::DiskFull(full), None).await.is_err() {
+                return;
+            }
+            told = full;
+            tokio::select! {
+                () = sleep(ROOM_PERIOD) => {}
+                () = self.stopping.cancelled() => return,
             }
         }
     }

@@ -13,7 +13,6 @@ use super::cutter::{BrokenOff, Cutter};
 use super::manifest::{ChunkRef, TreeBuilder};
 use super::record::{CONTENT_TYPE_MAX, Content, Summary, encode};
 use super::{FileError, Files};
-use crate::chunks::ChunkError;
 use crate::config::INLINE_MAX;
 
 /// Chunks of one upload hashed and sent at once (guess: covers two syncs of a busy disk).
@@ -50,16 +49,6 @@ impl Files {
             chunks,
         };
         let info = summary.to_info(&name);
-        // Names are written whatever the disk's reserve, since a record must be able to follow its chunks and a delete
-        // must always be possible: so clients are stopped here.
-        self.chunks
-            .check_room(INLINE_MAX)
-            .map_err(|error| match error {
-                ChunkError::Full => FileError::Full {
-                    peer: "this peer".into(),
-                },
-                error => FileError::Interrupted(error.to_string()),
-            })?;
         self.peer
             .write_name(name, encode(&summary, &content))
             .await?;

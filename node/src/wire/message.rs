@@ -110,8 +110,9 @@ kinds! {
     SlotEpochs { epochs }
     Read { op, epoch, key, version_only }
     ReadReply { op, version, register }
-    Write { op, epoch, register }
+    Write { op, epoch, register, repair }
     WriteReply { op }
+    NoRoom { op }
     Stale { op, slot, config }
     List { op, prefix, after, limit }
     ListReply { op, items, done }

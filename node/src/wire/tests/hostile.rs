@@ -226,6 +226,7 @@ fn bad_names_and_large_values_are_refused() {
             value: Some(v1::register::Value::Present(present)),
         };
         Kind::Write(message::Write {
+            repair: false,
             op: 1,
             epoch: 1,
             register: Some(register),

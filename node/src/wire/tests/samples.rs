@@ -259,12 +259,16 @@ pub(super) fn names() -> impl Strategy<Value = Message> {
                 register
             }
         ),
-        (op(), epoch(), register()).prop_map(|(op, epoch, register)| Message::Write {
-            op,
-            epoch,
-            register
+        (op(), epoch(), register(), any::<bool>()).prop_map(|(op, epoch, register, repair)| {
+            Message::Write {
+                op,
+                epoch,
+                register,
+                repair,
+            }
         }),
         op().prop_map(|op| Message::WriteReply { op }),
+        op().prop_map(|op| Message::NoRoom { op }),
         (op(), slot(), option::of(config())).prop_map(|(op, slot, config)| Message::Stale {
             op,
             slot,
