@@ -55,8 +55,8 @@ pub enum TransferError {
     Dial(#[from] std::io::Error),
     #[error("{}: {}", .0.code(), .0.message())]
     Grpc(#[from] tonic::Status),
-    #[error("HTTP {status}: {body}")]
-    Rest { status: u16, body: String },
+    #[error("HTTP {status}: {detail}")]
+    Rest { status: u16, detail: String },
     #[error("HTTP broke off: {0:?}")]
     Http(#[from] hyper::Error),
     #[error("no answer within {} s", ATTEMPT.as_secs())]

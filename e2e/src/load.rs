@@ -285,8 +285,11 @@ impl fmt::Display for Tally {
             f,
             "{puts} puts and {gets} gets, {given_up} given up, slowest {slowest:.1} s"
         )?;
-        if !failures.is_empty() {
-            write!(f, ", tried again after {failures:?}")?;
+        for (kind, (count, last)) in failures {
+            write!(
+                f,
+                "; {count} attempts failed with {kind:?}, the last one: {last}"
+            )?;
         }
         Ok(())
     }

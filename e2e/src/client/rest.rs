@@ -1,6 +1,7 @@
 //! Over REST.
 
 use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
 use blake3::Hasher;
@@ -12,6 +13,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -135,7 +137,7 @@ pub fn file(name: &str) -> String {
 
 async fn dial(peer: &Peer) -> Result<TcpStream, TransferError> {
     let connection = timeout(CONNECT, TcpStream::connect(peer.http)).await;
-    let connection = connection.map_err(|_| TransferError::TooLong)??;
+    let connection = connection.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     connection.set_nodelay(true)?;
     Ok(connection)
 }
@@ -174,9 +176,12 @@ async fn refused(answer: Response<Incoming>) -> Result<Response<Incoming>, Trans
         return Ok(answer);
     }
     let body = short(answer).await?;
+    // A problem document (RFC 9457), or whatever else it is.
+    let problem: Option<Value> = serde_json::from_str(&body).ok();
+    let detail = problem.and_then(|p| p["detail"].as_str().map(String::from));
     Err(TransferError::Rest {
         status: status.as_u16(),
-        body,
+        detail: detail.unwrap_or(body),
     })
 }
 
