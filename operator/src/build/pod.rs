@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
-    TopologySpreadConstraint, VolumeMount, WeightedPodAffinityTerm,
+    Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecurityContext, SleepAction, TopologySpreadConstraint, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +23,8 @@ const DATA_DIR: &str = "/data";
 const USER: i64 = 65_532;
 /// A peer that stops tells its neighbours and syncs its disk; Kubernetes' default.
 const TERMINATION_SECONDS: i64 = 30;
+/// Before a peer is told to stop, the Services stop sending clients to it (guess: endpoints spread in well under this).
+const FAREWELL_SECONDS: i64 = 3;
 /// Opening a large volume may take a while (guess: five minutes).
 const STARTUP_PROBES: i32 = 300;
 
@@ -105,6 +107,16 @@ fn container(network: &Network, node_image: &NodeImage) -> Container {
         startup_probe: Some(probe("/healthz", 1, STARTUP_PROBES)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
+        // The kubelet sleeps, not the container (KEP-3960): the image has no shell.
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction {
+                    seconds: FAREWELL_SECONDS,
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
         security_context: Some(SecurityContext {
             run_as_non_root: Some(true),
             allow_privilege_escalation: Some(false),
