@@ -116,6 +116,12 @@ async fn deliver(
         path: path.clone(),
         reason,
     };
+    if is_special(&path) {
+        let device = tokio::fs::OpenOptions::new().write(true).open(&path).await;
+        let mut device = device.map_err(failed)?;
+        fetch(&global.server, name, &mut device, bar, failed).await?;
+        return device.flush().await.map_err(failed);
+    }
     let temporary = temporary(&path).map_err(failed)?;
     let mut file = tokio::fs::File::from_std(temporary.reopen().map_err(failed)?);
     let info = fetch(&global.server, name, &mut file, bar, failed).await?;
@@ -136,6 +142,11 @@ async fn deliver(
     print().map_err(GetError::Stdout)
 }
 
+/// Whether `path` is a device, a pipe or a socket: something to write to, never to replace.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
+}
+
 /// Where the file goes: into a directory, or to exactly this path.
 fn destination(name: &Name, path: Option<&Path>) -> PathBuf {
     let last = name
@@ -146,7 +157,8 @@ fn destination(name: &Name, path: Option<&Path>) -> PathBuf {
     match path {
         None => PathBuf::from(last),
         Some(path) if path.is_dir() => path.join(last),
-        Some(path) => path.to_owned(),
+        // A link stays a link: what it points to is replaced.
+        Some(path) => path.canonicalize().unwrap_or_else(|_| path.to_owned()),
     }
 }
 
@@ -270,6 +282,20 @@ mod tests {
             dir.path().join("a.txt")
         );
         assert_eq!(destination(&name, Some(Path::new("x/y"))), Path::new("x/y"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn devices_are_written_to_and_links_stay_links() {
+        assert!(is_special(Path::new("/dev/null")));
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("a.txt"), dir.path().join("link"));
+        std::fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(!is_special(&link));
+        let name = Name::new("docs/a.txt").unwrap();
+        let real = target.canonicalize().unwrap();
+        assert_eq!(destination(&name, Some(&link)), real);
     }
 
     #[test]
