@@ -75,6 +75,7 @@ pub struct Model {
     names: BTreeMap<Name, History>,
     writes: u64,
     violations: Vec<Violation>,
+    slowest: u64,
 }
 
 /// A cluster's zone: the earliest end and the latest start of the operations on one value.
@@ -132,6 +133,16 @@ impl Model {
             .or_default()
             .reads
             .push(Read { seen, start, end });
+    }
+
+    /// A file was read whole, after so many milliseconds.
+    pub fn took(&mut self, millis: u64) {
+        self.slowest = self.slowest.max(millis);
+    }
+
+    /// The most that [`Model::took`] was told.
+    pub fn slowest(&self) -> u64 {
+        self.slowest
     }
 
     /// Something that must not happen was seen by a client.

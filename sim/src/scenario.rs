@@ -99,6 +99,8 @@ pub struct Summary {
     pub writes: usize,
     /// Answered reads.
     pub reads: usize,
+    /// How long the slowest of them took, tries through other peers included, in milliseconds of virtual time.
+    pub slowest: u64,
 }
 
 /// A running scenario. A handle: clones share it.
@@ -149,11 +151,13 @@ where
     }
     ended??;
     let (writes, reads) = model.borrow().counts();
+    let slowest = model.borrow().slowest();
     Ok(Summary {
         trace: world.trace(),
         time: world.now(),
         writes,
         reads,
+        slowest,
     })
 }
 
@@ -185,9 +189,11 @@ pub fn for_each_seed(
                 time,
                 writes,
                 reads,
+                slowest,
             }) => {
                 println!(
-                    "  trace {trace:016x}, {time} ms of virtual time, {writes} writes, {reads} reads"
+                    "  trace {trace:016x}, {time} ms of virtual time, {writes} writes, {reads} reads, \
+                     the slowest in {slowest} ms"
                 );
             }
             Err(failure) => panic!("{name} fails with SEED={seed}: {failure}"),
@@ -394,11 +400,11 @@ impl Scenario {
     /// Reads a file through some running peer, another one when that fails. Whatever is seen is noted in the model; a
     /// file that cannot be read for a minute is a violation.
     pub async fn read_checked(&self, name: &Name) {
-        let (mut last, end) = (None, self.world.now() + PATIENCE);
-        while self.world.now() < end {
+        let (mut last, start) = (None, self.world.now());
+        while self.world.now() < start + PATIENCE {
             if let Some(at) = self.world.choose(&self.fleet.running()) {
                 match self.read_at(at, name).await {
-                    Ok(()) => return,
+                    Ok(()) => return self.model.borrow_mut().took(self.world.now() - start),
                     Err(error) => last = Some(error),
                 }
             }

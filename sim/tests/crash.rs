@@ -30,7 +30,7 @@ async fn crashes(s: Scenario) -> Result<(), Failure> {
 fn crashed_peers_come_back_and_nothing_is_lost() {
     for_each_seed(
         "crashed_peers_come_back_and_nothing_is_lost",
-        1..7,
+        1..5,
         |seed| run(Setup::new(seed), 60 * MINUTE, crashes),
     );
 }
@@ -39,7 +39,7 @@ fn crashed_peers_come_back_and_nothing_is_lost() {
 fn crashed_peers_come_back_over_a_bad_network() {
     for_each_seed(
         "crashed_peers_come_back_over_a_bad_network",
-        101..105,
+        101..104,
         |seed| run(Setup::new(seed).over_bad_network(), 60 * MINUTE, crashes),
     );
 }
@@ -77,8 +77,14 @@ async fn losses(s: Scenario) -> Result<(), Failure> {
 
 #[test]
 fn copies_of_a_lost_volume_are_rebuilt() {
-    for_each_seed("copies_of_a_lost_volume_are_rebuilt", 201..207, |seed| {
-        run(Setup::new(seed), 60 * MINUTE, losses)
+    for_each_seed("copies_of_a_lost_volume_are_rebuilt", 201..205, |seed| {
+        let summary = run(Setup::new(seed), 60 * MINUTE, losses)?;
+        // One peer at a time is missing: the others answer at once.
+        if summary.slowest > 5_000 {
+            let slow = format!("a read took {} ms", summary.slowest);
+            return Err(Failure::Unexpected(slow));
+        }
+        Ok(summary)
     });
 }
 
@@ -86,7 +92,7 @@ fn copies_of_a_lost_volume_are_rebuilt() {
 fn copies_of_a_lost_volume_are_rebuilt_over_a_bad_network() {
     for_each_seed(
         "copies_of_a_lost_volume_are_rebuilt_over_a_bad_network",
-        301..305,
+        301..303,
         |seed| run(Setup::new(seed).over_bad_network(), 90 * MINUTE, losses),
     );
 }
@@ -94,7 +100,7 @@ fn copies_of_a_lost_volume_are_rebuilt_over_a_bad_network() {
 /// Everybody loses power at once.
 #[test]
 fn a_power_cut_loses_nothing_acknowledged() {
-    for_each_seed("a_power_cut_loses_nothing_acknowledged", 401..405, |seed| {
+    for_each_seed("a_power_cut_loses_nothing_acknowledged", 401..404, |seed| {
         run(Setup::new(seed), 60 * MINUTE, async |s: Scenario| {
             s.apply(5);
             s.settle(5 * MINUTE).await?;
@@ -117,7 +123,7 @@ fn a_power_cut_loses_nothing_acknowledged() {
 /// The network falls apart and becomes whole again; each side has clients.
 #[test]
 fn a_partition_heals() {
-    for_each_seed("a_partition_heals", 501..506, |seed| {
+    for_each_seed("a_partition_heals", 501..505, |seed| {
         run(Setup::new(seed), 60 * MINUTE, async |s: Scenario| {
             s.apply(6);
             s.settle(5 * MINUTE).await?;

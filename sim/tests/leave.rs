@@ -99,7 +99,7 @@ fn good_and_bad(
     script: impl AsyncFn(Scenario) -> Result<(), Failure> + Clone + 'static,
 ) {
     for_each_seed(name, seeds, |seed| -> Result<Summary, Failure> {
-        let setup = if seed % 3 == 0 {
+        let setup = if seed % 2 == 0 {
             Setup::new(seed).over_bad_network()
         } else {
             Setup::new(seed)
@@ -111,24 +111,24 @@ fn good_and_bad(
 
 #[test]
 fn a_drain_can_be_cancelled() {
-    good_and_bad("a_drain_can_be_cancelled", 1..7, cancelled);
+    good_and_bad("a_drain_can_be_cancelled", 1..5, cancelled);
 }
 
 #[test]
 fn a_drain_can_be_extended() {
-    good_and_bad("a_drain_can_be_extended", 101..107, extended);
+    good_and_bad("a_drain_can_be_extended", 101..105, extended);
 }
 
 #[test]
 fn a_leaver_may_crash_and_goes_on() {
-    good_and_bad("a_leaver_may_crash_and_goes_on", 201..207, leaver_crashes);
+    good_and_bad("a_leaver_may_crash_and_goes_on", 201..205, leaver_crashes);
 }
 
 #[test]
 fn a_receiver_may_crash_and_goes_on() {
     good_and_bad(
         "a_receiver_may_crash_and_goes_on",
-        301..307,
+        301..305,
         receiver_crashes,
     );
 }
@@ -137,7 +137,7 @@ fn a_receiver_may_crash_and_goes_on() {
 fn a_leaver_that_dies_is_judged_by_the_survivors() {
     good_and_bad(
         "a_leaver_that_dies_is_judged_by_the_survivors",
-        401..407,
+        401..405,
         leaver_dies,
     );
 }
@@ -146,7 +146,7 @@ fn a_leaver_that_dies_is_judged_by_the_survivors() {
 fn an_old_volume_does_not_bring_back_the_past() {
     good_and_bad(
         "an_old_volume_does_not_bring_back_the_past",
-        501..507,
+        501..505,
         old_volume_returns,
     );
 }

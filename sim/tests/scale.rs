@@ -22,7 +22,7 @@ async fn five_nine_four(s: Scenario) -> Result<(), Failure> {
 
 #[test]
 fn five_nine_four_loses_nothing() {
-    for_each_seed("five_nine_four_loses_nothing", 1..7, |seed| {
+    for_each_seed("five_nine_four_loses_nothing", 1..5, |seed| {
         run(Setup::new(seed), 40 * MINUTE, five_nine_four)
     });
 }
@@ -31,7 +31,7 @@ fn five_nine_four_loses_nothing() {
 fn five_nine_four_loses_nothing_over_a_bad_network() {
     for_each_seed(
         "five_nine_four_loses_nothing_over_a_bad_network",
-        101..105,
+        101..104,
         |seed| {
             run(
                 Setup::new(seed).over_bad_network(),
