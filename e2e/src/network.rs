@@ -249,17 +249,28 @@ impl Network {
         Ok(zones)
     }
 
-    /// Reads every copy of these files back: at least three of each thing, in different zones as far as the peers are.
-    /// (Which zones are left after a leave is chance: the scheduler placed the first pods as they came.)
+    /// Reads every copy of these files back: there have to be at least three of each thing.
     ///
     /// # Errors
-    /// See [`copies::check`] and [`Copies::lie_in_zones`].
+    /// See [`copies::check`].
     pub async fn three_copies(&self, files: &FileSet) -> Result<Copies> {
-        let copies = copies::check(&self.network_id().await?, files, &self.peers(), 3).await?;
-        let zones = self.zones().await?;
-        let distinct: BTreeSet<_> = zones.values().collect();
-        copies.lie_in_zones(&zones, distinct.len().min(3))?;
-        Ok(copies)
+        copies::check(&self.network_id().await?, files, &self.peers(), 3).await
+    }
+
+    /// Waits until the copies lie in different zones, as far as the peers are in different ones: which zones are left
+    /// after a leave is chance, since the scheduler placed the first pods as they came, and after a change slots move
+    /// home while all is well otherwise.
+    ///
+    /// # Errors
+    /// They do not within a minute.
+    pub async fn spread_over_zones(&self, files: &FileSet) -> Result<()> {
+        let zones = &self.zones().await?;
+        let distinct = zones.values().collect::<BTreeSet<_>>().len();
+        eventually("copies lie in different zones", AGREEMENT, || async move {
+            let copies = self.three_copies(files).await?;
+            Ok(copies.lie_in_zones(zones, distinct.min(3))?)
+        })
+        .await
     }
 
     /// The client Service's ports: name and number.

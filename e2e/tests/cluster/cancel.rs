@@ -28,12 +28,14 @@ async fn a_leave_can_be_cancelled_and_extended_and_survives_crashes() {
         cancel(scenario, &network).await?;
         load.went_on("the change of mind")?;
         network.three_copies(&files).await?;
+        network.spread_over_zones(&files).await?;
         files.verify(|| network.serving()).await?;
         scenario.note("all files are there");
 
         extend_and_crash(scenario, &network).await?;
         load.went_on("the leave with crashes")?;
         network.three_copies(&files).await?;
+        network.spread_over_zones(&files).await?;
         files.verify(|| network.serving()).await?;
         scenario.note("all files are there");
         load.finish().await

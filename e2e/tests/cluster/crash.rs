@@ -80,7 +80,8 @@ async fn all_is_well(scenario: &Scenario, network: &Network, files: &FileSet) ->
     network.ready(6, FORMATION).await?;
     scenario.note("six peers are one ring");
     let restored = || async { network.three_copies(files).await };
-    eventually("three copies in three zones", REPAIR, restored).await?;
+    eventually("three copies", REPAIR, restored).await?;
+    network.spread_over_zones(files).await?;
     files.verify(|| network.serving()).await?;
     scenario.note("all files are there, with three copies in three zones");
     Ok(())

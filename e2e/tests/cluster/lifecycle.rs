@@ -30,6 +30,7 @@ async fn five_peers_become_nine_and_then_four_without_losing_a_byte() {
             "with all peers well nothing fails: {summary}"
         );
         scenario.note(&network.three_copies(&files).await?.to_string());
+        network.spread_over_zones(&files).await?;
 
         join(scenario, &network, &load).await?;
         files.verify(|| network.serving()).await?;
@@ -37,6 +38,7 @@ async fn five_peers_become_nine_and_then_four_without_losing_a_byte() {
 
         leave(scenario, &network, &load).await?;
         scenario.note(&network.three_copies(&files).await?.to_string());
+        network.spread_over_zones(&files).await?;
         files.verify(|| network.serving()).await?;
         files.listed(&network.peers()[0], "full/").await?;
         scenario.note("all files are there, bit for bit");
