@@ -77,17 +77,18 @@ impl<S: Store> Peer<S> {
         }
         let gossip = &self.gossip;
         self.chord.fail(|id| !gossip.is_up(id));
-        if self.chord.successors.is_empty() {
-            // Alone, or every successor failed: full knowledge of the members takes over.
-            let me = self.point(self.me);
-            let next = gossip
-                .present()
-                .filter(|m| m.id != self.me)
-                .map(|m| m.ring_key());
-            let next = next.min_by_key(|p| (me.0.distance_to(p.0), p.1));
-            self.chord.successors.extend(next.map(|p| p.1));
-        }
-        if let Some(head) = self.chord.successors.first().copied() {
+        // Full knowledge of the members beats the list: the list is empty when alone or when every successor failed, and
+        // two rings that were apart would never find each other by it. It stays a hint: whoever is nearest is queried
+        // before it is adopted.
+        let me = self.point(self.me);
+        let others = gossip
+            .present()
+            .filter(|m| m.id != self.me)
+            .map(|m| m.ring_key());
+        let nearest = others
+            .min_by_key(|p| (me.0.distance_to(p.0), p.1))
+            .map(|p| p.1);
+        if let Some(head) = nearest.or_else(|| self.chord.successors.first().copied()) {
             self.query(head, Purpose::Stabilise);
         }
         Ok(())
