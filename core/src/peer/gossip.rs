@@ -242,7 +242,7 @@ impl<S: Store> Peer<S> {
             return self.leave_for_good();
         }
         if told.drain.epoch > me.drain.epoch {
-            self.change_myself(|m| m.drain = told.drain)?;
+            self.obey(told.drain)?;
         }
         // Suspected, believed down, or an echo of a life before a lost volume: refute (SWIM, section 4.2).
         if told.incarnation > me.incarnation
@@ -251,6 +251,13 @@ impl<S: Store> Peer<S> {
             self.change_myself(|m| m.incarnation = told.incarnation + 1)?;
         }
         Ok(())
+    }
+
+    /// Takes an order to leave or to stay. Who stays after all is ready again when it has its slots back.
+    fn obey(&mut self, order: Drain) -> Done {
+        let stays = self.myself().drain.leaving && !order.leaving;
+        self.caught_up &= !stays;
+        self.change_myself(|m| m.drain = order)
     }
 
     /// We are part of the ring from now on.
@@ -370,12 +377,12 @@ impl<S: Store> Peer<S> {
             if epoch <= m.drain.epoch {
                 continue;
             }
-            let before = (m.liveness, m.drain.leaving);
-            m.drain = Drain { epoch, leaving };
+            let order = Drain { epoch, leaving };
             if id == self.me {
-                self.gossip.note(id, Some(before), self.now);
-                self.persist_identity()?;
+                self.obey(order)?;
             } else {
+                let before = (m.liveness, m.drain.leaving);
+                m.drain = order;
                 self.changed_member(id, Some(before))?;
             }
             // All must know before slots move; do not wait for the rumour to spread.
