@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -195,7 +195,7 @@ impl Network {
             let mut wanted: Vec<_> = (0..count).map(|n| format!("{}-{n}", self.name)).collect();
             names.sort();
             wanted.sort();
-            anyhow::ensure!(names == wanted, "there are {names:?}");
+            ensure!(names == wanted, "there are {names:?}");
             Ok(())
         })
         .await
@@ -220,6 +220,28 @@ impl Network {
             }
             ring::one_ring(&network_id, &names, &views)?;
             Ok(views)
+        })
+        .await
+    }
+
+    /// Waits until every peer has its share of the slots, with all that is in them, and none moves any more. Ready means
+    /// less: a member that has just joined, or stays after all, is caught up before it holds anything.
+    ///
+    /// # Errors
+    /// They do not within seven minutes.
+    pub async fn settled(&self) -> Result<()> {
+        eventually("every peer has its share", RESIZING, || async {
+            for peer in self.peers() {
+                let status = peer.status().await?;
+                let leaving = status.self_.as_ref().is_some_and(|me| me.leaving);
+                let open = status.slots_moving + status.slots_behind;
+                ensure!(
+                    status.slots_held > 0 && open == 0 && status.chunks_missing == 0 && !leaving,
+                    "{} says {status:?}",
+                    peer.name
+                );
+            }
+            Ok(())
         })
         .await
     }
