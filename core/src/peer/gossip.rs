@@ -273,6 +273,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn leave_for_good(&mut self) -> Done {
         self.change_myself(|m| m.liveness = Liveness::Left)?;
         self.introduce();
+        self.give_up_operations();
         self.out.push(Output::Left);
         Ok(())
     }

@@ -21,7 +21,7 @@ const PATIENCE: u64 = 500;
 
 /// A page being collected.
 pub(super) struct Listing {
-    request: RequestId,
+    pub(super) request: RequestId,
     prefix: String,
     after: Option<Name>,
     limit: u32,

@@ -13,8 +13,8 @@ use crate::member::PeerId;
 use crate::message::Message;
 use crate::quorum::{count, majority};
 use crate::reconfigure::next_config;
-use crate::slot::{Ballot, SlotConfig};
-use crate::store::Store;
+use crate::slot::{Ballot, SlotConfig, SlotRecord};
+use crate::store::{Store, StoreError};
 
 /// A configuration being proposed.
 struct Proposal {
@@ -169,29 +169,39 @@ impl<S: Store> Peer<S> {
             .find(|id| self.gossip.is_up(*id))
     }
 
-    /// Acceptor, either phase: makes sure both sides mean the same base. False when the proposer is behind.
-    fn same_base(
+    /// Acceptor, either phase: the record with this ballot promised, not yet kept; `None` when the proposer is behind,
+    /// late or not among those we decide with, which it hears.
+    fn promised(
         &mut self,
         from: PeerId,
         slot: Slot,
         base: &SlotConfig,
-    ) -> Result<bool, crate::store::StoreError> {
+        ballot: Ballot,
+    ) -> Result<Option<SlotRecord>, StoreError> {
         self.adopt(slot, base.clone())?;
-        let known = self
-            .slots
-            .config(slot)
-            .cloned()
-            .unwrap_or_else(|| base.clone());
-        if known.epoch > base.epoch {
-            self.send(
-                from,
-                Message::Commit {
-                    configs: vec![(slot, known)],
-                },
-            );
-            return Ok(false);
+        let Some(mut record) = self.slots.get(slot).cloned() else {
+            return Ok(None);
+        };
+        if record.config.epoch > base.epoch {
+            let configs = vec![(slot, record.config)];
+            self.send(from, Message::Commit { configs });
+            return Ok(None);
         }
-        Ok(known.replicas.contains(&self.me))
+        if !record.config.replicas.contains(&self.me) {
+            return Ok(None);
+        }
+        if ballot < record.promised {
+            let (epoch, promised) = (base.epoch, record.promised);
+            let message = Message::Refuse {
+                slot,
+                epoch,
+                promised,
+            };
+            self.send(from, message);
+            return Ok(None);
+        }
+        record.promised = ballot;
+        Ok(Some(record))
     }
 
     pub(super) fn on_prepare(
@@ -201,34 +211,17 @@ impl<S: Store> Peer<S> {
         base: SlotConfig,
         ballot: Ballot,
     ) -> Done {
-        if !self.same_base(from, slot, &base)? {
+        let Some(record) = self.promised(from, slot, &base, ballot)? else {
             return Ok(());
-        }
-        let mut record = self.slots.get(slot).expect("adopted above").clone();
-        let epoch = base.epoch;
-        if ballot < record.promised {
-            self.send(
-                from,
-                Message::Refuse {
-                    slot,
-                    epoch,
-                    promised: record.promised,
-                },
-            );
-            return Ok(());
-        }
-        let accepted = record.accepted.clone();
-        record.promised = ballot;
+        };
+        let message = Message::Promise {
+            slot,
+            epoch: base.epoch,
+            ballot,
+            accepted: record.accepted.clone(),
+        };
         self.put_record(slot, record)?;
-        self.send(
-            from,
-            Message::Promise {
-                slot,
-                epoch,
-                ballot,
-                accepted,
-            },
-        );
+        self.send(from, message);
         Ok(())
     }
 
@@ -277,33 +270,20 @@ impl<S: Store> Peer<S> {
         ballot: Ballot,
         config: SlotConfig,
     ) -> Done {
-        if config.epoch != base.epoch + 1 || !self.same_base(from, slot, &base)? {
+        if config.epoch != base.epoch + 1 {
             return Ok(());
         }
-        let mut record = self.slots.get(slot).expect("adopted above").clone();
-        let epoch = base.epoch;
-        if ballot < record.promised {
-            self.send(
-                from,
-                Message::Refuse {
-                    slot,
-                    epoch,
-                    promised: record.promised,
-                },
-            );
+        let Some(mut record) = self.promised(from, slot, &base, ballot)? else {
             return Ok(());
-        }
-        record.promised = ballot;
+        };
         record.accepted = Some((ballot, config));
         self.put_record(slot, record)?;
-        self.send(
-            from,
-            Message::Accepted {
-                slot,
-                epoch,
-                ballot,
-            },
-        );
+        let message = Message::Accepted {
+            slot,
+            epoch: base.epoch,
+            ballot,
+        };
+        self.send(from, message);
         Ok(())
     }
 

@@ -184,6 +184,19 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
+    /// Nothing will be heard any more: whoever waits is told to ask another peer.
+    pub(super) fn give_up_operations(&mut self) {
+        let names = std::mem::take(&mut self.names).into_values();
+        let lists = std::mem::take(&mut self.lists).into_values();
+        let waiting: Vec<RequestId> = names
+            .map(|o| o.request)
+            .chain(lists.map(|l| l.request))
+            .collect();
+        for id in waiting {
+            self.answer(id, Answer::Failed(RequestError::NotReady));
+        }
+    }
+
     /// Replica: phase one.
     pub(super) fn on_read(
         &mut self,
@@ -401,82 +414,4 @@ impl<S: Store> Peer<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::boot::{Assignment, boot};
-    use crate::config::{Replication, Settings};
-    use crate::io::{Input, Output, Request};
-    use crate::key::Position;
-    use crate::store::memory::MemoryStore;
-    use bytes::Bytes;
-
-    /// A network of one peer that keeps one copy.
-    fn alone() -> Peer<MemoryStore> {
-        let mut store = MemoryStore::default();
-        let told = Assignment {
-            network: "n".into(),
-            name: "p".into(),
-            address: "a:1".into(),
-            http: "a:2".into(),
-            zone: "z".into(),
-            position: Position(0),
-            version: String::new(),
-        };
-        let identity = boot(&mut store, told, PeerId(1)).unwrap();
-        let replication = Replication {
-            factor: 1,
-            write: 1,
-        };
-        let settings = Settings {
-            replication,
-            ..Settings::default()
-        };
-        Peer::start(store, identity, true, settings, 1, Time(0)).unwrap()
-    }
-
-    fn ask(peer: &mut Peer<MemoryStore>, request: Request) -> Answer {
-        let mut out = Vec::new();
-        let id = RequestId(1);
-        let input = Input::Request { id, request };
-        peer.handle(input, Time(1), &mut out).unwrap();
-        let answers = out.into_iter().filter_map(|o| match o {
-            Output::Answer { answer, .. } => Some(answer),
-            _ => None,
-        });
-        answers
-            .last()
-            .expect("alone, everything is answered at once")
-    }
-
-    fn write(peer: &mut Peer<MemoryStore>, value: Value) -> Answer {
-        let name = Name::new("f").unwrap();
-        ask(peer, Request::WriteName { name, value })
-    }
-
-    fn some(body: &'static str) -> Value {
-        Value::Present {
-            head: Bytes::from_static(b"h"),
-            body: Bytes::from_static(body.as_bytes()),
-        }
-    }
-
-    #[test]
-    fn a_full_disk_refuses_new_values_but_stays_readable_and_deletes() {
-        let mut peer = alone();
-        assert!(matches!(write(&mut peer, some("old")), Answer::Written(_)));
-        let mut out = Vec::new();
-        peer.handle(Input::DiskFull(true), Time(1), &mut out)
-            .unwrap();
-        let refused = write(&mut peer, some("new"));
-        assert!(matches!(refused, Answer::Failed(RequestError::Full { .. })));
-        let name = Name::new("f").unwrap();
-        let Answer::Register(Some(register)) = ask(&mut peer, Request::ReadName(name)) else {
-            panic!("it cannot be read");
-        };
-        assert_eq!(register.value, some("old"));
-        assert!(matches!(
-            write(&mut peer, Value::Deleted),
-            Answer::Written(_)
-        ));
-    }
-}
+mod tests;

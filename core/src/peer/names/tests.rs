@@ -1,0 +1,122 @@
+use super::*;
+use crate::boot::{Assignment, boot};
+use crate::config::{Replication, Settings};
+use crate::io::{Input, Output, Request};
+use crate::key::Position;
+use crate::store::memory::MemoryStore;
+use bytes::Bytes;
+
+/// A network of one peer that keeps one copy.
+fn alone() -> Peer<MemoryStore> {
+    let mut store = MemoryStore::default();
+    let told = Assignment {
+        network: "n".into(),
+        name: "p".into(),
+        address: "a:1".into(),
+        http: "a:2".into(),
+        zone: "z".into(),
+        position: Position(0),
+        version: String::new(),
+    };
+    let identity = boot(&mut store, told, PeerId(1)).unwrap();
+    let replication = Replication {
+        factor: 1,
+        write: 1,
+    };
+    let settings = Settings {
+        replication,
+        ..Settings::default()
+    };
+    Peer::start(store, identity, true, settings, 1, Time(0)).unwrap()
+}
+
+fn ask(peer: &mut Peer<MemoryStore>, request: Request) -> Answer {
+    let mut out = Vec::new();
+    let id = RequestId(1);
+    let input = Input::Request { id, request };
+    peer.handle(input, Time(1), &mut out).unwrap();
+    let answers = out.into_iter().filter_map(|o| match o {
+        Output::Answer { answer, .. } => Some(answer),
+        _ => None,
+    });
+    answers
+        .last()
+        .expect("alone, everything is answered at once")
+}
+
+fn write(peer: &mut Peer<MemoryStore>, value: Value) -> Answer {
+    let name = Name::new("f").unwrap();
+    ask(peer, Request::WriteName { name, value })
+}
+
+fn some(body: &'static str) -> Value {
+    Value::Present {
+        head: Bytes::from_static(b"h"),
+        body: Bytes::from_static(body.as_bytes()),
+    }
+}
+
+#[test]
+fn who_waits_is_answered_when_the_peer_leaves() {
+    let mut peer = alone();
+    let me = peer.id();
+    // Another replica that never answers.
+    let lost = PeerId(2);
+    for slot in crate::key::Slot::all() {
+        let config = SlotConfig {
+            epoch: 2,
+            replicas: vec![me, lost],
+            next: None,
+        };
+        peer.adopt(slot, config).unwrap();
+    }
+    let mut out = Vec::new();
+    let request = Request::ReadName(Name::new("f").unwrap());
+    let input = Input::Request {
+        id: RequestId(7),
+        request,
+    };
+    peer.handle(input, Time(1), &mut out).unwrap();
+    assert!(!out.iter().any(|o| matches!(o, Output::Answer { .. })));
+    let mut told = peer.myself().clone();
+    told.liveness = crate::member::Liveness::Left;
+    let message = Message::Members {
+        members: vec![told],
+        reply: false,
+    };
+    let input = Input::Message {
+        from: lost,
+        message,
+    };
+    peer.handle(input, Time(2), &mut out).unwrap();
+    let answered = out.iter().any(|o| {
+        matches!(
+            o,
+            Output::Answer {
+                id: RequestId(7),
+                answer: Answer::Failed(RequestError::NotReady)
+            }
+        )
+    });
+    assert!(answered, "{out:?}");
+}
+
+#[test]
+fn a_full_disk_refuses_new_values_but_stays_readable_and_deletes() {
+    let mut peer = alone();
+    assert!(matches!(write(&mut peer, some("old")), Answer::Written(_)));
+    let mut out = Vec::new();
+    peer.handle(Input::DiskFull(true), Time(1), &mut out)
+        .unwrap();
+    let refused = write(&mut peer, some("new"));
+    assert!(matches!(refused, Answer::Failed(RequestError::Full { .. })));
+    let name = Name::new("f").unwrap();
+    let Answer::Register(Some(register)) = ask(&mut peer, Request::ReadName(name)) else {
+        panic!("it cannot be read");
+    };
+    assert_eq!(register.value, some("old"));
+    assert!(matches!(
+        write(&mut peer, Value::Deleted),
+        Answer::Written(_)
+    ));
+}
