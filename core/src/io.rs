@@ -148,6 +148,11 @@ pub enum RequestError {
     /// No configuration of the slot is known yet.
     #[error("this peer is not yet part of a ring; try again in a moment, or ask another peer")]
     NotReady,
+    /// This peer has left the network; a write under way may or may not have been applied.
+    #[error(
+        "this peer has left the network, and whether a write was applied is not known; ask another peer"
+    )]
+    Left,
     /// Fewer replicas answered in time than the quorum needs.
     #[error(
         "only {answered} of the {needed} replicas needed for slot {slot} answered in time; try again when more peers are up"

@@ -199,7 +199,9 @@ impl PeerError {
     /// What kind of failure this is.
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
-            PeerError::Refused(RequestError::NotReady | RequestError::NoQuorum { .. })
+            PeerError::Refused(
+                RequestError::NotReady | RequestError::Left | RequestError::NoQuorum { .. },
+            )
             | PeerError::Stuck
             | PeerError::Stopped => ErrorKind::Unavailable,
             PeerError::Refused(RequestError::Busy) => ErrorKind::Busy,

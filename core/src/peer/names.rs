@@ -193,7 +193,7 @@ impl<S: Store> Peer<S> {
             .chain(lists.map(|l| l.request))
             .collect();
         for id in waiting {
-            self.answer(id, Answer::Failed(RequestError::NotReady));
+            self.answer(id, Answer::Failed(RequestError::Left));
         }
     }
 

@@ -188,7 +188,7 @@ impl<S: Store> Peer<S> {
                     | Request::Routes(_)),
             } => self.on_request(id, request),
             Input::Request { id, .. } => {
-                self.answer(id, Answer::Failed(RequestError::NotReady));
+                self.answer(id, Answer::Failed(RequestError::Left));
                 Ok(())
             }
             Input::Timer => {

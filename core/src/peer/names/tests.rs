@@ -94,7 +94,7 @@ fn who_waits_is_answered_when_the_peer_leaves() {
             o,
             Output::Answer {
                 id: RequestId(7),
-                answer: Answer::Failed(RequestError::NotReady)
+                answer: Answer::Failed(RequestError::Left)
             }
         )
     });
