@@ -274,7 +274,7 @@ pub enum Output {
     Left,
 }
 
-/// A message's bytes are counted by the driver; registers are the only large part.
+/// Bytes of a register's value: bounds what a client may store, and how many registers travel in one message.
 pub(crate) fn value_len(value: &Value) -> usize {
     match value {
         Value::Present { head, body } => Bytes::len(head) + Bytes::len(body),
