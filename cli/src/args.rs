@@ -60,6 +60,10 @@ pub enum Command {
     Explain(Explain),
     /// Change the number of peers of a running `peernet up`
     Scale(Scale),
+    /// Replace a peer of a running `peernet up` whose volume is gone for good
+    Replace(Replace),
+    /// Give up what only lost peers held, so that everything can be written again
+    Recover(Recover),
     /// Run one peer in the foreground
     #[command(hide = true)]
     Peer(Box<Peer>),
@@ -78,6 +82,9 @@ pub struct Put {
     /// Media type to keep with the file
     #[arg(long, default_value = "application/octet-stream", value_name = "TYPE")]
     pub content_type: String,
+    /// Fail rather than replace a file that is there
+    #[arg(long)]
+    pub if_absent: bool,
 }
 
 /// Fetches a file whole, or leaves nothing.
@@ -154,6 +161,34 @@ pub struct Scale {
     pub dir: Option<PathBuf>,
 }
 
+/// Replaces a peer: its identity is retired, its volume is removed once nothing depends on it, and it begins anew.
+#[derive(clap::Args, Debug)]
+pub struct Replace {
+    /// Name of the peer, such as demo-2
+    #[arg(value_name = "PEER")]
+    pub peer: String,
+    /// Directory of the running `peernet up` [default: the one that runs]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Ends a loss of majorities: the copies that are left take over, and what only the given-up peers held is lost.
+#[derive(clap::Args, Debug)]
+pub struct Recover {
+    /// Peers to give up for good; all that are down and hold what cannot be written by default
+    #[arg(value_name = "PEER")]
+    pub peers: Vec<String>,
+    /// Say that data may be lost
+    #[arg(long, required = true)]
+    pub accept_loss: bool,
+    /// Do not ask again
+    #[arg(long)]
+    pub yes: bool,
+    /// Directory of the running `peernet up` [default: the one that runs]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
 /// Runs one peer.
 #[derive(clap::Args, Debug)]
 pub struct Peer {
@@ -206,6 +241,8 @@ mod tests {
             "peernet scale x",
             "peernet up --zones 0",
             "peernet ls -o xml",
+            "peernet replace",
+            "peernet recover --yes",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -2,7 +2,8 @@
 //!
 //! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`] and [`status`] each perform one command;
 //! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
-//! the operator acts on pods, [`up`] starts it and [`scale`] talks to one that runs. [`exit`] maps every failure to an
+//! the operator acts on pods, [`up`] starts it; [`scale`], [`replace`] and [`recover`]
+//! talk to one that runs. [`exit`] maps every failure to an
 //! exit code.
 
 #![forbid(unsafe_code)]
@@ -23,6 +24,8 @@ pub mod names;
 pub mod output;
 pub mod progress;
 pub mod put;
+pub mod recover;
+pub mod replace;
 pub mod runner;
 pub mod scale;
 pub mod servers;
@@ -45,6 +48,8 @@ enum Failure {
     #[error(transparent)]
     Scale(#[from] scale::ScaleError),
     #[error(transparent)]
+    Recover(#[from] recover::RecoverError),
+    #[error(transparent)]
     Peer(#[from] runner::child::PeerError),
     #[error("the runtime cannot start: {0}")]
     Runtime(#[source] std::io::Error),
@@ -59,6 +64,7 @@ impl Failure {
             Failure::Status(e) => e.exit(),
             Failure::Up(e) => e.exit(),
             Failure::Scale(e) => e.exit(),
+            Failure::Recover(e) => e.exit(),
             Failure::Peer(_) | Failure::Runtime(_) => Exit::Fatal,
         }
     }
@@ -94,6 +100,8 @@ fn perform(args: Args) -> Result<ExitCode, Failure> {
             Command::Status(command) => return Ok(status::run(&global, command).await?),
             Command::Up(command) => up::run(command).await?,
             Command::Scale(command) => return Ok(scale::run(&global, command).await?),
+            Command::Replace(command) => replace::run(&global, command).await?,
+            Command::Recover(command) => return Ok(recover::run(&global, command).await?),
             Command::Peer(peer) => runner::child::run(*peer).await?,
         }
         Ok(ExitCode::SUCCESS)

@@ -166,6 +166,7 @@ pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
     for name in &names {
         let request = DeleteRequest {
             name: name.as_str().to_owned(),
+            when: None,
         };
         match global
             .server

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
-use peernet_proto::v1::{FileInfo, PutHeader, PutRequest, put_request::Part};
+use peernet_proto::v1::{FileInfo, Precondition, PutHeader, PutRequest, put_request::Part};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
@@ -113,7 +113,7 @@ pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
     let mut stored = Vec::new();
     let mut outcome = Ok(());
     for job in &jobs {
-        match store(&global.server, job, &put.content_type).await {
+        match store(&global.server, job, &put.content_type, put.if_absent).await {
             Ok(file) => {
                 let file = File::from(file);
                 if matches!(global.output, output::Format::Table | output::Format::Wide) {
@@ -204,7 +204,12 @@ fn utf8(path: &Path) -> Result<String, PutError> {
 
 /// Stores one file. A file is offered to the next server when one cannot take it now; standard input cannot be read
 /// twice.
-async fn store(servers: &Servers, job: &Job, content_type: &str) -> Result<FileInfo, PutError> {
+async fn store(
+    servers: &Servers,
+    job: &Job,
+    content_type: &str,
+    if_absent: bool,
+) -> Result<FileInfo, PutError> {
     let tries = if job.is_stdin() { 1 } else { servers.count() };
     let mut failed = 0;
     loop {
@@ -218,6 +223,10 @@ async fn store(servers: &Servers, job: &Job, content_type: &str) -> Result<FileI
             name: job.name.as_str().to_owned(),
             content_type: content_type.to_owned(),
             size,
+            when: if_absent.then(|| Precondition {
+                if_none_match: vec!["*".into()],
+                ..Precondition::default()
+            }),
         };
         let sent = send(&connection, job, header, source, &bar).await;
         bar.finish_and_clear();
@@ -337,6 +346,7 @@ mod tests {
             paths: args.iter().map(PathBuf::from).collect(),
             name: name.map(str::to_owned),
             content_type: String::new(),
+            if_absent: false,
         };
         let jobs = jobs(&put, |p| local.iter().any(|l| Path::new(l) == p))?;
         Ok(jobs

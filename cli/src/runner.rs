@@ -6,16 +6,16 @@
 
 use std::time::Duration;
 
+use peernet_core::member::Liveness;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::runner::child::{Children, Launch, StartError};
-use crate::runner::control::Ask;
+use crate::runner::control::{Ask, Reply};
 use crate::runner::home::{Home, HomeError, State};
-use crate::runner::manifest::with_peers;
 use crate::runner::peers::Peers;
-use crate::runner::plan::{Action, Observed, Plan, Progress, plan, zone_name};
+use crate::runner::plan::{Action, Observed, Plan, Progress, Replacement, plan, zone_name};
 
 pub mod child;
 pub mod control;
@@ -24,6 +24,7 @@ pub mod manifest;
 pub mod peers;
 pub mod plan;
 pub mod ports;
+mod requests;
 
 /// Pause between two rounds while something is under way: short beside the seconds a join or leave takes.
 const BUSY: Duration = Duration::from_millis(300);
@@ -60,8 +61,12 @@ pub struct Runner {
     asked: mpsc::Receiver<Ask>,
     /// How long the last round took.
     took: Duration,
-    /// Requests that were accepted since the last round, with the number of peers wanted before.
-    accepted: Vec<(u32, oneshot::Sender<Result<u32, String>>)>,
+    /// How the last replacement ended.
+    replacement: Option<Replacement>,
+    /// What was seen in the last round.
+    seen: Observed,
+    /// Requests that were accepted since the last round, with what they are answered.
+    accepted: Vec<(Reply, oneshot::Sender<Result<Reply, String>>)>,
 }
 
 impl Runner {
@@ -83,6 +88,8 @@ impl Runner {
             publish,
             asked,
             took: Duration::ZERO,
+            replacement: None,
+            seen: Observed::default(),
             accepted: Vec::new(),
         }
     }
@@ -102,16 +109,32 @@ impl Runner {
     pub async fn round(&mut self, audience: &mut impl Audience) -> Result<Progress, RunError> {
         let start = Instant::now();
         let decided = self.state.decided();
-        let observed = self.peers.observe(&decided, &self.children).await;
-        let Plan { actions, progress } = plan(&decided, &observed);
+        // Somebody who is down may leave slots without a majority, and may have to be replaced.
+        let away = self
+            .seen
+            .members
+            .values()
+            .any(|m| m.liveness == Liveness::Down);
+        let reports = away || decided.replacing.is_some();
+        let observed = self.peers.observe(&decided, &self.children, reports).await;
+        let Plan {
+            actions,
+            mut progress,
+        } = plan(&decided, &observed);
+        // How the last one ended stays to be read.
+        match &progress.replacement {
+            Some(now) => self.replacement = now.over.then(|| now.clone()),
+            None => progress.replacement.clone_from(&self.replacement),
+        }
         for action in actions {
             self.perform(action, &observed, audience).await?;
         }
         self.tell(progress.clone(), audience);
         self.took = start.elapsed();
-        for (from, reply) in self.accepted.drain(..) {
+        self.seen = observed;
+        for (answer, reply) in self.accepted.drain(..) {
             // The client may be gone; what it asked for stands.
-            let _ = reply.send(Ok(from));
+            let _ = reply.send(Ok(answer));
         }
         Ok(progress)
     }
@@ -138,7 +161,7 @@ impl Runner {
                     audience.line(&sentence);
                 }
             }
-            Some(ask) = self.asked.recv() => self.scale(ask, audience)?,
+            Some(ask) = self.asked.recv() => self.take(ask, audience).await?,
             () = tokio::time::sleep_until(due) => {}
         }
         Ok(())
@@ -213,37 +236,21 @@ impl Runner {
                 epoch,
                 leaving,
             } => self.peers.drain(observed, peer, epoch, leaving).await,
-        }
-        Ok(())
-    }
-
-    /// Accepts another number of peers, if the manifest's rules and the ports allow it. The answer follows when progress
-    /// towards that number is known.
-    fn scale(&mut self, ask: Ask, audience: &mut impl Audience) -> Result<(), RunError> {
-        let Ask { peers: to, reply } = ask;
-        let from = self.state.wanted();
-        let allowed = with_peers(&self.state.manifest, to)
-            .map_err(|e| e.to_string())
-            .and_then(|manifest| {
-                // A process that still ends gives its ports back itself.
-                let fresh = (self.state.running..to).filter(|i| !self.children.alive(*i));
-                self.children
-                    .launch()
-                    .ports
-                    .check(to, fresh)
-                    .map_err(|e| e.to_string())?;
-                Ok(manifest)
-            });
-        match allowed {
-            Ok(manifest) => {
-                self.save(|s| s.manifest = manifest)?;
-                if from != to {
-                    audience.line(&format!("scaling from {from} to {to} peers"));
-                }
-                self.accepted.push((from, reply));
+            Action::Hint(peer) => self.peers.hint(observed, peer).await,
+            Action::Wipe(ordinal) if self.children.alive(ordinal) => self.children.end(ordinal),
+            Action::Wipe(ordinal) => {
+                self.home.wipe(ordinal)?;
+                let name = format!("{}-{ordinal}", self.state.name());
+                audience.line(&format!(
+                    "the ring needs nothing of {name} any more: its volume is removed"
+                ));
+                self.save(|s| {
+                    if let Some(replaced) = &mut s.replacing {
+                        replaced.wiped = true;
+                    }
+                })?;
             }
-            // The client may be gone.
-            Err(reason) => drop(reply.send(Err(reason))),
+            Action::EndReplacement => self.save(|s| s.replacing = None)?,
         }
         Ok(())
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use thiserror::Error;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::args::{Global, Scale};
 use crate::exit::Exit;
@@ -26,15 +27,14 @@ const INTERRUPTED: u8 = 130;
 pub enum ScaleError {
     /// No runner is there.
     #[error(
-        "no `peernet up` runs in {}; start one, or name its directory with --dir (in Kubernetes: kubectl scale pn/NAME \
-         --replicas={peers})",
+        "no `peernet up` runs in {}; start one, or name its directory with --dir (in Kubernetes: {instead})",
         .dir.display()
     )]
     NoRunner {
         /// Where it was looked for.
         dir: PathBuf,
-        /// The number wanted.
-        peers: u32,
+        /// What to type in Kubernetes.
+        instead: String,
     },
     /// Several are.
     #[error("several networks run here: {}; name one with --dir", .0.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "))]
@@ -74,9 +74,10 @@ impl ScaleError {
 /// Changes the number of peers and waits until that is done; ctrl-C stops only the waiting.
 pub async fn run(global: &Global, scale: Scale) -> Result<ExitCode, ScaleError> {
     let Scale { peers, dir } = scale;
-    let stream = find(dir.as_deref(), peers).await?;
+    let instead = format!("kubectl scale pn/NAME --replicas={peers}");
+    let stream = find(dir.as_deref(), instead).await?;
     tokio::select! {
-        done = watch(stream, peers) => {
+        done = watch(stream, Request::Scale { peers }) => {
             let progress = done?;
             if !global.output.document(&progress).map_err(ScaleError::Print)? {
                 output::print(&format!("{}\n", sentence(&progress))).map_err(ScaleError::Print)?;
@@ -92,11 +93,11 @@ pub async fn run(global: &Global, scale: Scale) -> Result<ExitCode, ScaleError> 
 }
 
 /// Connects to the runner of that directory, or to the only one there is.
-async fn find(dir: Option<&Path>, peers: u32) -> Result<UnixStream, ScaleError> {
+pub(crate) async fn find(dir: Option<&Path>, instead: String) -> Result<UnixStream, ScaleError> {
     if let Some(dir) = dir {
         let none = |_| ScaleError::NoRunner {
             dir: dir.to_owned(),
-            peers,
+            instead,
         };
         return UnixStream::connect(socket(dir)).await.map_err(none);
     }
@@ -110,7 +111,7 @@ async fn find(dir: Option<&Path>, peers: u32) -> Result<UnixStream, ScaleError> 
         }
     }
     match found.pop() {
-        None => Err(ScaleError::NoRunner { dir: root, peers }),
+        None => Err(ScaleError::NoRunner { dir: root, instead }),
         Some((_, stream)) if found.is_empty() => Ok(stream),
         Some((last, _)) => Err(ScaleError::Several(
             found.into_iter().map(|(d, _)| d).chain([last]).collect(),
@@ -118,29 +119,50 @@ async fn find(dir: Option<&Path>, peers: u32) -> Result<UnixStream, ScaleError> 
     }
 }
 
-async fn watch(stream: UnixStream, peers: u32) -> Result<Progress, ScaleError> {
-    let (input, mut output) = stream.into_split();
-    let request =
-        serde_json::to_string(&Request::Scale { peers }).expect("a request is plain data");
-    output
-        .write_all(format!("{request}\n").as_bytes())
-        .await
-        .map_err(ScaleError::Talk)?;
-    let mut lines = BufReader::new(input).lines();
+/// A conversation with a runner.
+pub(crate) struct Talk {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    // Kept open: the runner sees by it that somebody listens.
+    _output: OwnedWriteHalf,
+}
+
+impl Talk {
+    pub(crate) async fn begin(stream: UnixStream, request: &Request) -> Result<Self, ScaleError> {
+        let (input, mut output) = stream.into_split();
+        let request = serde_json::to_string(request).expect("a request is plain data");
+        output
+            .write_all(format!("{request}\n").as_bytes())
+            .await
+            .map_err(ScaleError::Talk)?;
+        Ok(Talk {
+            lines: BufReader::new(input).lines(),
+            _output: output,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Event, ScaleError> {
+        let line = self.lines.next_line().await.map_err(ScaleError::Talk)?;
+        let line = line.ok_or(ScaleError::Stopped)?;
+        serde_json::from_str(&line).map_err(|e| ScaleError::Talk(e.into()))
+    }
+}
+
+/// Asks, and shows how far it is until it is done.
+pub(crate) async fn watch(stream: UnixStream, request: Request) -> Result<Progress, ScaleError> {
+    let mut talk = Talk::begin(stream, &request).await?;
     let mut screen = Screen::new();
     loop {
-        let line = lines
-            .next_line()
-            .await
-            .map_err(ScaleError::Talk)?
-            .ok_or(ScaleError::Stopped)?;
-        match serde_json::from_str(&line).map_err(|e| ScaleError::Talk(e.into()))? {
+        match talk.next().await? {
             Event::Accepted { from, to } => screen.accepted(from, to),
             Event::Refused { reason } => return Err(ScaleError::Refused(reason)),
             Event::Progress(progress) => screen.show(&progress),
             Event::Done(progress) => return Ok(progress),
             Event::Superseded { wanted } => return Err(ScaleError::Superseded(wanted)),
             Event::Stopping => return Err(ScaleError::Stopped),
+            Event::Replacing { peer } => {
+                screen.say(format!("replacing {peer}; ctrl-C leaves it running"));
+            }
+            Event::Loss { .. } => {}
         }
     }
 }
@@ -232,7 +254,8 @@ mod tests {
     #[tokio::test]
     async fn without_a_runner_the_way_out_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = find(Some(dir.path()), 7).await.unwrap_err();
+        let instead = "kubectl scale pn/NAME --replicas=7".to_owned();
+        let error = find(Some(dir.path()), instead).await.unwrap_err();
         assert_eq!(error.exit(), Exit::NotFound);
         assert!(
             error

@@ -16,7 +16,7 @@ use crate::runner::child::{Launch, last_words};
 use crate::runner::control;
 use crate::runner::home::{Home, HomeError, State, root, socket};
 use crate::runner::manifest::{GRPC_PORT, SettleError, read, settle};
-use crate::runner::plan::Progress;
+use crate::runner::plan::{Progress, Replacement};
 use crate::runner::ports::{PortError, Ports};
 use crate::runner::{Audience, RunError, Runner};
 
@@ -304,8 +304,13 @@ pub(crate) fn sentence(progress: &Progress) -> String {
         waiting,
         leaving,
         busy,
+        replacement,
         settled: _,
     } = progress;
+    let under_way = replacement.as_ref().filter(|r| !r.over);
+    if let Some(Replacement { name, sentence, .. }) = under_way {
+        return format!("replacing {name}: {sentence}");
+    }
     if progress.serves() {
         let moving = if *busy > 0 {
             format!("; {} still moving", counted((*busy).into(), "slot"))

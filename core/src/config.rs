@@ -9,12 +9,17 @@ pub struct Replication {
     pub write: u32,
 }
 
+impl Replication {
+    /// See the fields.
+    pub const DEFAULT: Replication = Replication {
+        factor: 3,
+        write: 2,
+    };
+}
+
 impl Default for Replication {
     fn default() -> Self {
-        Replication {
-            factor: 3,
-            write: 2,
-        }
+        Replication::DEFAULT
     }
 }
 
@@ -86,5 +91,7 @@ pub const RUMORS: usize = 32;
 pub const RUMOR_FACTOR: u32 = 3;
 /// Slots compared in one message.
 pub const SYNC_BATCH: usize = 512;
+/// Entries of a slot listed in one message: at most 90 bytes each on the wire, so well below the transport's limit.
+pub const ENTRIES: usize = 16_384;
 /// Bytes of registers in one message; the transport's limit is 4 MiB.
 pub const NAMES_BYTES: usize = 1024 * 1024;

@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use crate::key::{Key, Name, Slot};
 use crate::leave::Report;
-use crate::member::{Member, PeerId};
+use crate::member::{Hint, Member, PeerId};
 use crate::message::{Listed, Message};
-use crate::register::{Register, Value, Version};
+use crate::recover::Recovery;
+use crate::register::{Condition, Register, Value, Version, WriteId};
 use crate::slot::SlotConfig;
 
 /// Virtual time: milliseconds since an origin of the driver's choice. Never goes back.
@@ -66,12 +67,14 @@ pub enum Input {
 pub enum Request {
     /// [`Answer::Register`].
     ReadName(Name),
-    /// [`Answer::Written`].
+    /// [`Answer::Written`] or [`Answer::Unmet`].
     WriteName {
         /// Which name.
         name: Name,
         /// Its new value.
         value: Value,
+        /// When it may take effect.
+        condition: Condition,
     },
     /// [`Answer::Names`].
     List {
@@ -110,6 +113,10 @@ pub enum Request {
     Drain(Vec<(PeerId, u64, bool)>),
     /// What can be proved about these peers' leaves: [`Answer::LeaveReport`].
     LeaveReport(Vec<PeerId>),
+    /// What Kubernetes says of these peers' processes. [`Answer::Done`].
+    Hint(Vec<(PeerId, Hint)>),
+    /// Give peers up for good, and put these configurations in force. [`Answer::Recovered`].
+    Recover(Recovery),
 }
 
 /// Answer to a [`Request`].
@@ -117,8 +124,15 @@ pub enum Request {
 pub enum Answer {
     /// What the name holds (a tombstone included), or nothing ever.
     Register(Option<Register>),
-    /// Durable at a quorum, as this version.
-    Written(Version),
+    /// Durable at a quorum.
+    Written {
+        /// Under this ballot.
+        version: Version,
+        /// As this write; see [`Condition::Unchanged`].
+        write: WriteId,
+    },
+    /// Nothing was written: the condition does not hold of this, which is what the name holds.
+    Unmet(Option<Register>),
     /// The page, in byte order, tombstones left out; `more` when names may follow the last one.
     Names {
         /// The page.
@@ -136,6 +150,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// See [`Report`].
     LeaveReport(Box<Report>),
+    /// Outcome of [`Request::Recover`]: who is to be given up but alive, so that nothing was done; empty when it was.
+    Recovered(Vec<PeerId>),
     /// Done.
     Done,
     /// It could not be done.
@@ -165,6 +181,11 @@ pub enum RequestError {
         /// How many were needed.
         needed: u32,
     },
+    /// A replica or the slot's owner went away in the middle of the write, and another write came after.
+    #[error(
+        "whether this was written is not known, as another write came in between; read the name and decide"
+    )]
+    Unknown,
     /// Too many requests are under way on this peer.
     #[error("this peer is busy; try again in a moment, or ask another peer")]
     Busy,

@@ -5,15 +5,21 @@
 //! tree, receipt and repair, so the trees of two peers always line up.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use thiserror::Error;
 
 /// Number of slots. A power of two, so that a slot is a prefix of the key. 4,096 keeps a slot's share of a 1 TiB
-/// network at 256 MiB and the whole slot table of a peer at a few hundred kilobytes (guess, see ADR 2).
-pub const SLOTS: u16 = 4096;
+/// network at 256 MiB and the whole slot table of a peer at a few hundred kilobytes (guess, see ADR 2). With the
+/// feature `few-slots`, which no product is built with, 64: the same protocol, simulated in a fraction of the time.
+pub const SLOTS: u16 = if cfg!(feature = "few-slots") {
+    64
+} else {
+    4096
+};
 /// Bits of the key that name the slot.
-const SLOT_BITS: u32 = SLOTS.trailing_zeros();
+pub(crate) const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 
 /// Longest name, in bytes of UTF-8.
 pub const NAME_MAX: usize = 1024;
@@ -93,6 +99,18 @@ impl Slot {
     /// Where the slot begins on the ring; its home is the successor of this position.
     pub fn start(self) -> Position {
         Position(u64::from(self.0) << (64 - SLOT_BITS))
+    }
+
+    /// The keys that fall into this slot.
+    pub fn keys(self) -> RangeInclusive<Key> {
+        let first = self.start().0;
+        let last = first | (u64::MAX >> SLOT_BITS);
+        let key = |prefix: u64, rest: u8| {
+            let mut bytes = [rest; 32];
+            bytes[..8].copy_from_slice(&prefix.to_be_bytes());
+            Key(bytes)
+        };
+        key(first, 0)..=key(last, 0xff)
     }
 
     /// All slots in ring order.
@@ -180,11 +198,33 @@ mod tests {
     #[test]
     fn slots_partition_the_ring_in_order() {
         let starts: Vec<_> = Slot::all().map(Slot::start).collect();
-        assert_eq!(starts.len(), 4096);
+        assert_eq!(starts.len(), usize::from(SLOTS));
         assert!(starts.is_sorted());
-        assert_eq!(Key([0xff; 32]).slot(), Slot::new(4095).unwrap());
+        assert_eq!(Key([0xff; 32]).slot(), Slot::new(SLOTS - 1).unwrap());
         assert_eq!(Key([0; 32]).slot(), Slot::new(0).unwrap());
-        assert_eq!(Slot::new(4096), None);
+        assert_eq!(Slot::new(SLOTS), None);
+    }
+
+    #[test]
+    fn a_slots_keys_are_those_that_fall_into_it() {
+        for slot in Slot::all() {
+            let keys = slot.keys();
+            assert_eq!((keys.start().slot(), keys.end().slot()), (slot, slot));
+        }
+        let ends: Vec<_> = Slot::all().map(|slot| *slot.keys().end()).collect();
+        let starts: Vec<_> = Slot::all().map(|slot| *slot.keys().start()).collect();
+        assert_eq!(
+            (starts[0], ends[ends.len() - 1]),
+            (Key([0; 32]), Key([0xff; 32]))
+        );
+        for (end, start) in ends.iter().zip(&starts[1..]) {
+            let number = |key: &Key| u64::from_be_bytes(*key.0.first_chunk().expect("32 bytes"));
+            assert_eq!(
+                number(end) + 1,
+                number(start),
+                "no key lies between two slots"
+            );
+        }
     }
 
     #[test]

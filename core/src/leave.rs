@@ -42,6 +42,8 @@ pub struct Report {
     pub leavers: Vec<LeaverReport>,
     /// Members as it knows them.
     pub members: Vec<Member>,
+    /// Greatest epoch of any slot that it knows of.
+    pub greatest_epoch: u64,
 }
 
 /// One slot in a [`Report`].
@@ -253,6 +255,7 @@ mod tests {
             slots: slots.collect(),
             leavers: vec![],
             members: vec![leaver],
+            greatest_epoch: 4,
         }
     }
 
@@ -300,7 +303,7 @@ mod tests {
         );
         let mut hole = three(true, Liveness::Left);
         hole.iter_mut()
-            .for_each(|r| r.slots.retain(|s| s.slot.number() != 77));
+            .for_each(|r| r.slots.retain(|s| s.slot.number() != 17));
         assert!(stays(hole), "a slot nobody reports on");
     }
 
@@ -322,6 +325,7 @@ mod tests {
             slots: vec![],
             leavers: vec![own],
             members: vec![],
+            greatest_epoch: 4,
         });
         assert!(matches!(
             judge(reports.clone()),

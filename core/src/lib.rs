@@ -9,17 +9,22 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod chord;
 pub mod config;
+pub mod fingers;
 pub mod io;
 pub mod key;
 pub mod leave;
+pub mod lookup;
 pub mod member;
 pub mod merkle;
 pub mod message;
 pub mod peer;
 pub mod placement;
+pub mod preflight;
 pub mod quorum;
 pub mod reconfigure;
+pub mod recover;
 pub mod register;
 pub mod ring;
 pub mod slot;

@@ -56,6 +56,15 @@ pub enum Liveness {
     Left,
 }
 
+/// What somebody who watches the processes (Kubernetes, the local runner) says of one. Worth a look, never a proof.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Hint {
+    /// Its pod or its node went away.
+    Gone,
+    /// Its pod is coming back.
+    Back,
+}
+
 /// Whether a member is wanted. Only ever replaced by one of a greater epoch, by whoever orders it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Drain {

@@ -1,7 +1,7 @@
 //! The Merkle tree of a slot: a root over sixteen leaves, each a hash over the sorted entries whose key has that nibble
 //! after the slot's prefix. Equal roots mean equal entries.
 
-use crate::key::Key;
+use crate::key::{Key, SLOT_BITS};
 use crate::message::Root;
 use crate::store::Entry;
 
@@ -18,7 +18,8 @@ pub fn root(entries: &[Entry]) -> Root {
                 let leaf = &mut leaves[nibble(key)];
                 leaf.update(&[1])
                     .update(&key.0)
-                    .update(&version.counter.to_be_bytes());
+                    .update(&version.epoch.to_be_bytes())
+                    .update(&version.round.to_be_bytes());
                 leaf.update(&version.writer.0.to_be_bytes())
                     .update(&version.op.to_be_bytes());
             }
@@ -31,9 +32,10 @@ pub fn root(entries: &[Entry]) -> Root {
     *top.finalize().as_bytes()
 }
 
-/// The four bits after the slot's twelve.
+/// The four bits after the slot's.
 fn nibble(key: &Key) -> usize {
-    usize::from(key.0[1] & 0x0f)
+    let prefix = u16::from_be_bytes([key.0[0], key.0[1]]);
+    usize::from(prefix >> (u16::BITS - SLOT_BITS - 4)) & 0x0f
 }
 
 #[cfg(test)]
@@ -48,10 +50,11 @@ mod tests {
             key: Key([n; 32]),
             len,
         };
-        let name = |counter| Entry::Name {
+        let name = |epoch| Entry::Name {
             key: Key([1; 32]),
             version: Version {
-                counter,
+                epoch,
+                round: 0,
                 writer: PeerId(1),
                 op: 1,
             },

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
-use crate::register::{Register, Version};
+use crate::register::{Condition, Register, Value, Version, WriteId};
 use crate::slot::{Ballot, SlotConfig};
 use crate::store::Entry;
 
@@ -30,6 +30,30 @@ pub struct Listed {
     pub version: Version,
     /// The value's head; `None` for a tombstone.
     pub head: Option<Bytes>,
+}
+
+/// What became of a write that was passed on to the slot's owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// A quorum has stored it.
+    Written {
+        /// Under this ballot.
+        version: Version,
+        /// As this write.
+        write: WriteId,
+    },
+    /// Nothing was written: the condition does not hold of this, which a quorum holds.
+    Found(Option<Register>),
+    /// Too many replicas have no room left; it may take effect all the same.
+    Full,
+    /// Whether it has taken effect cannot be told.
+    Unknown,
+    /// The peer is not in a position to do it (any more).
+    Declined {
+        /// The peer's incarnation, if it has not tried since it was started: whoever knew it under this one before
+        /// passing the write on can be sure that nobody has. Otherwise it may have.
+        untouched: Option<u64>,
+    },
 }
 
 /// One message. Grouped by the module that handles it.
@@ -156,7 +180,7 @@ pub enum Message {
     },
 
     // names
-    /// Phase one of a read or write of a register.
+    /// What do you hold? With a ballot: and will you admit nothing lower? (Paxos phase 1a)
     Read {
         /// The coordinator's operation.
         op: u64,
@@ -164,19 +188,17 @@ pub enum Message {
         epoch: u64,
         /// Which name.
         key: Key,
-        /// Leave the value out; only the version is needed.
-        version_only: bool,
+        /// To be promised; of a round of 1 or more.
+        ballot: Option<Version>,
     },
-    /// Answer to [`Message::Read`].
+    /// Answer to [`Message::Read`]; the ballot is promised. (Paxos phase 1b)
     ReadReply {
         /// From the request.
         op: u64,
-        /// Version of the register here, if it exists.
-        version: Option<Version>,
-        /// The register, when it exists and was asked for.
+        /// The register, when it exists.
         register: Option<Register>,
     },
-    /// Phase two: store this unless something newer is there.
+    /// Store this, unless a greater ballot was promised. (Paxos phase 2a)
     Write {
         /// The coordinator's operation.
         op: u64,
@@ -187,7 +209,7 @@ pub enum Message {
         /// It is acknowledged or being read already, and only missing here: store it though the disk is nearly full.
         repair: bool,
     },
-    /// Answer to [`Message::Write`]: this or something newer is durable here.
+    /// Answer to [`Message::Write`]: it is durable here. (Paxos phase 2b)
     WriteReply {
         /// From the request.
         op: u64,
@@ -196,6 +218,35 @@ pub enum Message {
     NoRoom {
         /// From the request.
         op: u64,
+    },
+    /// Answer to a claim or write: a greater ballot was promised or admitted.
+    Outbid {
+        /// From the request.
+        op: u64,
+        /// The greater ballot.
+        version: Version,
+    },
+    /// To the slot's owner: please carry this write out.
+    Propose {
+        /// The coordinator's operation.
+        op: u64,
+        /// Epoch under which the receiver owns the slot.
+        epoch: u64,
+        /// Names the write; a repetition is recognised by it.
+        write: WriteId,
+        /// Which name.
+        name: Name,
+        /// Its new value.
+        value: Value,
+        /// When it may take effect.
+        condition: Condition,
+    },
+    /// Answer to [`Message::Propose`].
+    Proposed {
+        /// From the request.
+        op: u64,
+        /// What became of it.
+        outcome: Outcome,
     },
     /// Answer to a read or write under another epoch than the replica's.
     Stale {
@@ -241,8 +292,21 @@ pub enum Message {
         epoch: u64,
         /// Its root.
         root: Root,
-        /// Its entries; `None` when the roots are equal.
+        /// Its entries in the order of their keys; `None` when the roots are equal.
         entries: Option<Vec<Entry>>,
+        /// They are those with greater keys than this one.
+        after: Option<Key>,
+        /// There are more of them, to be asked for with [`Message::SyncMore`].
+        more: bool,
+    },
+    /// List your entries with greater keys than this one too.
+    SyncMore {
+        /// Which slot.
+        slot: Slot,
+        /// The sender's epoch.
+        epoch: u64,
+        /// Key of the last entry listed.
+        after: Key,
     },
     /// Send me these registers.
     FetchNames {

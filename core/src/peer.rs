@@ -1,27 +1,29 @@
 //! The state machine of one peer: inputs in, outputs out.
 //!
 //! [`Peer::handle`] is a dispatcher; each concern has its room below this module:
-//! `gossip` and `probe` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
+//! `gossip`, `probe` and `hints` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
 //! (proposing and deciding configurations), `names` (registers), `listing`, `sync` and `chunks` (catch-up and anti-entropy),
-//! `handover` (receipts and leaving), `report` (what it says of itself).
+//! `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `report` (what it says of itself).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::config::Settings;
+use crate::chord::Chord;
+use crate::config::{SUCCESSORS, Settings};
 use crate::io::{Answer, Input, Output, Request, RequestId, Time};
 use crate::member::{Liveness, Member, PeerId};
 use crate::message::Message;
-use crate::ring::Ring;
 use crate::store::{Identity, Store, StoreError};
 
 mod chord;
 mod chunks;
 mod gossip;
 mod handover;
+mod hints;
 mod listing;
 mod moves;
 mod names;
 mod probe;
+mod recovery;
 mod report;
 mod slots;
 mod sync;
@@ -63,11 +65,12 @@ pub struct Peer<S> {
     /// Messages to ourselves, handled before the input ends.
     loopback: VecDeque<Message>,
     gossip: gossip::Gossip,
-    chord: Ring,
-    chord_query: Option<chord::Query>,
+    chord: Chord,
+    /// When the open question of `chord` was asked.
+    chord_asked: Time,
     slots: slots::Slots,
     moves: moves::Moves,
-    names: BTreeMap<u64, names::Operation>,
+    names: names::Names,
     lists: BTreeMap<u64, listing::Listing>,
     next_op: u64,
     sync: sync::Sync,
@@ -103,11 +106,11 @@ impl<S: Store> Peer<S> {
             out: Vec::new(),
             loopback: VecDeque::new(),
             gossip: gossip::Gossip::new(identity.member, remembered.members, now),
-            chord: Ring::default(),
-            chord_query: None,
+            chord: Chord::new(SUCCESSORS),
+            chord_asked: now,
             slots: slots::Slots::new(me, remembered.slots),
             moves: moves::Moves::default(),
-            names: BTreeMap::new(),
+            names: names::Names::default(),
             lists: BTreeMap::new(),
             next_op: 0,
             sync: sync::Sync::default(),
@@ -156,8 +159,14 @@ impl<S: Store> Peer<S> {
                 Input::ChunkFetched { key, len } => self.on_chunk_fetched(key, len)?,
                 Input::ChunkMissed { key } => self.on_chunk_missed(key),
             }
-            while let Some(message) = self.loopback.pop_front() {
-                self.on_message(self.me, message)?;
+            loop {
+                if let Some(message) = self.loopback.pop_front() {
+                    self.on_message(self.me, message)?;
+                } else if let Some(key) = self.names.freed.pop() {
+                    self.lead_next(key)?;
+                } else {
+                    break;
+                }
             }
         }
         out.append(&mut self.out);
@@ -256,23 +265,26 @@ impl<S: Store> Peer<S> {
                 op,
                 epoch,
                 key,
-                version_only,
-            } => self.on_read(from, op, epoch, key, version_only),
-            Message::ReadReply {
-                op,
-                version,
-                register,
-            } => self.on_read_reply(from, op, version, register),
+                ballot,
+            } => self.on_read(from, op, epoch, key, ballot),
+            Message::ReadReply { op, register } => self.on_read_reply(from, op, register),
             Message::Write {
                 op,
                 epoch,
                 register,
                 repair,
             } => self.on_write(from, op, epoch, register, repair),
-            Message::NoRoom { op } => {
-                self.on_no_room(from, op);
-                Ok(())
-            }
+            Message::NoRoom { op } => self.on_no_room(from, op),
+            Message::Outbid { op, version } => self.on_outbid(from, op, version),
+            Message::Propose {
+                op,
+                epoch,
+                write,
+                name,
+                value,
+                condition,
+            } => self.on_propose(from, op, epoch, write, name, value, condition),
+            Message::Proposed { op, outcome } => self.on_proposed(from, op, outcome),
             Message::WriteReply { op } => self.on_write_reply(from, op),
             Message::Stale { op, slot, config } => self.on_stale(from, op, slot, config),
             Message::List {
@@ -291,7 +303,17 @@ impl<S: Store> Peer<S> {
                 epoch,
                 root,
                 entries,
-            } => self.on_sync_reply(from, slot, epoch, root, entries),
+                after,
+                more,
+            } => {
+                let page = sync::Page {
+                    entries,
+                    after,
+                    more,
+                };
+                self.on_sync_reply(from, slot, epoch, root, page)
+            }
+            Message::SyncMore { slot, epoch, after } => self.on_sync_more(from, slot, epoch, after),
             Message::FetchNames { slot, keys } => self.on_fetch_names(from, slot, keys),
             Message::Names { slot, registers } => self.on_names(from, slot, registers),
             Message::CaughtUp { slots } => {
@@ -315,7 +337,11 @@ impl<S: Store> Peer<S> {
     fn on_request(&mut self, id: RequestId, request: Request) -> Done {
         match request {
             Request::ReadName(name) => self.start_read(id, name)?,
-            Request::WriteName { name, value } => self.start_write(id, name, value)?,
+            Request::WriteName {
+                name,
+                value,
+                condition,
+            } => self.start_write(id, name, value, condition)?,
             Request::List {
                 prefix,
                 after,
@@ -348,6 +374,14 @@ impl<S: Store> Peer<S> {
             Request::Drain(orders) => {
                 self.on_drain_orders(orders)?;
                 self.answer(id, Answer::Done);
+            }
+            Request::Hint(hints) => {
+                self.on_hints(hints)?;
+                self.answer(id, Answer::Done);
+            }
+            Request::Recover(recovery) => {
+                let alive = self.on_recovery(recovery)?;
+                self.answer(id, Answer::Recovered(alive));
             }
             Request::LeaveReport(leavers) => {
                 let report = self.leave_report(&leavers)?;

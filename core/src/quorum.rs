@@ -29,13 +29,18 @@ pub fn chunk_quorum(len: usize, write: u32) -> usize {
     len.min(write as usize)
 }
 
-/// Whether a chunk held durably by `stored` may be acknowledged: W copies in each set and W copies in all.
+/// Whether a chunk held durably by `stored` may be acknowledged: W copies in each set, for a newcomer may be taken back.
 pub fn chunk_acknowledged(config: &SlotConfig, stored: &[PeerId], write: u32) -> bool {
-    let all = count(&config.participants(), stored);
-    all >= write as usize
-        && config
-            .quorum_sets()
-            .all(|set| count(set, stored) >= chunk_quorum(set.len(), write))
+    config
+        .quorum_sets()
+        .all(|set| count(set, stored) >= write as usize)
+}
+
+/// Whether a name held durably by `stored` may be acknowledged: a majority of each set, and no fewer copies in any than a
+/// majority of the replication factor. One copy is no promise, and a newcomer may be taken back.
+pub fn name_acknowledged(config: &SlotConfig, stored: &[PeerId], factor: u32) -> bool {
+    let copies = majority(factor as usize);
+    has_majority(config, stored) && config.quorum_sets().all(|set| count(set, stored) >= copies)
 }
 
 /// How many of a set of `len` replicas a newcomer must have caught up with, so that it has met every acknowledged name
@@ -74,6 +79,25 @@ mod tests {
             next: None,
         };
         assert!(!chunk_acknowledged(&config, &ids(&[1]), 2));
+    }
+
+    #[test]
+    fn copies_at_a_newcomer_do_not_count_for_a_network_that_is_still_too_small() {
+        let config = SlotConfig {
+            epoch: 3,
+            replicas: ids(&[1]),
+            next: Some(ids(&[1, 2])),
+        };
+        assert!(!chunk_acknowledged(&config, &ids(&[1, 2]), 2));
+        assert!(!name_acknowledged(&config, &ids(&[1, 2]), 3));
+        let config = SlotConfig {
+            epoch: 4,
+            replicas: ids(&[1, 2]),
+            next: None,
+        };
+        assert!(chunk_acknowledged(&config, &ids(&[1, 2]), 2));
+        assert!(name_acknowledged(&config, &ids(&[1, 2]), 3));
+        assert!(!name_acknowledged(&config, &ids(&[1]), 3));
     }
 
     #[test]

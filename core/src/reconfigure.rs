@@ -52,7 +52,10 @@ pub fn next_config(
     let newcomer = target
         .iter()
         .copied()
-        .find(|id| !config.replicas.contains(id) && standing(*id) == Standing::Eligible)?;
+        .find(|id| !config.replicas.contains(id) && standing(*id) == Standing::Eligible);
+    let Some(newcomer) = newcomer else {
+        return another_owner(config, standing);
+    };
     let mut next = config.replicas.clone();
     if next.len() >= factor {
         let unwanted = |id: &&PeerId| !target.contains(id);
@@ -76,6 +79,25 @@ pub fn next_config(
         replicas: config.replicas.clone(),
         next: Some(next),
     })
+}
+
+/// The same replicas with an owner that answers (see [`crate::register`]), when the present one does not.
+fn another_owner(config: &SlotConfig, standing: impl Fn(PeerId) -> Standing) -> Option<SlotConfig> {
+    let silent = |id: &PeerId| matches!(standing(*id), Standing::Absent | Standing::Gone);
+    let first = config.replicas.iter().position(|id| !silent(id))?;
+    (first > 0).then(|| {
+        let mut next = renewal(config);
+        next.replicas.rotate_left(first);
+        next
+    })
+}
+
+/// The same configuration under a new epoch, so that its owner knows that it has proposed nothing under it yet.
+pub fn renewal(config: &SlotConfig) -> SlotConfig {
+    SlotConfig {
+        epoch: config.epoch + 1,
+        ..config.clone()
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +152,25 @@ mod tests {
             false,
         );
         assert_eq!(step.unwrap().next, Some(ids(&[1, 3, 4])));
+    }
+
+    #[test]
+    fn a_silent_owner_is_replaced_by_the_next_replica() {
+        let standing = |id: PeerId| {
+            if id == PeerId(1) {
+                Standing::Absent
+            } else {
+                Standing::Eligible
+            }
+        };
+        let step = next_config(
+            &config(&[1, 2, 3], None),
+            &ids(&[1, 2, 3]),
+            3,
+            standing,
+            false,
+        );
+        assert_eq!(step.unwrap().replicas, ids(&[2, 3, 1]));
     }
 
     #[test]

@@ -10,8 +10,10 @@
 
 use crate::member::PeerId;
 
+pub mod decide;
+
 /// A committed (or proposed) configuration of one slot.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SlotConfig {
     /// Counts configurations of this slot, from 1.
     pub epoch: u64,
@@ -38,6 +40,11 @@ impl SlotConfig {
         self.replicas.contains(&id) || self.next.iter().flatten().any(|p| *p == id)
     }
 
+    /// The replica whose ballots need no claim (see [`crate::register`]).
+    pub fn owner(&self) -> Option<PeerId> {
+        self.replicas.first().copied()
+    }
+
     /// The sets in each of which an operation needs its quorum.
     pub fn quorum_sets(&self) -> impl Iterator<Item = &[PeerId]> {
         std::iter::once(self.replicas.as_slice()).chain(self.next.as_deref())
@@ -54,7 +61,7 @@ impl SlotConfig {
 }
 
 /// A Paxos ballot: a round, made unique by its proposer. `Ballot::default()` is below every real one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ballot {
     /// From 1.
     pub round: u64,
@@ -73,7 +80,7 @@ impl Default for Ballot {
 
 /// What a peer remembers of a slot, durably: the newest committed configuration it knows and, as an acceptor for the
 /// next one, its promise and what it accepted.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SlotRecord {
     /// Newest committed configuration known here.
     pub config: SlotConfig,
@@ -87,7 +94,7 @@ pub struct SlotRecord {
 }
 
 /// A copy that is no longer served but not yet proved to live elsewhere.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Frozen {
     /// Epoch of the first configuration without this peer.
     pub epoch: u64,

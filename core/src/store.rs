@@ -62,6 +62,15 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Of the chunk or the name.
+    pub fn key(&self) -> Key {
+        match self {
+            Entry::Chunk { key, .. } | Entry::Name { key, .. } => *key,
+        }
+    }
+}
+
 /// A peer's durable memory. See the module's documentation for the contract.
 pub trait Store {
     /// Who this volume says we are; `None` for an empty volume.
@@ -79,8 +88,12 @@ pub trait Store {
 
     /// A name's register.
     fn register(&self, key: &Key) -> Result<Option<Register>, StoreError>;
-    /// Stores a register, replacing the one of that name.
+    /// Stores a register, replacing the one of that name, and forgets a promise that is not above its version.
     fn put_register(&mut self, register: &Register) -> Result<(), StoreError>;
+    /// The greatest ballot promised for a name.
+    fn promise(&self, key: &Key) -> Result<Option<Version>, StoreError>;
+    /// Remembers a promise, replacing the one before.
+    fn put_promise(&mut self, key: &Key, ballot: &Version) -> Result<(), StoreError>;
     /// Up to `limit` registers (tombstones included) whose name starts with `prefix` and comes after `after`, in byte
     /// order of the name.
     fn names(
@@ -99,7 +112,7 @@ pub trait Store {
 
     /// All entries of a slot in ascending order of [`Entry`].
     fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError>;
-    /// Forgets every register and chunk of a slot; returns the keys of the chunks whose bytes may now be dropped.
+    /// Forgets every register, promise and chunk of a slot; returns the keys of the chunks whose bytes may now be dropped.
     fn clear_slot(&mut self, slot: Slot) -> Result<Vec<Key>, StoreError>;
     /// Number of chunks held and their bytes.
     fn usage(&self) -> Result<(u64, u64), StoreError>;
@@ -109,7 +122,7 @@ pub trait Store {
     /// Receipts this peer issued for a leaver, in slot order.
     fn receipts(&self, leaver: PeerId) -> Result<Vec<Receipt>, StoreError>;
 
-    /// Forgets everything: identity, members, slots, registers, chunk entries, receipts. The chunks' bytes stay where
+    /// Forgets everything: identity, members, slots, registers, promises, chunk entries, receipts. The chunks' bytes stay where
     /// they are and may serve as a cache.
     fn reset(&mut self) -> Result<(), StoreError>;
     /// Makes all buffered writes durable, all or nothing.

@@ -9,6 +9,8 @@ use peernet_core::config::{Replication, Settings};
 use peernet_core::key::Position;
 use thiserror::Error;
 
+use crate::faults::{Faults, NotAFault};
+
 /// Least chunk size: a chunk costs a file, an index entry and two syncs on each replica, so smaller ones do not pay
 /// (guess). Greater than [`INLINE_MAX`], so that a file that is not inline has a full chunk or is one.
 pub const CHUNK_SIZE_MIN: u32 = 64 * 1024;
@@ -17,6 +19,10 @@ pub const CHUNK_SIZE_MAX: u32 = 4 * 1024 * 1024;
 /// Files up to this size live in their name's own record: half of what a register holds (64 KiB), so that one sync on
 /// each replica stores a small file.
 pub const INLINE_MAX: usize = 32 * 1024;
+
+/// Most copies, the same as a `PeerNetwork` may ask for: seven survive the loss of three, and a slot that moves still
+/// fits [`crate::wire::REPLICAS_MAX`].
+pub const FACTOR_MAX: u32 = 7;
 
 /// The flags of a peer; each may also be given as an environment variable.
 #[derive(Args, Clone, Debug)]
@@ -69,6 +75,9 @@ pub struct Config {
     /// Found the network if the volume is empty
     #[arg(long, env = "PEERNET_FOUND")]
     pub found: bool,
+    /// What goes wrong on purpose, for tests; see the module `faults`
+    #[arg(long, env = "PEERNET_FAULTS", default_value = "", hide = true)]
+    pub faults: String,
 }
 
 /// Why the flags make no sense. Each sentence names the flag to change.
@@ -83,7 +92,7 @@ pub enum ConfigError {
     NoAdvertiseHost(SocketAddr),
     #[error("--seeds: '{0}' is not of the form host:port")]
     Seed(String),
-    #[error("--replication-factor {0} is not between 1 and 9")]
+    #[error("--replication-factor {0} is not between 1 and {most}", most = FACTOR_MAX)]
     Factor(u32),
     #[error("--replication-write {write} is not between 1 and the replication factor, {factor}")]
     Write { write: u32, factor: u32 },
@@ -99,6 +108,8 @@ pub enum ConfigError {
     Network(String),
     #[error("the zone is empty")]
     Zone,
+    #[error("--faults: {0}")]
+    Faults(#[from] NotAFault),
 }
 
 /// A network, and this peer's place in it.
@@ -160,6 +171,8 @@ pub struct Setup {
     pub core: Settings,
     /// `None`: wait for an assignment.
     pub place: Option<Place>,
+    /// What goes wrong on purpose; nothing outside of tests.
+    pub faults: Faults,
 }
 
 impl Config {
@@ -182,11 +195,12 @@ impl Config {
             zone,
             position,
             found,
+            faults,
         } = self;
         if name.is_empty() {
             return Err(ConfigError::NoName);
         }
-        if !(1..=9).contains(&factor) {
+        if !(1..=FACTOR_MAX).contains(&factor) {
             return Err(ConfigError::Factor(factor));
         }
         if !(1..=factor).contains(&write) {
@@ -224,6 +238,7 @@ impl Config {
             disk_reserve_percent,
             core,
             place,
+            faults: faults.parse()?,
         })
     }
 }
@@ -320,6 +335,11 @@ mod tests {
         assert_eq!(
             with(&["--replication-factor", "0"]),
             Err(ConfigError::Factor(0))
+        );
+        let many = with(&["--replication-factor", "8"]).unwrap_err();
+        assert_eq!(
+            many.to_string(),
+            "--replication-factor 8 is not between 1 and 7"
         );
         assert_eq!(
             with(&["--replication-write", "4"]),

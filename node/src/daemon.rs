@@ -76,8 +76,12 @@ pub struct Bound {
 impl Bound {
     /// Opens the volume and takes the ports; port 0 takes any free one.
     pub async fn open(setup: Setup) -> Result<Self, DaemonError> {
+        if !setup.faults.is_none() {
+            warn!(faults = ?setup.faults, "this peer fails on purpose");
+        }
         let (dir, reserve) = (setup.data_dir.clone(), setup.disk_reserve_percent);
-        let opened = spawn_blocking(move || disk::open(&dir, reserve)).await;
+        let plan = setup.faults.disk;
+        let opened = spawn_blocking(move || disk::open_faulty(&dir, reserve, plan)).await;
         let (store, files) = opened.map_err(|_| Failure::Panicked)??;
         let (grpc, grpc_address) = listen(setup.grpc_listen).await?;
         let (http, http_address) = listen(setup.http_listen).await?;
@@ -116,6 +120,7 @@ impl Bound {
         let result = tokio::select! {
             () = shutdown => Ok(()),
             Some(failure) = self.failures.recv() => Err(failure.into()),
+            reason = life.chunks_failed() => Err(Failure::Chunks(reason).into()),
             ended = &mut grpc => Err(DaemonError::Grpc(match ended {
                 Ok(Ok(())) => "it ended".into(),
                 Ok(Err(error)) => error.to_string(),

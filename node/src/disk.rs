@@ -12,10 +12,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::faults::{DiskFaults, DiskPlan};
+
 pub mod chunks;
+mod faulty;
 pub mod meta;
 
 pub use chunks::{ChunkError, ChunkFiles, Purpose, Space};
@@ -54,7 +58,18 @@ pub enum OpenError {
     /// It is a database, but not a peer's.
     #[error("{0} is not a peer's database; give the peer an empty data folder")]
     Foreign(PathBuf),
-    /// The database is damaged or failed.
+    /// Its bytes are not those that were written.
+    #[error(
+        "{path} is damaged ({reason}), and what this peer has promised cannot be known from it; look at the disk, then \
+         give the peer an empty data folder: the other replicas have what it held"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The database failed.
     #[error("cannot open {path}: {reason}")]
     Database {
         /// Which.
@@ -76,10 +91,20 @@ impl OpenError {
 /// Opens the volume at `dir`, creating what is missing. `reserve_percent` of the file system is kept free of clients'
 /// chunks (see [`ChunkFiles`]).
 pub fn open(dir: &Path, reserve_percent: u8) -> Result<(DiskStore, ChunkFiles), OpenError> {
+    open_faulty(dir, reserve_percent, DiskPlan::default())
+}
+
+/// The same, on a disk that fails as planned.
+pub fn open_faulty(
+    dir: &Path,
+    reserve_percent: u8,
+    plan: DiskPlan,
+) -> Result<(DiskStore, ChunkFiles), OpenError> {
     fs::create_dir_all(dir).map_err(OpenError::io(dir))?;
     // The database first: its lock keeps a second process from emptying `tmp` under the first.
-    let store = DiskStore::open(&dir.join("meta.redb"))?;
-    let chunks = ChunkFiles::open(dir, reserve_percent)?;
+    let faults = Arc::new(DiskFaults::new(plan));
+    let store = DiskStore::open_faulty(&dir.join("meta.redb"), &faults)?;
+    let chunks = ChunkFiles::open(dir, reserve_percent)?.with_faults(faults);
     Ok((store, chunks))
 }
 

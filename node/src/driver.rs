@@ -32,7 +32,7 @@ use crate::transport::Transport;
 
 mod handle;
 
-pub(crate) use handle::{PeerError, PeerHandle};
+pub(crate) use handle::{PeerError, PeerHandle, Written};
 
 /// Inputs waiting for the peer's thread; senders wait when it is full (guess).
 const INBOX: usize = 1024;
@@ -79,6 +79,12 @@ pub enum Failure {
     /// The volume failed; what was not committed is lost, and nothing was said about it.
     #[error(transparent)]
     Volume(#[from] StoreError),
+    /// A sync of the chunks' folder failed: what is durable there is not certain any more.
+    #[error(
+        "the volume failed: a chunk could not be made durable ({0}), and what was written before it cannot be trusted \
+         either; look at the disk, then start the peer again"
+    )]
+    Chunks(String),
     /// It could not even be started, and its volume is closed.
     #[error("the peer could not be started: {0}")]
     Start(String),

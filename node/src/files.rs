@@ -23,12 +23,14 @@ mod fetch;
 mod get;
 mod list;
 mod manifest;
+mod precondition;
 mod put;
 mod record;
 mod spread;
 mod tally;
 
 pub(crate) use cutter::{BrokenOff, STALL};
+pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use record::{CONTENT_TYPE_MAX, RecordError, Summary};
 
 use budget::Budget;
@@ -45,6 +47,17 @@ pub(crate) enum FileError {
     /// The name leads nowhere.
     #[error("there is no file '{0}'")]
     NotFound(Name),
+    /// It is not what the client thinks.
+    #[error(
+        "'{name}' is not as the request's condition says ({}); nothing was changed: read it and decide again",
+        etag.as_ref().map_or("there is no such file".into(), |etag| format!("its etag is \"{etag}\""))
+    )]
+    Precondition {
+        /// Which.
+        name: Name,
+        /// What it is, if it is there.
+        etag: Option<String>,
+    },
     /// Not a name.
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -136,6 +149,8 @@ pub(crate) enum FileError {
 pub(crate) enum ErrorKind {
     /// No such file.
     NotFound,
+    /// The file is not what the request's condition says.
+    Precondition,
     /// The request makes no sense.
     Invalid,
     /// The range lies outside of the file.
@@ -159,6 +174,7 @@ impl ErrorKind {
     pub(crate) fn code(self) -> &'static str {
         match self {
             ErrorKind::NotFound => "not_found",
+            ErrorKind::Precondition => "precondition_failed",
             ErrorKind::Invalid => "invalid",
             ErrorKind::OutOfRange => "out_of_range",
             ErrorKind::Unavailable => "unavailable",
@@ -176,6 +192,7 @@ impl FileError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             FileError::NotFound(_) => ErrorKind::NotFound,
+            FileError::Precondition { .. } => ErrorKind::Precondition,
             FileError::Name(_)
             | FileError::ContentType
             | FileError::Limit(_)
@@ -200,7 +217,10 @@ impl PeerError {
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
             PeerError::Refused(
-                RequestError::NotReady | RequestError::Left | RequestError::NoQuorum { .. },
+                RequestError::NotReady
+                | RequestError::Left
+                | RequestError::NoQuorum { .. }
+                | RequestError::Unknown,
             )
             | PeerError::Stuck
             | PeerError::Stopped => ErrorKind::Unavailable,
@@ -250,14 +270,8 @@ impl Files {
     }
 
     /// Removes a file's name.
-    pub(crate) async fn delete(&self, name: Name) -> Result<(), FileError> {
-        match self.peer.read_name(name.clone()).await?.map(|r| r.value) {
-            None | Some(Value::Deleted) => Err(FileError::NotFound(name)),
-            Some(Value::Present { .. }) => {
-                self.peer.write_name(name, Value::Deleted).await?;
-                Ok(())
-            }
-        }
+    pub(crate) async fn delete(&self, name: Name, when: &Precondition) -> Result<(), FileError> {
+        self.change(name, Value::Deleted, when, true).await
     }
 
     /// Whether the name leads to a file now.

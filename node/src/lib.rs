@@ -10,12 +10,19 @@ pub mod config;
 mod daemon;
 pub mod disk;
 mod driver;
+pub mod faults;
 mod files;
 mod grpc;
 mod http;
 mod seeds;
 mod transport;
 pub mod wire;
+
+// Volumes and peers of every version agree on this; simulations alone have fewer (core's feature `few-slots`).
+const _: () = assert!(
+    peernet_core::key::SLOTS == 4096,
+    "a peer has 4,096 slots: build it without the feature `few-slots` of peernet-core"
+);
 
 pub use config::{Config, ConfigError, Setup};
 pub use daemon::{AssignError, Bound, DaemonError, run};

@@ -15,10 +15,11 @@ use peernet_proto::v1::ring_client::RingClient;
 use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tracing::{debug, warn};
 
+use crate::faults::{MessageFaults, MessagePlan};
 use crate::wire::{self, Wire};
 
 /// Largest gRPC message sent or taken anywhere; tonic's own limit of 4 MiB is less than a chunk and its envelope.
@@ -58,6 +59,8 @@ struct Shared {
     me: PeerId,
     runtime: Handle,
     queues: Mutex<HashMap<String, Queue>>,
+    /// Only in tests.
+    faults: Option<MessageFaults>,
 }
 
 struct Queue {
@@ -71,14 +74,15 @@ struct Queued {
 }
 
 impl Transport {
-    /// Sends as `me` of `network`, with tasks on `runtime`.
-    pub(crate) fn new(network: String, me: PeerId, runtime: Handle) -> Self {
+    /// Sends as `me` of `network`, with tasks on `runtime`. What goes wrong on purpose is planned by `faults`.
+    pub(crate) fn new(network: String, me: PeerId, runtime: Handle, faults: MessagePlan) -> Self {
         Transport {
             shared: Arc::new(Shared {
                 network,
                 me,
                 runtime,
                 queues: Mutex::default(),
+                faults: MessageFaults::new(faults),
             }),
         }
     }
@@ -86,6 +90,19 @@ impl Transport {
     /// Queues a message for `address`. Never waits; drops the message when too many wait already.
     pub(crate) fn send(&self, address: &str, message: &Message) {
         let message = message.to_wire();
+        let Some(faults) = &self.shared.faults else {
+            return self.queue(address, message);
+        };
+        for delay in faults.fate() {
+            let (transport, address, message) = (self.clone(), address.to_owned(), message.clone());
+            self.shared.runtime.spawn(async move {
+                sleep(delay).await;
+                transport.queue(&address, message);
+            });
+        }
+    }
+
+    fn queue(&self, address: &str, message: v1::Message) {
         let len = message.encoded_len();
         let mut queues = self
             .shared

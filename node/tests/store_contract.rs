@@ -6,7 +6,7 @@ use bytes::Bytes;
 use peernet_core::key::{Key, Name, Position, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
-use peernet_core::register::{Register, Value, Version};
+use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, Frozen, SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
 use peernet_core::store::{Entry, Identity, Remembered, Store};
@@ -102,6 +102,7 @@ contract! {
     records_are_replaced_and_removed
     names_are_listed_in_byte_order
     entries_are_those_of_the_slot_in_order
+    promises_last_until_something_as_great_is_stored
     clearing_a_slot_leaves_the_others
     usage_follows_chunks
     receipts_are_by_leaver_in_slot_order
@@ -158,7 +159,8 @@ fn record(epoch: u64) -> SlotRecord {
 
 fn version(counter: u64) -> Version {
     Version {
-        counter,
+        epoch: counter,
+        round: counter + 1,
         writer: PeerId(u128::MAX - 1),
         op: u64::MAX - 2,
     }
@@ -172,6 +174,10 @@ fn register(name: &str, counter: u64) -> Register {
     Register {
         name: Name::new(name).unwrap(),
         version: version(counter),
+        write: WriteId {
+            peer: PeerId(3),
+            op: counter,
+        },
         value,
     }
 }
@@ -404,6 +410,27 @@ fn entries_are_those_of_the_slot_in_order<V: Volume>() {
             .unwrap();
         assert_eq!(store.entries(slot(edge)).unwrap().len(), 1);
     }
+}
+
+fn promises_last_until_something_as_great_is_stored<V: Volume>() {
+    let mut volume = V::empty();
+    let store = volume.store();
+    let key = key_of("here");
+    assert_eq!(store.promise(&key).unwrap(), None);
+    store.put_promise(&key, &version(7)).unwrap();
+    store.commit().unwrap();
+    store.put_register(&register("here", 6)).unwrap();
+    store.put_promise(&key_of("there"), &version(1)).unwrap();
+    assert_eq!(store.promise(&key).unwrap(), Some(version(7)));
+    volume.power_cut();
+    let store = volume.store();
+    assert_eq!(store.promise(&key).unwrap(), Some(version(7)));
+    assert_eq!(store.promise(&key_of("there")).unwrap(), None);
+    store.put_register(&register("here", 7)).unwrap();
+    assert_eq!(store.promise(&key).unwrap(), None);
+    store.put_promise(&key, &version(8)).unwrap();
+    store.clear_slot(key.slot()).unwrap();
+    assert_eq!(store.promise(&key).unwrap(), None);
 }
 
 fn clearing_a_slot_leaves_the_others<V: Volume>() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use peernet_core::key::{Key, Name, Position, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
-use peernet_core::register::{Register, Value, Version};
+use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
 use peernet_core::store::{Identity, Store};
@@ -53,7 +53,7 @@ fn a_volume_of_another_format_is_refused_and_left_alone() {
     let database = Database::open(&file).unwrap();
     let writing = database.begin_write().unwrap();
     let format = v1::Format {
-        version: 2,
+        version: 3,
         created_by: "a later version".into(),
     };
     writing
@@ -69,8 +69,8 @@ fn a_volume_of_another_format_is_refused_and_left_alone() {
             matches!(
                 error,
                 OpenError::Format {
-                    found: 2,
-                    known: 1,
+                    found: 3,
+                    known: 2,
                     ..
                 }
             ),
@@ -207,7 +207,8 @@ fn write(store: &mut impl Store, step: &Step) {
         }
         Step::Register(n, counter, present) => {
             let version = Version {
-                counter,
+                epoch: counter,
+                round: 0,
                 writer: PeerId(u128::from(n)),
                 op: counter ^ 5,
             };
@@ -218,6 +219,10 @@ fn write(store: &mut impl Store, step: &Step) {
             let register = Register {
                 name: name(n),
                 version,
+                write: WriteId {
+                    peer: PeerId(u128::from(n)),
+                    op: counter,
+                },
                 value: present.unwrap_or(Value::Deleted),
             };
             store.put_register(&register).unwrap();

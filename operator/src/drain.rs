@@ -1,12 +1,14 @@
-//! Tells peers what the plan says: places to stand at, and orders to leave or to stay. What they make of it is observed
-//! in the next cycle; an order that was not heard is given again then.
+//! Tells peers what the plan says: hints, places to stand at, orders to leave or to stay, and what is given up. What they
+//! make of it is observed in the next cycle; what was not heard is said again then.
 
+use peernet_core::recover::Recovery;
 use peernet_proto::v1;
 
 use crate::causes::causes;
 use crate::names;
 use crate::peers::{Peers, all};
-use crate::plan::{Assignment, Order, Plan};
+use crate::plan::{Assignment, Hints, Order, Plan};
+use crate::wire;
 
 /// What was heard.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -21,8 +23,8 @@ pub struct Told {
     pub failures: Vec<String>,
 }
 
-/// Tells all peers concerned, several at once.
-pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan) -> Told {
+/// Tells all peers concerned, several at once. `everybody` are the addresses of all that run.
+pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan, everybody: &[String]) -> Told {
     let mut told = Told::default();
     let places = plan.assignments.iter().map(|place| async move {
         (
@@ -50,6 +52,10 @@ pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan) -> Told {
                 .push(format!("nobody heard the order for {}", order.name)),
         }
     }
+    if let Some(recovery) = plan.recover.as_ref().and_then(|r| r.tell.as_ref()) {
+        told.failures
+            .extend(give_up(peers, recovery, everybody).await);
+    }
     told.joining.sort();
     told.leaving.sort();
     told.staying.sort();
@@ -63,6 +69,50 @@ fn assign_request(place: &Assignment) -> v1::AssignRequest {
         position: place.position.0,
         found: place.found,
     }
+}
+
+/// Gives hints. Nothing depends on whether they are heard.
+pub(crate) async fn hint(peers: &Peers, plan: &Plan) {
+    let Hints { hints, tell } = &plan.hints;
+    let hints: Vec<_> = hints.iter().map(|(id, h)| wire::hint(*id, *h)).collect();
+    if hints.is_empty() {
+        return;
+    }
+    let calls = tell
+        .iter()
+        .map(|address| peers.hint(address, hints.clone()));
+    for error in all(calls.collect())
+        .await
+        .iter()
+        .filter_map(|a| a.as_ref().err())
+    {
+        tracing::debug!(error = %causes(error), "a hint was not heard");
+    }
+}
+
+/// Tells all of `everybody` what is given up. Who does not hear it now hears of it from the others, or in the next cycle.
+async fn give_up(peers: &Peers, recovery: &Recovery, everybody: &[String]) -> Vec<String> {
+    let request = wire::recover_request(recovery);
+    let calls = everybody.iter().map(|address| {
+        let request = request.clone();
+        async move { (address, peers.recover(address, request).await) }
+    });
+    let mut failures = Vec::new();
+    for (address, answer) in all(calls.collect()).await {
+        match answer {
+            Ok(alive) if alive.is_empty() => {}
+            Ok(alive) => failures.push(format!(
+                "{address} gives nobody up: to it {} still answers",
+                alive
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )),
+            Err(error) => failures.push(causes(&error)),
+        }
+    }
+    failures
 }
 
 /// Whether at least one of those that were to be told has heard.

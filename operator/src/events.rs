@@ -11,7 +11,7 @@ use peernet_crd::{PeerNetwork, PeerNetworkStatus};
 use crate::drain::Told;
 use crate::names::{self, MANAGER};
 use crate::observe::{Network, Observed};
-use crate::plan::Plan;
+use crate::plan::{Outcome, Plan};
 
 /// The API server's limit.
 const NOTE_MAX: usize = 1_024;
@@ -76,6 +76,44 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
             "Keep",
             format!("told to stay after all: {names}"),
         );
+    }
+    let was = |type_: &str| before.conditions.iter().find(|c| c.type_ == type_);
+    let is = |type_: &str| now.conditions.iter().find(|c| c.type_ == type_);
+    for (type_, lost, found) in [
+        ("Writable", "MajorityLost", "MajorityBack"),
+        ("Spread", "FewerZones", "AllZones"),
+    ] {
+        if let (Some(was), Some(is)) = (was(type_), is(type_))
+            && was.status != is.status
+        {
+            let reason = if is.status == "True" { found } else { lost };
+            tell(reason, "Watch", is.message.clone());
+        }
+    }
+    if let (None, Some(begun)) = (&before.replacement, &now.replacement) {
+        let note = format!("{}: the identity {} is retired", begun.message, begun.peer);
+        tell("ReplaceStarted", "Replace", note);
+    }
+    match plan.replace.as_ref().and_then(|r| r.outcome.as_ref()) {
+        Some(Outcome::Refused(why)) => tell("ReplaceRefused", "Refuse", why.clone()),
+        Some(Outcome::Cancelled(why)) => tell("ReplaceCancelled", "Keep", why.clone()),
+        Some(Outcome::Replaced(how)) => tell("Replaced", "Replace", how.clone()),
+        None => {}
+    }
+    if let Some(removal) = plan.replace.as_ref().and_then(|r| r.removal.as_ref())
+        && removal.claim.is_some()
+    {
+        let note = format!(
+            "the ring needs nothing of {pod} any more: claim {} and pod {pod} are deleted",
+            names::volume(&removal.pod),
+            pod = removal.pod
+        );
+        tell("VolumeReplaced", "Delete", note);
+    }
+    match plan.recover.as_ref().and_then(|r| r.outcome.as_ref()) {
+        Some((true, how)) => tell("Recovered", "GiveUp", how.clone()),
+        Some((false, why)) => tell("RecoverRefused", "Refuse", why.clone()),
+        None => {}
     }
     // A blocker changes with every slot while things move; it is news only when they do not.
     if let (Some(was), Some(is)) = (&before.drain, &now.drain)

@@ -130,7 +130,8 @@ impl Elector {
         self.leading.clone()
     }
 
-    /// Returns once this process leads. API servers that do not answer are tried again for as long as it takes.
+    /// Returns once this process leads. API servers that do not answer are tried again for as long as it takes. What was
+    /// answered so late that it would have to be renewed already is asked for again.
     pub async fn acquire(&mut self) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -138,8 +139,10 @@ impl Elector {
             ticks.tick().await;
             let begun = Instant::now();
             match self.step().await {
-                Ok(true) => return self.leading.set(Some(begun + DEADLINE)),
-                Ok(false) => {}
+                Ok(true) if begun.elapsed() < PERIOD => {
+                    return self.leading.set(Some(begun + DEADLINE));
+                }
+                Ok(_) => {}
                 Err(error) => warn(&error),
             }
         }
@@ -290,6 +293,10 @@ fn warn(error: &LeaseError) {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{Request, Response};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+
     use super::*;
 
     fn held_by(holder: &str, renewed: i64) -> Record {
@@ -326,6 +333,27 @@ mod tests {
             Step::Wait,
             "renewed"
         );
+    }
+
+    /// Behind a network that was cut and healed, the first answer may come later than a leader may act on it.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_got_too_late_is_not_acted_on() {
+        let late = Arc::new(Mutex::new(Some(DEADLINE * 2)));
+        let api = tower::service_fn(move |request: Request<Body>| {
+            let late = late.lock().unwrap().take().unwrap_or_default();
+            async move {
+                tokio::time::sleep(late).await;
+                let sent = request.into_body().collect().await?.to_bytes();
+                // Whatever is written is taken; the lease that is read is ours.
+                let read =
+                    r#"{"metadata": {"resourceVersion": "1"}, "spec": {"holderIdentity": "a"}}"#;
+                let body = if sent.is_empty() { read.into() } else { sent };
+                Ok::<_, kube::Error>(Response::new(Body::from(body)))
+            }
+        });
+        let mut elector = Elector::new(Client::new(api, "ns"), "ns", "a".into());
+        elector.acquire().await;
+        assert!(elector.leading().is_held());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The controller of `PeerNetwork` resources.
 //!
 //! Each cycle ([`reconcile`]) reads as its steps, one module each: [`observe`] what is, validate it, [`plan`] what to do,
-//! [`build`] the objects, [`apply`] them, tell the peers ([`drain`]), and answer in the [`status`]. `plan` and `build` are
+//! [`build`] the objects, [`apply`] them, tell the peers ([`drain`]), answer in the [`status`], and clear away what a
+//! replaced peer left ([`removal`]). `plan` and `build` are
 //! pure. The operator remembers nothing between cycles.
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod observe;
 pub mod peers;
 pub mod plan;
 pub mod reconcile;
+pub mod removal;
 pub mod run;
 pub mod status;
 pub mod wire;

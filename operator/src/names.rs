@@ -14,6 +14,12 @@ pub const HTTP_PORT: u16 = 8080;
 /// The name of a peer's volume claim is this, a dash and the pod's name.
 pub const VOLUME: &str = "data";
 
+/// Annotation of the resource: replace this peer, whose volume or node is gone for good.
+pub const REPLACE: &str = "peernet.dev/replace";
+
+/// Annotation of the resource: give these peers up for good (names, comma-separated), with what only they held.
+pub const RECOVER: &str = "peernet.dev/recover-accept-loss";
+
 const INSTANCE: &str = "app.kubernetes.io/instance";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -66,6 +72,11 @@ pub fn ordinal(network: &str, pod: &str) -> Option<u32> {
     let digits = pod.strip_prefix(network)?.strip_prefix('-')?;
     let plain = digits == "0" || !digits.starts_with(['0', '+']);
     digits.parse().ok().filter(|_| plain)
+}
+
+/// The volume claim of the pod of that name.
+pub fn volume(pod: &str) -> String {
+    format!("{VOLUME}-{pod}")
 }
 
 /// The ordinal of a volume claim of that name, if it is one of the network's.

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
-use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt};
 use peernet_core::leave::Report;
 use peernet_core::member::{Member, PeerId};
@@ -47,6 +46,15 @@ pub enum ObserveError {
     },
 }
 
+/// One-time requests, which a person writes as annotations and the operator removes when they are done or refused.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Asked {
+    /// [`names::REPLACE`]: the peer whose volume or node is gone for good.
+    pub replace: Option<String>,
+    /// [`names::RECOVER`]: the peers that are given up, with what only they held.
+    pub recover: Option<String>,
+}
+
 /// The resource.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -62,6 +70,8 @@ pub struct Network {
     pub created: Timestamp,
     /// Counts changes of its spec.
     pub generation: i64,
+    /// What its annotations ask for.
+    pub asked: Asked,
     /// What is wanted.
     pub spec: PeerNetworkSpec,
     /// What was last answered.
@@ -105,6 +115,10 @@ pub struct PeerPod {
     pub ready: bool,
     /// It is being deleted.
     pub deleting: bool,
+    /// Tells it from another pod of the same name.
+    pub uid: String,
+    /// Its container runs, by the kubelet's last word.
+    pub started: bool,
     /// What its peer said in this cycle.
     pub answer: Option<Answer>,
 }
@@ -128,6 +142,15 @@ impl PeerPod {
     }
 }
 
+/// A volume claim.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// Tells it from the one that the StatefulSet makes in its place.
+    pub uid: String,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
 /// All that a cycle knows.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -143,8 +166,13 @@ pub struct Observed {
     pub members: BTreeMap<PeerId, Member>,
     /// What members said towards leaves. Only asked for when somebody leaves.
     pub reports: BTreeMap<PeerId, Report>,
-    /// Each node's value of the topology key; [`NO_ZONE`] for nodes without it. Only read when a pod awaits assignment.
+    /// Each node's value of the topology key; [`NO_ZONE`] for nodes without it. Only read when a pod awaits assignment,
+    /// does not answer, or copies stand in too few zones.
     pub zone_of: BTreeMap<String, String>,
+    /// Nodes of silent pods that do not exist any more or are not ready.
+    pub lost_nodes: BTreeSet<String>,
+    /// The volume claim of the peer that is to be replaced. Only read when one is.
+    pub claim: Option<Claim>,
 }
 
 impl Observed {
@@ -153,6 +181,12 @@ impl Observed {
     pub fn current(&self) -> u32 {
         let last = || u32::try_from(self.network.status.replicas).unwrap_or(0);
         self.set.as_ref().map_or_else(last, |set| set.replicas)
+    }
+
+    /// Addresses of all peers that run.
+    pub fn everybody(&self) -> Vec<String> {
+        let running = self.pods.values().filter(|pod| pod.is_running());
+        running.filter_map(|pod| pod.address.clone()).collect()
     }
 }
 
@@ -187,6 +221,8 @@ pub(crate) async fn observe(
         members: members(peers, &pods).await,
         reports: BTreeMap::new(),
         zone_of: BTreeMap::new(),
+        lost_nodes: BTreeSet::new(),
+        claim: None,
         network,
         set,
         pods,
@@ -194,8 +230,16 @@ pub(crate) async fn observe(
     if observed.network.status.network_id.is_none() {
         observed.old_volumes = old_volumes(client, &observed.network).await?;
     }
-    if observed.pods.values().any(PeerPod::awaits_assignment) {
-        observed.zone_of = zones(client, &observed.network).await?;
+    if plan::needs_nodes(&observed) {
+        let nodes = nodes(client, &observed.network).await?;
+        observed.lost_nodes = lost_nodes(&observed.pods, &nodes);
+        observed.zone_of = nodes
+            .into_iter()
+            .map(|(name, node)| (name, node.zone))
+            .collect();
+    }
+    if let Some(pod) = plan::replaced_pod(&observed.network) {
+        observed.claim = claim(client, &observed.network, pod).await?;
     }
     if plan::needs_reports(&observed) {
         ask_for_reports(peers, &mut observed).await;
@@ -217,6 +261,8 @@ fn network(resource: PeerNetwork) -> Result<Network, ObserveError> {
         spec,
         status,
     } = resource;
+    let annotations = metadata.annotations.clone().unwrap_or_default();
+    let annotation = |key: &str| annotations.get(key).cloned();
     Ok(Network {
         name: metadata.name.ok_or_else(|| missing("name"))?,
         namespace: metadata.namespace.ok_or_else(|| missing("namespace"))?,
@@ -229,6 +275,10 @@ fn network(resource: PeerNetwork) -> Result<Network, ObserveError> {
             .ok_or_else(|| missing("creationTimestamp"))?
             .0,
         generation: metadata.generation.ok_or_else(|| missing("generation"))?,
+        asked: Asked {
+            replace: annotation(names::REPLACE),
+            recover: annotation(names::RECOVER),
+        },
         spec,
         status: status.unwrap_or_default(),
     })
@@ -299,6 +349,11 @@ fn peer_pod(pod: Pod) -> PeerPod {
     let status = pod.status.unwrap_or_default();
     let conditions = status.conditions.iter().flatten();
     let runs = status.phase.as_deref() == Some("Running");
+    let containers_run = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .all(|c| c.state.as_ref().is_none_or(|s| s.running.is_some()));
     PeerPod {
         address: status
             .pod_ip
@@ -309,6 +364,8 @@ fn peer_pod(pod: Pod) -> PeerPod {
             .clone()
             .any(|c| c.type_ == "Ready" && c.status == "True"),
         deleting: pod.metadata.deletion_timestamp.is_some(),
+        uid: pod.metadata.uid.unwrap_or_default(),
+        started: runs && containers_run,
         answer: None,
     }
 }
@@ -387,27 +444,69 @@ async fn old_volumes(client: &Client, network: &Network) -> Result<BTreeSet<u32>
         .collect())
 }
 
-async fn zones(
+/// What matters of a node.
+struct NodeState {
+    zone: String,
+    ready: bool,
+}
+
+async fn nodes(
     client: &Client,
     network: &Network,
-) -> Result<BTreeMap<String, String>, ObserveError> {
+) -> Result<BTreeMap<String, NodeState>, ObserveError> {
     let key = &network.spec.zones.topology_key;
     let api: Api<Node> = Api::all(client.clone());
     let nodes = api
-        .list_metadata(&ListParams::default())
+        .list(&ListParams::default())
         .await
         .map_err(read("the nodes"))?;
-    let zone = |node: &PartialObjectMeta<Node>| {
-        node.labels()
-            .get(key)
-            .map_or(NO_ZONE, String::as_str)
-            .to_owned()
+    let state = |node: &Node| {
+        let labels = node.labels();
+        let status = node.status.as_ref();
+        let conditions = status.and_then(|s| s.conditions.as_ref());
+        NodeState {
+            zone: labels.get(key).map_or(NO_ZONE, String::as_str).to_owned(),
+            ready: conditions
+                .into_iter()
+                .flatten()
+                .any(|c| c.type_ == "Ready" && c.status == "True"),
+        }
     };
     Ok(nodes
         .items
         .iter()
-        .map(|node| (node.name_any(), zone(node)))
+        .map(|node| (node.name_any(), state(node)))
         .collect())
+}
+
+/// Nodes that silent pods were scheduled to and that are gone, or that the control plane has lost sight of.
+fn lost_nodes(
+    pods: &BTreeMap<u32, PeerPod>,
+    nodes: &BTreeMap<String, NodeState>,
+) -> BTreeSet<String> {
+    let silent = pods.values().filter(|pod| pod.answer.is_none());
+    silent
+        .filter_map(|pod| pod.node.clone())
+        .filter(|name| nodes.get(name).is_none_or(|node| !node.ready))
+        .collect()
+}
+
+async fn claim(
+    client: &Client,
+    network: &Network,
+    pod: &str,
+) -> Result<Option<Claim>, ObserveError> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &network.namespace);
+    let found = api
+        .get_metadata_opt(&names::volume(pod))
+        .await
+        .map_err(read("the volume claim"))?;
+    Ok(found.and_then(|claim| {
+        Some(Claim {
+            uid: claim.metadata.uid?,
+            deleting: claim.metadata.deletion_timestamp.is_some(),
+        })
+    }))
 }
 
 async fn ask_for_reports(peers: &Peers, observed: &mut Observed) {

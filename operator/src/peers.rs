@@ -103,6 +103,19 @@ pub struct Life {
     pub ready: bool,
     /// When not ready, why.
     pub reason: String,
+    /// Its chunks and its disk.
+    pub disk: Disk,
+}
+
+/// A peer's room, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Disk {
+    /// Of chunks held.
+    pub held: u64,
+    /// Free.
+    pub free: u64,
+    /// Size of the file system.
+    pub total: u64,
 }
 
 /// What a pod answered.
@@ -171,6 +184,11 @@ impl Peers {
             member: member.map_err(|e| malformed(address, e))?,
             ready: status.ready,
             reason: status.reason,
+            disk: Disk {
+                held: status.bytes_held,
+                free: status.disk_free,
+                total: status.disk_total,
+            },
         })
     }
 
@@ -222,6 +240,34 @@ impl Peers {
         )
         .await
         .map(drop)
+    }
+
+    /// Tells the peer at `address` what Kubernetes says of other peers' processes.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn hint(&self, address: &str, hints: Vec<v1::PeerHint>) -> Result<(), PeerError> {
+        let mut admin = self.admin(address)?;
+        call(address, ASK_TIMEOUT, admin.hint(v1::HintRequest { hints }))
+            .await
+            .map(drop)
+    }
+
+    /// Has the peer at `address` give peers up for good, and says who of them is alive to it: if anybody is, it did
+    /// nothing.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn recover(
+        &self,
+        address: &str,
+        request: v1::RecoverRequest,
+    ) -> Result<Vec<PeerId>, PeerError> {
+        let mut admin = self.admin(address)?;
+        let answer = call(address, TELL_TIMEOUT, admin.recover(request)).await?;
+        let alive = answer.alive.iter().map(|id| id.parse());
+        let alive: Result<_, _> = alive.collect();
+        alive.map_err(|e| malformed(address, Malformed::Id(e)))
     }
 
     fn admin(&self, address: &str) -> Result<AdminClient<Channel>, PeerError> {

@@ -3,20 +3,31 @@
 //! Nothing is remembered between cycles but what the resource's status, the pods' volumes and the ring remember, so the
 //! operator may stop after any step, and another may go on.
 
+mod hints;
 mod identity;
 mod leave;
 mod place;
+mod preflight;
+mod recovery;
+mod replace;
+mod spread;
 
 use std::collections::BTreeMap;
 
 use peernet_core::key::Position;
 use peernet_core::member::{Liveness, PeerId};
+use peernet_core::recover::{Stuck, stuck};
+use peernet_crd::Preflight;
 
 use crate::names;
 use crate::observe::{Observed, PeerPod};
 
+pub use hints::Hints;
 pub use identity::Identity;
 pub use leave::Leave;
+pub use recovery::Recover;
+pub use replace::{Outcome, Removal, Replace, replaced_pod};
+pub use spread::Spread;
 
 /// What a cycle is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,8 +40,20 @@ pub struct Plan {
     pub assignments: Vec<Assignment>,
     /// Drain orders to give.
     pub orders: Vec<Order>,
+    /// What the ring may not know yet of peers' processes.
+    pub hints: Hints,
     /// The leave under way, if peers that should go have to stay for now.
     pub leave: Option<Leave>,
+    /// The replacement that is asked for or under way.
+    pub replace: Option<Replace>,
+    /// Slots that cannot be written.
+    pub stuck: Stuck,
+    /// The recovery that is asked for.
+    pub recover: Option<Recover>,
+    /// In how many zones copies stand.
+    pub spread: Spread,
+    /// The lowest number of peers that is safe now.
+    pub preflight: Option<Preflight>,
     /// Peers that are members of the ring and caught up.
     pub ready: u32,
     /// What keeps the network from being ready, sentences; the most telling first.
@@ -93,12 +116,23 @@ pub fn plan(observed: &Observed) -> Plan {
     let orders = orders(observed);
     let staying = orders.iter().filter(|order| !order.leaving);
     problems.extend(staying.map(|order| format!("{} is told to stay after all", order.name)));
+    let founded = observed.network.status.founded;
     Plan {
         identity,
         replicas,
         assignments,
         orders,
+        hints: hints::hints(observed),
         leave,
+        replace: replace::decide(observed),
+        stuck: if founded {
+            stuck(&observed.members, &observed.reports)
+        } else {
+            Stuck::default()
+        },
+        recover: recovery::decide(observed),
+        spread: spread::spread(observed),
+        preflight: preflight::preflight(observed),
         ready,
         problems,
     }
@@ -129,8 +163,24 @@ pub fn leavers(observed: &Observed) -> BTreeMap<PeerId, u32> {
 
 /// Whether the members have to be asked what they can prove.
 pub fn needs_reports(observed: &Observed) -> bool {
-    let founded = observed.network.status.founded;
-    founded && (observed.current() > observed.network.desired() || !leavers(observed).is_empty())
+    let Observed {
+        network, members, ..
+    } = observed;
+    let away = || members.values().any(|m| m.liveness == Liveness::Down);
+    network.status.founded
+        && (observed.current() > network.desired()
+            || !leavers(observed).is_empty()
+            || away()
+            || network.status.replacement.is_some()
+            || network.asked.recover.is_some())
+}
+
+/// Whether the nodes have to be looked at: for the zones of pods that wait for a place, for the health of those whose
+/// pods are silent, and to tell whether copies could stand in more zones.
+pub fn needs_nodes(observed: &Observed) -> bool {
+    let silent = |pod: &PeerPod| pod.answer.is_none() && pod.node.is_some();
+    let mut pods = observed.pods.values();
+    pods.any(|pod| pod.awaits_assignment() || silent(pod)) || spread::is_narrow(observed)
 }
 
 /// An order for each member that does not yet do what is wanted. Also for an identity whose pod came back with another
@@ -145,7 +195,7 @@ fn orders(observed: &Observed) -> Vec<Order> {
     if !network.status.founded {
         return Vec::new();
     }
-    let desired = network.desired();
+    let (desired, retiring) = (network.desired(), replace::retiring(observed));
     let running = || pods.values().filter(|pod| pod.is_running());
     let order = |peer: &PeerId| {
         let member = members.get(peer).filter(|m| m.liveness != Liveness::Left)?;
@@ -155,7 +205,7 @@ fn orders(observed: &Observed) -> Vec<Order> {
             .filter(|pod| pod.is_running())
             .and_then(PeerPod::peer);
         let replaced = successor.is_some_and(|successor| successor != *peer);
-        let leaving = ordinal >= desired || replaced;
+        let leaving = ordinal >= desired || replaced || retiring == Some(*peer);
         if member.drain.leaving == leaving {
             return None;
         }

@@ -1,5 +1,5 @@
-//! One cycle: observe → validate → plan → build → apply → drain → status. Only the first and the last three steps touch
-//! anything; the middle is pure.
+//! One cycle: observe → validate → plan → build → apply → drain → status, and at last what may be cleared away. Only the
+//! first step and those from apply on touch anything; the middle is pure.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,12 +15,13 @@ use tokio::time::Instant;
 use crate::apply::{ApplyError, apply};
 use crate::build::{NodeImage, objects};
 use crate::causes::causes;
-use crate::drain::{Told, tell};
+use crate::drain::{Told, hint, tell};
 use crate::events;
 use crate::lease::Leading;
 use crate::observe::{ObserveError, observe};
 use crate::peers::Peers;
 use crate::plan::{Plan, plan};
+use crate::removal::{RemovalError, forget, remove};
 use crate::status::{self, StatusError};
 
 /// Between cycles of one network, however much happens: a drain's own status would otherwise drive the next look at it.
@@ -62,12 +63,15 @@ pub enum CycleError {
     /// See [`StatusError`].
     #[error("cannot answer")]
     Status(#[from] StatusError),
+    /// See [`RemovalError`].
+    #[error("cannot clear away what a replaced peer left")]
+    Removal(#[from] RemovalError),
 }
 
 impl CycleError {
     fn is_conflict(&self) -> bool {
         match self {
-            CycleError::Observe(_) => false,
+            CycleError::Observe(_) | CycleError::Removal(_) => false,
             CycleError::Apply(error) => error.is_conflict(),
             CycleError::Status(error) => error.is_conflict(),
         }
@@ -107,9 +111,13 @@ pub async fn reconcile(
     }
     let mut plan = plan(&observed);
     let objects = objects(&observed.network, node_image, plan.replicas);
-    let applied = apply(client, leading, &observed, objects).await;
+    // Hints are worth something only while they are fresh.
+    let ((), applied) = tokio::join!(
+        hint(peers, &plan),
+        apply(client, leading, &observed, objects)
+    );
     let told = match &applied {
-        Ok(()) => tell(peers, &name, &plan).await,
+        Ok(()) => tell(peers, &name, &plan, &observed.everybody()).await,
         Err(error) => {
             plan.keep(&observed, causes(error));
             Told::default()
@@ -125,6 +133,10 @@ pub async fn reconcile(
         events::publish(client, me, &observed.network, news).await;
     }
     applied?;
+    if let Some(removal) = plan.replace.as_ref().and_then(|r| r.removal.as_ref()) {
+        remove(client, leading, &observed.network, removal).await?;
+    }
+    forget(client, &observed.network, &plan).await?;
     Ok(Action::requeue(pause(
         &plan,
         status::is_settled(&observed, &plan),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -15,6 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use peernet_crd::PeerNetwork;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::build::NodeImage;
@@ -27,6 +29,10 @@ use crate::reconcile::{Context, on_error, reconcile};
 
 /// Networks worked on at once. Bounds memory: a cycle holds all reports of a network (guess).
 const NETWORKS_AT_ONCE: u16 = 16;
+
+/// Longest that cycles which have begun may take to end. Each of their requests has a limit, but the controller itself does
+/// not end while it waits for its first list of objects (guess: shorter than a pod's grace period).
+const LAST_CYCLES: Duration = Duration::from_secs(20);
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -136,7 +142,7 @@ async fn lead(
     }
 }
 
-/// Reconciles until `done`, and finishes the cycles that have begun.
+/// Reconciles until `done`, and finishes the cycles that have begun, as far as they end in time.
 async fn control(context: Arc<Context>, done: CancellationToken) {
     let client = &context.client;
     let ours = watcher::Config::default().labels(&names::any_network());
@@ -152,17 +158,23 @@ async fn control(context: Arc<Context>, done: CancellationToken) {
         ours.clone(),
     )
     .watches(Api::<Pod>::all(client.clone()), ours, network_of_pod)
-    .graceful_shutdown_on(done.cancelled_owned());
+    .graceful_shutdown_on(done.clone().cancelled_owned());
     let cycles = controller.run(reconcile, on_error, context.clone());
-    cycles
-        .for_each(|result| async move {
-            match result {
-                Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
-                Err(ControllerError::ObjectNotFound(gone)) => tracing::debug!(%gone, "gone"),
-                Err(error) => tracing::warn!(%error, "the watch failed; it is tried again"),
-            }
-        })
-        .await;
+    let cycles = cycles.for_each(|result| async move {
+        match result {
+            Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+            Err(ControllerError::ObjectNotFound(gone)) => tracing::debug!(%gone, "gone"),
+            Err(error) => tracing::warn!(%error, "the watch failed; it is tried again"),
+        }
+    });
+    let overdue = async {
+        done.cancelled().await;
+        sleep(LAST_CYCLES).await;
+    };
+    tokio::select! {
+        () = cycles => {}
+        () = overdue => tracing::warn!("gave up waiting for the last cycles"),
+    }
 }
 
 fn network_of_pod(pod: Pod) -> Option<ObjectRef<PeerNetwork>> {
@@ -183,4 +195,38 @@ fn stop_on_signals(stop: &CancellationToken) -> Result<(), RunError> {
         stop.cancel();
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+    use crate::lease::Leading;
+
+    /// The lease may be lost before the API server has listed anything; an operator that then waits for ever keeps its pod,
+    /// its readiness and everybody else from leading.
+    #[tokio::test(start_paused = true)]
+    async fn control_ends_when_told_to_though_the_api_server_never_answered() {
+        let silent = tower::service_fn(|_: Request<Body>| {
+            std::future::pending::<Result<Response<Body>, std::io::Error>>()
+        });
+        let context = Context {
+            client: Client::new(silent, "ns"),
+            peers: Peers::default(),
+            node_image: NodeImage {
+                image: "node:1".into(),
+                pull_policy: "Never".into(),
+            },
+            leading: Leading::default(),
+            me: "a".into(),
+            began: Mutex::default(),
+        };
+        let done = CancellationToken::new();
+        done.cancel();
+        let control = control(Arc::new(context), done);
+        let ended = tokio::time::timeout(LAST_CYCLES * 2, control).await;
+        assert!(ended.is_ok(), "it waits for ever");
+    }
 }

@@ -4,13 +4,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
+use peernet_core::key::SLOTS;
+use peernet_core::member::Liveness;
+use peernet_core::recover::Stuck;
 use peernet_crd::{DrainStatus, PeerNetwork, PeerNetworkStatus, Violation};
 use serde_json::json;
 use thiserror::Error;
 
 use crate::names::{self, MANAGER};
 use crate::observe::{Network, Observed};
-use crate::plan::{Leave, Plan};
+use crate::plan::{Leave, Outcome, Plan, Spread};
 
 /// Why the status could not be written.
 #[derive(Debug, Error)]
@@ -44,6 +47,9 @@ pub fn answer(observed: &Observed, plan: &Plan, now: Timestamp) -> PeerNetworkSt
         ready(observed, plan),
         progressing(observed, plan, settled),
         draining(plan),
+        writable(observed, plan),
+        spread(plan),
+        replacing(network, plan),
     ];
     PeerNetworkStatus {
         observed_generation: Some(network.generation),
@@ -53,6 +59,12 @@ pub fn answer(observed: &Observed, plan: &Plan, now: Timestamp) -> PeerNetworkSt
         network_id: plan.identity.network.clone(),
         founded: plan.identity.founded,
         drain,
+        replacement: plan.replace.as_ref().and_then(|r| r.status.clone()),
+        recovery: match &plan.recover {
+            Some(recover) => recover.status.clone(),
+            None => network.status.recovery.clone(),
+        },
+        preflight: plan.preflight.clone(),
         conditions: verdicts
             .map(|verdict| condition(network, verdict, now))
             .into(),
@@ -82,7 +94,13 @@ pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         replicas,
         assignments,
         orders,
+        hints: _,
         leave,
+        replace,
+        stuck: _,
+        recover,
+        spread: _,
+        preflight: _,
         ready: _,
         problems,
     } = plan;
@@ -93,6 +111,8 @@ pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         && assignments.is_empty()
         && orders.is_empty()
         && leave.is_none()
+        && replace.is_none()
+        && recover.is_none()
         && problems.is_empty()
 }
 
@@ -168,6 +188,101 @@ fn draining(plan: &Plan) -> Verdict {
         holds,
         reason,
         message,
+    }
+}
+
+/// Writes go on where a majority of the replicas answers.
+fn writable(observed: &Observed, plan: &Plan) -> Verdict {
+    let stuck = &plan.stuck;
+    let (reason, message) = if stuck.is_empty() {
+        (
+            "MajoritiesAnswer",
+            "no slot has lost its majority".to_owned(),
+        )
+    } else {
+        ("MajorityLost", stuck_sentence(observed, stuck))
+    };
+    Verdict {
+        type_: "Writable",
+        holds: stuck.is_empty(),
+        reason,
+        message,
+    }
+}
+
+fn stuck_sentence(observed: &Observed, stuck: &Stuck) -> String {
+    let members = observed.members.values();
+    let mut missing: Vec<&str> = members
+        .filter(|m| {
+            stuck.missing.contains(&m.id)
+                || (!stuck.nobody.is_empty() && m.liveness == Liveness::Down)
+        })
+        .map(|m| m.name.as_str())
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    let name = &observed.network.name;
+    format!(
+        "{} of {SLOTS} slots cannot be written, because {} hold a majority of their copies and do not answer; they can \
+         again when those are back. Only if they are gone for good, give up what nobody else holds: kubectl annotate \
+         pn/{name} {}={}",
+        stuck.len(),
+        missing.join(", "),
+        names::RECOVER,
+        missing.join(","),
+    )
+}
+
+/// Whether copies stand as far apart as they can.
+fn spread(plan: &Plan) -> Verdict {
+    let Spread { zones, possible } = plan.spread;
+    let count = |n: usize| format!("{n} {}", if n == 1 { "zone" } else { "zones" });
+    let (reason, message) = if plan.spread.is_narrow() {
+        let sentence = format!(
+            "copies now stand in {zones} of {}: the loss of one takes more of them; raise spec.replicas, or see why peers \
+             of the others are down",
+            count(possible)
+        );
+        ("FewerZones", sentence)
+    } else if possible == 0 {
+        ("NoRing", "there are no copies yet".to_owned())
+    } else {
+        ("AllZones", format!("copies stand in {}", count(possible)))
+    };
+    Verdict {
+        type_: "Spread",
+        holds: !plan.spread.is_narrow(),
+        reason,
+        message,
+    }
+}
+
+/// A replacement under way; when none is, how the last one ended.
+fn replacing(network: &Network, plan: &Plan) -> Verdict {
+    let verdict = |holds, reason, message| Verdict {
+        type_: "Replacing",
+        holds,
+        reason,
+        message,
+    };
+    match plan.replace.as_ref().map(|r| (&r.status, &r.outcome)) {
+        Some((_, Some(Outcome::Refused(why)))) => verdict(false, "Refused", why.clone()),
+        Some((_, Some(Outcome::Cancelled(why)))) => verdict(false, "Cancelled", why.clone()),
+        Some((_, Some(Outcome::Replaced(how)))) => verdict(false, "Replaced", how.clone()),
+        Some((Some(status), None)) => verdict(true, "UnderWay", status.message.clone()),
+        Some((None, None)) | None => {
+            let before = network
+                .status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == "Replacing");
+            let known = ["Refused", "Cancelled", "Replaced"];
+            let last = before.and_then(|c| Some((known.into_iter().find(|r| *r == c.reason)?, c)));
+            match last {
+                Some((reason, before)) => verdict(false, reason, before.message.clone()),
+                None => verdict(false, "NotAsked", "no peer is being replaced".to_owned()),
+            }
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use peernet_core::key::{Position, Slot};
 use peernet_core::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
-use peernet_core::member::{Drain, InvalidPeerId, Liveness, Member, PeerId};
+use peernet_core::member::{Drain, Hint, InvalidPeerId, Liveness, Member, PeerId};
+use peernet_core::recover::Recovery;
 use peernet_proto::v1;
 use thiserror::Error;
 
@@ -72,6 +73,7 @@ pub fn report(response: v1::LeaveReportResponse) -> Result<Report, Malformed> {
         slots,
         leavers,
         members,
+        greatest_epoch,
     } = response;
     let mut slots = slots
         .into_iter()
@@ -87,6 +89,7 @@ pub fn report(response: v1::LeaveReportResponse) -> Result<Report, Malformed> {
             .map(leaver_report)
             .collect::<Result<_, _>>()?,
         members: members.into_iter().map(member).collect::<Result<_, _>>()?,
+        greatest_epoch,
     })
 }
 
@@ -147,6 +150,33 @@ fn leaver_report(report: v1::LeaverReport) -> Result<LeaverReport, Malformed> {
     })
 }
 
+/// A hint as peers take it.
+pub fn hint(peer: PeerId, hint: Hint) -> v1::PeerHint {
+    let kind = match hint {
+        Hint::Gone => v1::peer_hint::Kind::Gone,
+        Hint::Back => v1::peer_hint::Kind::Back,
+    };
+    v1::PeerHint {
+        peer_id: peer.to_string(),
+        kind: kind.into(),
+    }
+}
+
+/// A recovery as peers take it.
+pub fn recover_request(recovery: &Recovery) -> v1::RecoverRequest {
+    let Recovery { gone, configs } = recovery;
+    let texts = |ids: &[PeerId]| ids.iter().map(PeerId::to_string).collect();
+    let slots = configs.iter().map(|(slot, config)| v1::RecoveredSlot {
+        slot: slot.number().into(),
+        epoch: config.epoch,
+        replicas: texts(&config.replicas),
+    });
+    v1::RecoverRequest {
+        gone: texts(gone),
+        slots: slots.collect(),
+    }
+}
+
 fn ids(texts: &[String]) -> Result<Vec<PeerId>, Malformed> {
     texts.iter().map(|text| Ok(text.parse()?)).collect()
 }
@@ -169,6 +199,7 @@ mod tests {
             slots: vec![slot(9), slot(1)],
             leavers: vec![],
             members: vec![],
+            greatest_epoch: 2,
         };
         let report = report(response).unwrap();
         let numbers: Vec<u16> = report.slots.iter().map(|s| s.slot.number()).collect();

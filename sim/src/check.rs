@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peernet_core::io::{Answer, Request, Status};
-use peernet_core::key::{Key, Name, Slot};
+use peernet_core::key::{Key, Name, SLOTS, Slot};
 use peernet_core::member::PeerId;
 use peernet_core::quorum::majority;
 use peernet_core::register::Version;
@@ -44,6 +44,19 @@ pub enum Unsettled {
         moving: u32,
         /// Chunks it should have.
         missing: u64,
+    },
+    /// A peer keeps copies that it no longer serves.
+    #[error("{0} keeps {1} frozen copies")]
+    Frozen(String, usize),
+    /// A table holds what nobody needs any more.
+    #[error("{name} has {entries} entries in its table of {table}")]
+    Table {
+        /// Which peer.
+        name: String,
+        /// Which table.
+        table: &'static str,
+        /// How many entries.
+        entries: usize,
     },
     /// The successors and predecessors do not form one ring of all peers.
     #[error("{name} has predecessor {predecessor:?} and successor {successor:?}, not {wanted:?}")]
@@ -106,7 +119,7 @@ pub async fn ready(fleet: &Fleet, hosts: &[HostId]) -> Result<(), Unsettled> {
 }
 
 /// Whether `hosts` form one ring, are ready and idle, and hold every slot as wanted, with equal copies. A network with
-/// fewer peers than a write needs copies cannot be ready.
+/// fewer peers than a write needs copies need not be ready.
 pub async fn settled(fleet: &Fleet, hosts: &[HostId]) -> Result<(), Unsettled> {
     let statuses = statuses(fleet, hosts).await?;
     let replication = fleet.settings().replication;
@@ -126,7 +139,8 @@ pub async fn settled(fleet: &Fleet, hosts: &[HostId]) -> Result<(), Unsettled> {
     ) in &statuses
     {
         let name = member.name.clone();
-        if *ready != enough {
+        // One that was ready stays so when others leave, whatever their number.
+        if enough && !*ready {
             return Err(Unsettled::NotReady(name, reason.clone()));
         }
         if (*slots_behind, *slots_moving, *chunks_missing) != (0, 0, 0) {
@@ -137,6 +151,14 @@ pub async fn settled(fleet: &Fleet, hosts: &[HostId]) -> Result<(), Unsettled> {
                 moving,
                 missing,
             });
+        }
+    }
+    for (id, status) in &statuses {
+        let remembered = fleet.host(*id).store().remembered();
+        let slots = remembered.expect("a store in memory does not fail").slots;
+        let frozen = slots.iter().filter(|(_, r)| r.frozen.is_some()).count();
+        if frozen > 0 {
+            return Err(Unsettled::Frozen(status.member.name.clone(), frozen));
         }
     }
     ring(&statuses)?;
@@ -225,10 +247,34 @@ fn placement(fleet: &Fleet, peers: &BTreeMap<PeerId, (HostId, String)>) -> Resul
     Ok(())
 }
 
+/// The first table of a peer that holds more at rest than it may. What belongs to clients, writers or fetches is over;
+/// a table by slot has one entry for each slot and other replica at most, and the rest is bounded by who ever was a
+/// member, as many as processes ever started with a new identity.
+pub fn tables(fleet: &Fleet, identities: usize) -> Result<(), Unsettled> {
+    for host in fleet.hosts().iter() {
+        for (table, entries) in host.process.iter().flat_map(|p| p.tables()) {
+            let most = match table {
+                "operations" | "missing chunks" | "fetches" | "requests" | "pins" => 0,
+                "members" | "probes" => identities,
+                "timers" => 16 + 4 * identities,
+                _ => 4 * usize::from(SLOTS),
+            };
+            if entries > most {
+                return Err(Unsettled::Table {
+                    name: host.name.clone(),
+                    table,
+                    entries,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 fn copies(fleet: &Fleet, slot: Slot, replicas: &[(PeerId, HostId)]) -> Result<(), Unsettled> {
     let mut first: Option<(PeerId, Vec<Entry>)> = None;
     for (id, host) in replicas {
-        let mut host = fleet.host(*host);
+        let host = fleet.host(*host);
         let entries = host
             .store()
             .entries(slot)
@@ -296,6 +342,65 @@ pub fn left_behind(
         }
     }
     missing
+}
+
+/// A peer on `id` has let go of these copies: each replica that it knew of must hold all of each, or have passed it on in
+/// its turn. `chunks`: whether the metadata of chunks can be believed.
+pub fn released(
+    fleet: &Fleet,
+    id: HostId,
+    cleared: &[(Slot, Vec<Entry>)],
+    chunks: bool,
+) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (slot, entries) in cleared {
+        let Some(config) = config_on(fleet, id, *slot) else {
+            continue;
+        };
+        for replica in &config.replicas {
+            let Some(host) = host_of(fleet, *replica) else {
+                continue; // its volume is lost, or begins anew
+            };
+            let passed_on = config_on(fleet, host, *slot)
+                .is_some_and(|c| c.epoch > config.epoch && !c.involves(*replica));
+            let whole = entries.iter().all(|e| holds(fleet, host, e, chunks));
+            if !passed_on && !whole {
+                let (slot, replica) = (*slot, *replica);
+                found.push(Violation::ReleasedEarly { slot, replica });
+            }
+        }
+    }
+    found
+}
+
+fn config_on(fleet: &Fleet, host: HostId, slot: Slot) -> Option<SlotConfig> {
+    let remembered = fleet.host(host).store().remembered();
+    let slots = remembered.expect("a store in memory does not fail").slots;
+    slots
+        .into_iter()
+        .find(|(s, _)| *s == slot)
+        .map(|(_, record)| record.config)
+}
+
+fn host_of(fleet: &Fleet, peer: PeerId) -> Option<HostId> {
+    let is_its = |id: &HostId| {
+        let identity = fleet.host(*id).store().identity();
+        identity
+            .expect("a store in memory does not fail")
+            .is_some_and(|i| i.member.id == peer)
+    };
+    fleet.ids().into_iter().find(is_its)
+}
+
+fn holds(fleet: &Fleet, host: HostId, entry: &Entry, chunks: bool) -> bool {
+    let host = fleet.host(host);
+    let store = host.store();
+    match entry {
+        Entry::Chunk { key, .. } => !chunks || store.chunk(key).is_ok_and(|held| held.is_some()),
+        Entry::Name { key, version } => store
+            .register(key)
+            .is_ok_and(|r| r.is_some_and(|r| r.version >= *version)),
+    }
 }
 
 /// Slots for which two volumes, also those of stopped peers, remember different configurations of one epoch.

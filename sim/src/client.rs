@@ -13,7 +13,7 @@ use peernet_core::io::{Answer, ChunkOutcome, Request, RequestError, Route};
 use peernet_core::key::{Key, Name};
 use peernet_core::member::PeerId;
 use peernet_core::quorum::chunk_acknowledged;
-use peernet_core::register::{Register, Value, Version};
+use peernet_core::register::{Condition, Register, Value, Version, WriteId};
 use thiserror::Error;
 
 use crate::fleet::{CallError, Fleet};
@@ -86,6 +86,15 @@ impl Record {
             chunks,
         })
     }
+}
+
+/// What an acknowledgement says of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// The ballot under which it was decided.
+    pub version: Version,
+    /// Names it for ever.
+    pub write: WriteId,
 }
 
 /// Asks the peer on `at` for the route of a chunk.
@@ -185,38 +194,31 @@ pub async fn write_chunk(fleet: &Fleet, at: HostId, bytes: &Bytes) -> Result<Key
     Err(FileError::NotDurable(key))
 }
 
-/// Writes the name's record; the file's chunks are durable.
+/// How a write ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It took effect.
+    Written(Stamp),
+    /// It did not, for its condition does not hold of this.
+    Unmet(Option<Register>),
+}
+
+/// Writes the name's record, whose chunks are durable, or without a record deletes the name.
 pub async fn write(
     fleet: &Fleet,
     at: HostId,
     name: &Name,
-    record: &Record,
-) -> Result<Version, FileError> {
-    write_value(fleet, at, name, record.encode()).await
-}
-
-/// Deletes a name.
-pub async fn delete(fleet: &Fleet, at: HostId, name: &Name) -> Result<Version, FileError> {
-    write_value(fleet, at, name, Value::Deleted).await
-}
-
-async fn write_value(
-    fleet: &Fleet,
-    at: HostId,
-    name: &Name,
-    value: Value,
-) -> Result<Version, FileError> {
-    match fleet
-        .request(
-            at,
-            Request::WriteName {
-                name: name.clone(),
-                value,
-            },
-        )
-        .await?
-    {
-        Answer::Written(version) => Ok(version),
+    record: Option<&Record>,
+    condition: Condition,
+) -> Result<Outcome, FileError> {
+    let request = Request::WriteName {
+        name: name.clone(),
+        value: record.map_or(Value::Deleted, Record::encode),
+        condition,
+    };
+    match fleet.request(at, request).await? {
+        Answer::Written { version, write } => Ok(Outcome::Written(Stamp { version, write })),
+        Answer::Unmet(register) => Ok(Outcome::Unmet(register)),
         Answer::Failed(error) => Err(error.into()),
         other => panic!("a write was answered with {other:?}"),
     }

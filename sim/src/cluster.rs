@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use peernet_core::member::Liveness;
+use peernet_core::store::Store;
+
 use crate::check;
 use crate::fleet::Fleet;
 use crate::model::Model;
@@ -196,6 +199,32 @@ impl Cluster {
         self.restart(ordinal, 0);
     }
 
+    /// Starts containers whose process has ended, on volumes that know their network. Runs for ever.
+    pub async fn keep_running(self) {
+        loop {
+            for pod in self.pods() {
+                let host = self.fleet.host(pod.host);
+                let identity = host.store().identity();
+                let identity = identity.expect("a store in memory does not fail");
+                let runs = host.process.is_some();
+                drop(host);
+                if let Some(known) = identity.filter(|_| pod.up && !runs)
+                    && known.member.liveness != Liveness::Left
+                {
+                    // Fails only if the disk does, and then it is tried again.
+                    let _ = self.fleet.start(pod.host, known.member.position, false);
+                }
+            }
+            let world = self.fleet.world();
+            world.sleep(world.random(RESTART)).await;
+        }
+    }
+
+    /// Chunks on one machine have rotted: until they are found and replaced there is one copy less.
+    pub fn note_loss(&self) {
+        self.state.borrow_mut().lost += 1;
+    }
+
     /// All copies have been rebuilt: what was lost before does not count any more.
     pub fn restored(&self) {
         self.state.borrow_mut().lost = 0;
@@ -209,7 +238,7 @@ impl Cluster {
             .range(..replicas)
             .map(|(_, pod)| pod.host)
             .collect();
-        let copies = 2usize.saturating_sub(state.lost).max(1);
+        let copies = 2usize.saturating_sub(state.lost).max(1).min(stay.len());
         drop(state);
         let missing =
             check::left_behind(&self.fleet, &stay, &self.model.borrow().certain(), copies);

@@ -1,6 +1,7 @@
 //! All machines and the network between them.
 
-use std::cell::{Ref, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::ops::Range;
 use std::rc::Rc;
 
 use peernet_core::boot::{Assignment, BootError, boot};
@@ -10,12 +11,15 @@ use peernet_core::key::Position;
 use peernet_core::member::PeerId;
 use peernet_core::message::Message;
 
+use crate::check;
+use crate::model::Violation;
 use crate::network::{Conditions, HostId, Network};
-use crate::peer::{Host, Next, Process};
+use crate::peer::{Host, Next, Process, Unsynced};
 use crate::world::World;
 
 mod calls;
 mod chunks;
+mod faults;
 
 pub use calls::{CALL_TIMEOUT, CallError};
 
@@ -42,6 +46,13 @@ struct Inner {
     hosts: RefCell<Vec<Host>>,
     settings: Settings,
     flaws: Flaws,
+    /// How many identities there have been.
+    identities: Cell<usize>,
+    /// Chunks have rotted: their copies are not what the metadata says.
+    rotten: Cell<bool>,
+    violations: RefCell<Vec<Violation>>,
+    /// How fast the clocks of processes that start go, in ‰.
+    clocks: RefCell<Range<u64>>,
 }
 
 /// The machines and their network. A handle: clones share it.
@@ -58,6 +69,10 @@ impl Fleet {
             hosts: RefCell::default(),
             settings,
             flaws,
+            identities: Cell::new(0),
+            rotten: Cell::new(false),
+            violations: RefCell::default(),
+            clocks: RefCell::new(1_000..1_001),
         }))
     }
 
@@ -79,6 +94,16 @@ impl Fleet {
     /// The network, to be changed.
     pub fn network(&self) -> RefMut<'_, Network> {
         self.0.network.borrow_mut()
+    }
+
+    /// What peers did that they must never do.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.0.violations.borrow().clone()
+    }
+
+    /// How many identities there have been.
+    pub fn identities(&self) -> usize {
+        self.0.identities.get()
     }
 
     /// Another machine, with an empty volume.
@@ -115,11 +140,12 @@ impl Fleet {
             .collect()
     }
 
-    /// Boots and starts the process on `id`, as the daemon does when it is assigned to the network.
+    /// Boots and starts the process on `id`, as the daemon does when it is assigned to the network or finds that its
+    /// volume was.
     pub fn start(&self, id: HostId, position: Position, found: bool) -> Result<PeerId, BootError> {
         let world = self.world();
+        self.crash(id);
         let mut host = self.host(id);
-        host.crash();
         let told = Assignment {
             network: NETWORK.into(),
             name: host.name.clone(),
@@ -129,23 +155,22 @@ impl Fleet {
             position,
             version: "sim".into(),
         };
-        let mut store = std::mem::take(&mut host.volume.store);
-        let booted = boot(&mut store, told, PeerId(world.random_id()));
-        let identity = match booted {
-            Ok(identity) => identity,
-            Err(error) => {
-                host.volume.store = store;
-                return Err(error);
-            }
-        };
+        let mut disk = host.volume.disk.clone();
+        disk.reopen(false);
+        let fresh = PeerId(world.random_id());
+        let identity = boot(&mut disk, told, fresh)?;
         let peer = identity.member.id;
+        if peer == fresh {
+            self.0.identities.set(self.identities() + 1);
+        }
         world.note((id, peer, "start"), || {
             format!("{} starts as {peer:?}", host.name)
         });
         let seed = world.random(0..u64::MAX);
-        let mut process =
-            Process::start(store, identity, found, self.0.settings, seed, world.now());
-        let timer = process.arm(world.now());
+        let rate = world.random(self.0.clocks.borrow().clone());
+        let now = world.now();
+        let mut process = Process::start(disk, identity, found, self.0.settings, seed, now, rate)?;
+        let timer = process.arm(now);
         host.process = Some(process);
         let run = host.run;
         drop(host);
@@ -163,10 +188,16 @@ impl Fleet {
 
     /// Ends the process on `id` without warning.
     pub fn crash(&self, id: HostId) {
+        let world = self.world();
         let mut host = self.host(id);
-        self.world()
-            .note((id, "crash"), || format!("{} crashes", host.name));
-        host.crash();
+        if host.process.is_some() {
+            world.note((id, "crash"), || format!("{} crashes", host.name));
+        }
+        host.crash(|| match world.random(0..3) {
+            0 => Unsynced::Kept,
+            1 => Unsynced::Lost,
+            _ => Unsynced::Torn,
+        });
     }
 
     /// Ends the process on `id` and loses its volume.
@@ -228,31 +259,53 @@ impl Fleet {
     }
 
     fn woken(&self, id: HostId, run: u64, at: u64) {
+        let fleet = self.clone();
+        if self.put_off(id, run, move || fleet.woken(id, run, at)) {
+            return;
+        }
         if let Some(next) = self.with_process(id, run, |p| p.woken(at)) {
             self.follow(id, run, next);
         }
     }
 
     fn batch(&self, id: HostId, run: u64) {
+        let fleet = self.clone();
+        if self.put_off(id, run, move || fleet.batch(id, run)) {
+            return;
+        }
         let now = self.world().now();
-        if self.with_process(id, run, |p| p.batch(now)).is_some() {
-            let fleet = self.clone();
-            self.world()
-                .after(self.world().random(0..COMMIT + 1), move || {
-                    fleet.committed(id, run)
-                });
+        match self.with_process(id, run, |p| p.batch(now)) {
+            Some(Ok(())) => {
+                let fleet = self.clone();
+                self.world()
+                    .after(self.world().random(0..COMMIT + 1), move || {
+                        fleet.committed(id, run)
+                    });
+            }
+            Some(Err(error)) => self.disk_failed(id, &error),
+            None => {}
         }
     }
 
     fn committed(&self, id: HostId, run: u64) {
-        let now = self.world().now();
-        let Some((outputs, next)) = self.with_process(id, run, |p| p.committed(now)) else {
+        let fleet = self.clone();
+        if self.put_off(id, run, move || fleet.committed(id, run)) {
             return;
-        };
-        for output in outputs {
-            self.perform(id, run, output);
         }
-        self.follow(id, run, next);
+        let now = self.world().now();
+        match self.with_process(id, run, |p| p.committed(now)) {
+            Some(Ok((outputs, next))) => {
+                let cleared = self.host(id).volume.disk.take_cleared();
+                let found = check::released(self, id, &cleared, !self.0.rotten.get());
+                self.0.violations.borrow_mut().extend(found);
+                for output in outputs {
+                    self.perform(id, run, output);
+                }
+                self.follow(id, run, next);
+            }
+            Some(Err(error)) => self.disk_failed(id, &error),
+            None => {}
+        }
     }
 
     fn perform(&self, id: HostId, run: u64, output: Output) {
@@ -304,6 +357,7 @@ impl Fleet {
             Some(process) => process.id,
             None => return,
         };
+        self.network().sent += 1;
         let delays = self.0.network.borrow().deliveries(self.world(), from, to);
         for delay in delays {
             let (fleet, message) = (self.clone(), message.clone());

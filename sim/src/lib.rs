@@ -14,11 +14,14 @@
 pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod disk;
 pub mod fleet;
 pub mod model;
 pub mod network;
 pub mod operator;
 pub mod peer;
 pub mod promise;
+pub mod scale;
 pub mod scenario;
+pub mod soak;
 pub mod world;

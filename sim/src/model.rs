@@ -6,19 +6,24 @@
 //! could have held it for a moment (a backward zone). A history is linearizable exactly when no value is read before it
 //! is written, no two forward zones overlap and no backward zone lies within a forward zone.
 //!
+//! A conditional write that was refused is a read. One that took effect also read what it names just before; whether
+//! an order explains that too is searched for in [`search`].
+//!
 //! A write whose outcome is unknown may take effect at any later time; it counts only once somebody has read it.
 
 use std::collections::BTreeMap;
 
 use peernet_core::key::Name;
 use peernet_core::member::PeerId;
-use peernet_core::register::{Register, Version};
+use peernet_core::register::{Register, Version, WriteId};
 
-use crate::client::Record;
+use crate::client::{Record, Stamp};
 
+mod search;
 mod violation;
 
-pub use violation::Violation;
+pub use search::When;
+pub use violation::{Kind, Violation};
 
 /// What a read saw.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,7 +33,7 @@ pub enum Seen {
     /// The file written by the write of this number.
     File(u64),
     /// A tombstone.
-    Tombstone(Version),
+    Tombstone(WriteId),
 }
 
 impl Seen {
@@ -38,7 +43,7 @@ impl Seen {
             None => Seen::Nothing,
             Some(register) => match Record::decode(register) {
                 Some(record) => Seen::File(record.id),
-                None => Seen::Tombstone(register.version),
+                None => Seen::Tombstone(register.write),
             },
         }
     }
@@ -49,11 +54,12 @@ impl Seen {
 struct Write {
     /// For a delete, nothing.
     file: Option<Record>,
+    when: When,
     /// The peer that coordinates it.
     writer: Option<PeerId>,
     start: u64,
     /// When it was acknowledged, if it was.
-    acked: Option<(u64, Version)>,
+    acked: Option<(u64, Stamp)>,
 }
 
 #[derive(Clone, Debug)]
@@ -104,11 +110,13 @@ impl Model {
         name: &Name,
         id: u64,
         file: Option<Record>,
+        when: When,
         writer: Option<PeerId>,
         now: u64,
     ) {
         let write = Write {
             file,
+            when,
             writer,
             start: now,
             acked: None,
@@ -121,9 +129,27 @@ impl Model {
     }
 
     /// It is acknowledged. Without this call its outcome stays unknown.
-    pub fn acknowledge(&mut self, name: &Name, id: u64, version: Version, now: u64) {
+    pub fn acknowledge(&mut self, name: &Name, id: u64, stamp: Stamp, now: u64) {
         let write = self.names.get_mut(name).and_then(|h| h.writes.get_mut(&id));
-        write.expect("only what was begun is acknowledged").acked = Some((now, version));
+        write.expect("only what was begun is acknowledged").acked = Some((now, stamp));
+    }
+
+    /// It had no effect, for its condition does not hold of what was seen: it was a read.
+    pub fn refuse(&mut self, name: &Name, id: u64, seen: Seen, now: u64) {
+        let history = self.names.get_mut(name);
+        let write = history.and_then(|h| h.writes.remove(&id));
+        let write = write.expect("only what was begun is refused");
+        let holds = match &write.when {
+            When::Always => true,
+            When::Absent => !matches!(seen, Seen::File(_)),
+            When::Unchanged(expected) => *expected == seen,
+        };
+        if holds {
+            let name = name.clone();
+            self.report(Violation::WronglyRefused { name, seen });
+        } else {
+            self.read(name, seen, write.start, now);
+        }
     }
 
     /// A read ended well.
@@ -171,7 +197,7 @@ impl Model {
             let acked = history
                 .writes
                 .values()
-                .filter_map(|w| Some((w.acked?.1, w)));
+                .filter_map(|w| Some((w.acked?.1.version, w)));
             let (version, write) = acked.max_by_key(|(version, _)| *version)?;
             let unknown = history.writes.values().any(|w| w.acked.is_none());
             let record = write.file.clone().filter(|_| !unknown)?;
@@ -211,14 +237,14 @@ fn origin(history: &History, seen: &Seen) -> Option<(u64, u64)> {
     match seen {
         Seen::Nothing => Some((0, 0)),
         Seen::File(id) => history.writes.get(id).map(span),
-        Seen::Tombstone(version) => {
+        Seen::Tombstone(write) => {
             let deletes = || history.writes.values().filter(|w| w.file.is_none());
             let acked = deletes()
-                .find(|w| w.acked.is_some_and(|(_, v)| v == *version))
+                .find(|w| w.acked.is_some_and(|(_, s)| s.write == *write))
                 .map(span);
-            // A delete of unknown outcome has no version; its coordinator is in the version that was seen.
+            // A delete of unknown outcome has no name; its coordinator is in the one that was seen.
             let unknown = deletes()
-                .filter(|w| w.acked.is_none() && w.writer.is_none_or(|id| id == version.writer));
+                .filter(|w| w.acked.is_none() && w.writer.is_none_or(|id| id == write.peer));
             acked.or_else(|| unknown.map(span).min())
         }
     }
@@ -240,13 +266,19 @@ fn zones(name: &Name, history: &History, violations: &mut Vec<Violation>) -> Vec
         };
     zone(&Seen::Nothing, 0, 0);
     for (id, write) in &history.writes {
-        if let Some((end, version)) = write.acked {
+        if let Some((end, stamp)) = write.acked {
             let seen = if write.file.is_some() {
                 Seen::File(*id)
             } else {
-                Seen::Tombstone(version)
+                Seen::Tombstone(stamp.write)
             };
             zone(&seen, write.start, end);
+            if let When::Unchanged(before) = &write.when
+                && let Some((written, acked)) = origin(history, before)
+            {
+                zone(before, written, acked);
+                zone(before, write.start, end);
+            }
         }
     }
     for Read { seen, start, end } in &history.reads {
@@ -271,6 +303,17 @@ fn zones(name: &Name, history: &History, violations: &mut Vec<Violation>) -> Vec
 }
 
 fn judge(name: &Name, history: &History, violations: &mut Vec<Violation>) {
+    let before = violations.len();
+    judge_zones(name, history, violations);
+    let conditional = history.writes.values().any(|w| w.when != When::Always);
+    if conditional && violations.len() == before && search::is_linearizable(history) == Some(false)
+    {
+        let name = name.clone();
+        violations.push(Violation::NoOrder { name });
+    }
+}
+
+fn judge_zones(name: &Name, history: &History, violations: &mut Vec<Violation>) {
     let zones = zones(name, history, violations);
     let mut forward: Vec<&Zone> = zones.iter().filter(|z| z.is_forward()).collect();
     forward.sort_by_key(|z| z.first_end);
@@ -307,12 +350,18 @@ mod tests {
             Test(Model::default(), Name::new("x").unwrap())
         }
 
-        fn version(id: u64) -> Version {
-            Version {
-                counter: id,
+        fn stamp(id: u64) -> Stamp {
+            let write = WriteId {
+                peer: PeerId(7),
+                op: id,
+            };
+            let version = Version {
+                epoch: id,
+                round: 0,
                 writer: PeerId(7),
                 op: id,
-            }
+            };
+            Stamp { version, write }
         }
 
         fn put(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
@@ -330,11 +379,33 @@ mod tests {
             start: u64,
             end: Option<u64>,
         ) -> &mut Self {
-            self.0.begin(&self.1, id, file, Some(PeerId(7)), start);
+            self.conditional(id, file, When::Always, start, end)
+        }
+
+        fn conditional(
+            &mut self,
+            id: u64,
+            file: Option<Record>,
+            when: When,
+            start: u64,
+            end: Option<u64>,
+        ) -> &mut Self {
+            let writer = Some(PeerId(7));
+            self.0.begin(&self.1, id, file, when, writer, start);
             if let Some(end) = end {
-                self.0.acknowledge(&self.1, id, Self::version(id), end);
+                self.0.acknowledge(&self.1, id, Self::stamp(id), end);
             }
             self
+        }
+
+        fn create(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
+            let file = Some(Record { id, chunks: vec![] });
+            self.conditional(id, file, When::Absent, start, end)
+        }
+
+        fn replace(&mut self, id: u64, of: Seen, start: u64, end: Option<u64>) -> &mut Self {
+            let file = Some(Record { id, chunks: vec![] });
+            self.conditional(id, file, When::Unchanged(of), start, end)
         }
 
         fn get(&mut self, seen: Seen, start: u64, end: u64) -> &mut Self {
@@ -356,7 +427,7 @@ mod tests {
             .put(1, 3, Some(4))
             .get(File(1), 5, 6)
             .delete(2, 7, Some(8));
-        t.get(Tombstone(Test::version(2)), 9, 10)
+        t.get(Tombstone(Test::stamp(2).write), 9, 10)
             .put(3, 11, Some(12))
             .get(File(3), 13, 14);
         assert_eq!(t.verdict(), 0);
@@ -429,11 +500,10 @@ mod tests {
         let mut t = Test::new();
         t.put(1, 1, Some(2))
             .delete(2, 3, None)
-            .get(Tombstone(Test::version(9)), 5, 6);
+            .get(Tombstone(Test::stamp(9).write), 5, 6);
         assert_eq!(t.verdict(), 0);
-        let stranger = Version {
-            counter: 9,
-            writer: PeerId(8),
+        let stranger = WriteId {
+            peer: PeerId(8),
             op: 1,
         };
         t.get(Tombstone(stranger), 7, 8);
@@ -447,6 +517,68 @@ mod tests {
             Test::new().get(File(1), 1, 2).put(1, 3, Some(4)).verdict(),
             1
         );
+    }
+
+    #[test]
+    fn conditions_that_held_are_legal() {
+        let mut t = Test::new();
+        t.create(1, 1, Some(2))
+            .replace(2, File(1), 3, Some(4))
+            .delete(3, 5, Some(6))
+            .create(4, 7, Some(8))
+            .get(File(4), 9, 10);
+        assert_eq!(t.verdict(), 0);
+        // Concurrent with a delete of unknown outcome, there may have been room again.
+        t.delete(5, 11, None).create(6, 12, Some(13));
+        assert_eq!(t.verdict(), 0);
+    }
+
+    #[test]
+    fn a_lost_update_is_noticed() {
+        let mut t = Test::new();
+        t.put(1, 1, Some(2))
+            .replace(2, File(1), 3, Some(10))
+            .replace(3, File(1), 4, Some(9));
+        assert_eq!(t.verdict(), 1, "both replaced the same");
+    }
+
+    #[test]
+    fn a_write_between_a_condition_and_its_write_is_noticed() {
+        let mut t = Test::new();
+        t.put(1, 1, Some(2)).put(2, 3, Some(20));
+        t.replace(3, File(1), 4, Some(10)).get(File(3), 5, 6);
+        assert_eq!(t.verdict(), 0, "the put comes last");
+        t.get(File(2), 7, 8);
+        assert_eq!(t.verdict(), 0);
+        let mut t = Test::new();
+        t.put(1, 1, Some(2)).put(2, 3, Some(20));
+        t.replace(3, File(1), 4, Some(10)).get(File(2), 5, 6);
+        t.get(File(3), 12, 13);
+        assert_eq!(t.verdict(), 1, "the put came first, and was no more");
+    }
+
+    #[test]
+    fn two_creations_without_a_delete_are_noticed() {
+        let mut t = Test::new();
+        t.create(1, 1, Some(10)).create(2, 2, Some(9));
+        assert_eq!(t.verdict(), 1);
+        let mut t = Test::new();
+        t.create(1, 1, None)
+            .create(2, 2, Some(9))
+            .get(File(1), 10, 11);
+        assert_eq!(t.verdict(), 1, "the first took effect after the second");
+    }
+
+    #[test]
+    fn a_refusal_is_a_read_and_has_to_be_right() {
+        let mut t = Test::new();
+        t.put(1, 1, Some(2)).create(2, 3, None);
+        let name = t.1.clone();
+        t.0.refuse(&name, 2, File(1), 4);
+        assert_eq!(t.verdict(), 0);
+        t.create(3, 5, None);
+        t.0.refuse(&name, 3, Nothing, 6);
+        assert_eq!(t.verdict(), 1, "there was room");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The network between the simulated machines: delay, loss, repetition, reordering, cuts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::world::World;
@@ -57,7 +57,11 @@ impl Conditions {
 pub struct Network {
     /// May be changed at any time.
     pub conditions: Conditions,
+    /// Messages that were sent so far, lost ones included.
+    pub sent: u64,
     cuts: BTreeSet<(HostId, HostId)>,
+    /// What everything to and from these takes longer, in milliseconds.
+    slow: BTreeMap<HostId, Range<u64>>,
 }
 
 impl Network {
@@ -65,7 +69,9 @@ impl Network {
     pub fn new(conditions: Conditions) -> Self {
         Network {
             conditions,
+            sent: 0,
             cuts: BTreeSet::new(),
+            slow: BTreeMap::new(),
         }
     }
 
@@ -84,9 +90,20 @@ impl Network {
         }
     }
 
-    /// Removes all cuts.
+    /// Removes a cut.
+    pub fn mend(&mut self, from: HostId, to: HostId) {
+        self.cuts.remove(&(from, to));
+    }
+
+    /// Everything to and from this machine takes longer from now on.
+    pub fn slow_down(&mut self, host: HostId, by: Range<u64>) {
+        self.slow.insert(host, by);
+    }
+
+    /// Removes all cuts, and all slowness of single machines.
     pub fn heal(&mut self) {
         self.cuts.clear();
+        self.slow.clear();
     }
 
     /// Whether something sent now could arrive.
@@ -115,7 +132,9 @@ impl Network {
             } else {
                 0
             };
-            world.random(latency.clone()) + detour
+            let ends = [from, to].into_iter().filter_map(|end| self.slow.get(&end));
+            let slow: u64 = ends.map(|by| world.random(by.clone())).sum();
+            world.random(latency.clone()) + slow + detour
         };
         let arrives = self.reaches(from, to) && !(from != to && chance(*loss));
         let first = arrives.then(delay);

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peernet_core::boot::BootError;
 use peernet_core::io::{Answer, Request};
 use peernet_core::key::Position;
 use peernet_core::leave::{Report, Verdict, verdict};
@@ -185,10 +186,13 @@ impl Operator {
                 .await
                 .is_ok()
                 && self.cluster.pod(*ordinal).up
+                && self.fleet().host(pod.host).may_be_assigned()
             {
-                self.fleet()
-                    .start(pod.host, position, founds)
-                    .expect("there is only one network");
+                match self.fleet().start(pod.host, position, founds) {
+                    // A disk that fails: the pod waits again, and the next cycle sees.
+                    Ok(_) | Err(BootError::Store(_)) => {}
+                    Err(error) => panic!("there is only one network: {error}"),
+                }
             }
         }
     }

@@ -2,19 +2,23 @@
 //!
 //! The driver does what the daemon's does. Inputs queue up while a commit is under way; when it is durable the outputs
 //! are performed and all inputs that came in meanwhile are handled as the next batch. A crash loses the inputs that
-//! wait, what was handled but not committed together with its outputs, and the bytes of chunks that were not synced.
+//! wait, what was handled but not committed together with its outputs, and the bytes of chunks that were not synced. A
+//! disk that fails ends the process. A process that is stopped (`kill -STOP`) does nothing until it goes on, and then
+//! finds everything that was sent to it meanwhile.
 
+use std::cell::RefMut;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use peernet_core::config::Settings;
 use peernet_core::io::{Answer, Input, Output, Request, RequestId, Time};
-use peernet_core::key::Key;
+use peernet_core::key::{Key, Slot};
 use peernet_core::member::PeerId;
 use peernet_core::peer::Peer;
 use peernet_core::store::memory::MemoryStore;
-use peernet_core::store::{Identity, Store};
+use peernet_core::store::{Entry, Identity, Store, StoreError};
 
+use crate::disk::Disk;
 use crate::network::HostId;
 use crate::promise::{Promise, Resolver, promise};
 
@@ -30,21 +34,48 @@ pub struct File {
 /// What outlives a process.
 #[derive(Default)]
 pub struct Volume {
-    /// The metadata, while no process holds it.
-    pub store: MemoryStore,
+    /// The metadata.
+    pub disk: Disk,
     /// The chunks' bytes.
     pub files: BTreeMap<Key, File>,
 }
 
+/// How a process's clock runs: it starts anywhere, goes too fast or too slow, and may jump.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Clock {
+    /// World time at which it showed `local`.
+    since: u64,
+    local: u64,
+    /// Its milliseconds per 1,000 of the world's.
+    rate: u64,
+}
+
+impl Clock {
+    fn read(&self, now: u64) -> u64 {
+        self.local + (now - self.since) * self.rate / 1_000
+    }
+
+    /// The first world time at which it shows at least `local`.
+    fn when(&self, local: u64) -> u64 {
+        let ahead = local.saturating_sub(self.local);
+        self.since
+            .saturating_add(ahead.saturating_mul(1_000).div_ceil(self.rate))
+    }
+
+    fn jump(&mut self, now: u64, millis: u64) {
+        (self.local, self.since) = (self.read(now) + millis, now);
+    }
+}
+
 /// A running peer and its driver.
 pub struct Process {
-    peer: Peer<MemoryStore>,
+    peer: Peer<Disk>,
+    disk: Disk,
     /// Who it is.
     pub id: PeerId,
     /// It said [`Output::Left`].
     pub left: bool,
-    /// Its clock is so many milliseconds ahead of the world's.
-    skew: u64,
+    clock: Clock,
     inbox: VecDeque<Input>,
     outputs: Vec<Output>,
     committing: bool,
@@ -65,24 +96,30 @@ pub struct Next {
 }
 
 impl Process {
-    /// Starts the real peer on a booted store.
+    /// Starts the real peer on a booted disk. Its clock starts anywhere and goes at `rate` ‰.
     pub fn start(
-        store: MemoryStore,
+        disk: Disk,
         identity: Identity,
         found: bool,
         settings: Settings,
         seed: u64,
         now: u64,
-    ) -> Self {
+        rate: u64,
+    ) -> Result<Self, StoreError> {
         let id = identity.member.id;
-        // A process's clock starts anywhere.
-        let skew = seed % 1_000_000;
-        let peer = Peer::start(store, identity, found, settings, seed, Time(now + skew));
-        Process {
-            peer: peer.expect("a store in memory does not fail"),
+        let clock = Clock {
+            since: now,
+            local: now + seed % 1_000_000,
+            rate,
+        };
+        let time = Time(clock.local);
+        let peer = Peer::start(disk.clone(), identity, found, settings, seed, time)?;
+        Ok(Process {
+            peer,
+            disk,
             id,
             left: false,
-            skew,
+            clock,
             inbox: VecDeque::new(),
             outputs: Vec::new(),
             committing: false,
@@ -90,7 +127,7 @@ impl Process {
             waiting: BTreeMap::new(),
             next_request: 0,
             pins: BTreeMap::new(),
-        }
+        })
     }
 
     /// Queues an input.
@@ -111,31 +148,41 @@ impl Process {
         (promise, self.push(Input::Request { id, request }))
     }
 
-    /// Handles what waits. The batch ends with [`Process::committed`], some milliseconds later.
-    pub fn batch(&mut self, now: u64) {
+    /// Handles what waits. The batch ends with [`Process::committed`], some milliseconds later. After an error the
+    /// process must end.
+    pub fn batch(&mut self, now: u64) -> Result<(), StoreError> {
         self.committing = true;
-        let time = Time(now + self.skew);
+        let time = Time(self.clock.read(now));
         for input in std::mem::take(&mut self.inbox) {
-            self.peer
-                .handle(input, time, &mut self.outputs)
-                .expect("a store in memory does not fail");
+            self.peer.handle(input, time, &mut self.outputs)?;
         }
+        Ok(())
     }
 
-    /// The batch is durable: hands out its outputs.
-    pub fn committed(&mut self, now: u64) -> (Vec<Output>, Next) {
-        self.peer
-            .store()
-            .commit()
-            .expect("a store in memory does not fail");
+    /// The batch is durable: hands out its outputs. After an error the process must end.
+    pub fn committed(&mut self, now: u64) -> Result<(Vec<Output>, Next), StoreError> {
+        self.disk.commit()?;
         self.committing = false;
-        (
-            std::mem::take(&mut self.outputs),
-            Next {
-                batch: !self.inbox.is_empty(),
-                timer: self.arm(now),
-            },
-        )
+        let next = Next {
+            batch: !self.inbox.is_empty(),
+            timer: self.arm(now),
+        };
+        Ok((std::mem::take(&mut self.outputs), next))
+    }
+
+    /// A commit is under way, of which it is not known whether it has reached the disk.
+    pub fn is_committing(&self) -> bool {
+        self.committing
+    }
+
+    /// The clock jumps ahead.
+    pub fn jump(&mut self, now: u64, millis: u64) -> Next {
+        self.clock.jump(now, millis);
+        self.timer = None;
+        Next {
+            batch: false,
+            timer: self.arm(now),
+        }
     }
 
     /// When to be woken, unless an earlier call is already on its way.
@@ -144,7 +191,7 @@ impl Process {
         if deadline == u64::MAX {
             return None;
         }
-        let due = deadline.saturating_sub(self.skew).max(now);
+        let due = self.clock.when(deadline).max(now);
         if self.timer.is_some_and(|t| t <= due) {
             return None;
         }
@@ -152,21 +199,21 @@ impl Process {
         Some(due)
     }
 
-    /// The driver was woken at `now`, as armed.
-    pub fn woken(&mut self, now: u64) -> Next {
-        if self.timer != Some(now) {
+    /// The driver was woken, as armed for `at`.
+    pub fn woken(&mut self, at: u64) -> Next {
+        if self.timer != Some(at) {
             return Next::default(); // armed again for an earlier time since
         }
         self.timer = None;
         if self.committing {
             return Next::default(); // armed again when the commit is done
         }
-        if self.peer.next_deadline().0 <= now + self.skew {
+        if self.peer.next_deadline().0 <= self.clock.read(at) {
             return self.push(Input::Timer);
         }
         Next {
             batch: false,
-            timer: self.arm(now),
+            timer: self.arm(at),
         }
     }
 
@@ -178,9 +225,10 @@ impl Process {
             .resolve(answer);
     }
 
-    /// The peer's memory.
-    pub fn store(&mut self) -> &mut MemoryStore {
-        self.peer.store()
+    /// See [`Peer::tables`]; with the driver's own.
+    pub fn tables(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let own = [("requests", self.waiting.len()), ("pins", self.pins.len())];
+        self.peer.tables().into_iter().chain(own)
     }
 
     /// Holds the bytes of a chunk until [`Process::unpin`].
@@ -203,8 +251,8 @@ impl Process {
     pub fn may_drop(&mut self, key: &Key) -> bool {
         !self.pins.contains_key(key)
             && self
-                .peer
-                .store()
+                .disk
+                .contents()
                 .chunk(key)
                 .is_ok_and(|held| held.is_none())
     }
@@ -224,6 +272,19 @@ pub struct Host {
     pub process: Option<Process>,
     /// Counts starts and crashes: what was under way for an earlier run means nothing to this one.
     pub run: u64,
+    /// While the process is stopped: what it will do when it goes on.
+    pub(crate) stopped: Option<Vec<Box<dyn FnOnce()>>>,
+}
+
+/// What becomes of something that was written but not synced, when the machine or the process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsynced {
+    /// It is on the disk.
+    Kept,
+    /// It is not.
+    Lost,
+    /// The first half of it is.
+    Torn,
 }
 
 impl Host {
@@ -236,6 +297,7 @@ impl Host {
             volume: Volume::default(),
             process: None,
             run: 0,
+            stopped: None,
         }
     }
 
@@ -244,33 +306,58 @@ impl Host {
         format!("{}:7000", self.name)
     }
 
-    /// The process ends without warning.
-    pub fn crash(&mut self) {
+    /// The process ends without warning. `fate` decides over each thing that was not synced; of a commit there is no
+    /// half.
+    pub fn crash(&mut self, mut fate: impl FnMut() -> Unsynced) {
         self.run += 1;
-        let Some(mut process) = self.process.take() else {
+        self.stopped = None;
+        let Some(process) = self.process.take() else {
             return;
         };
-        self.volume.store = std::mem::take(process.store());
-        self.volume.store.crash();
-        self.volume.files.retain(|_, file| file.synced);
+        let keep = process.is_committing() && fate() == Unsynced::Kept;
+        self.volume.disk.reopen(keep);
+        self.volume.files.retain(|_, file| {
+            if file.synced {
+                return true;
+            }
+            let fate = fate();
+            if fate == Unsynced::Torn {
+                file.bytes.truncate(file.bytes.len() / 2);
+            }
+            fate != Unsynced::Lost
+        });
     }
 
     /// The volume is lost.
     pub fn wipe(&mut self) {
-        self.crash();
+        self.crash(|| Unsynced::Lost);
         self.volume = Volume::default();
     }
 
-    /// The metadata, whether or not a process holds it.
-    pub fn store(&mut self) -> &mut MemoryStore {
-        match &mut self.process {
-            Some(process) => process.store(),
-            None => &mut self.volume.store,
-        }
+    /// No peer runs here, or one that has left for good.
+    pub fn may_be_assigned(&self) -> bool {
+        self.process.as_ref().is_none_or(|p| p.left)
+    }
+
+    /// The metadata on the volume.
+    pub fn store(&self) -> RefMut<'_, MemoryStore> {
+        self.volume.disk.contents()
+    }
+
+    /// The chunks that the metadata says are here.
+    pub fn chunks(&self) -> Vec<Key> {
+        let entries = |slot| self.store().entries(slot);
+        let all =
+            Slot::all().flat_map(|slot| entries(slot).expect("a store in memory does not fail"));
+        all.filter_map(|entry| match entry {
+            Entry::Chunk { key, .. } => Some(key),
+            Entry::Name { .. } => None,
+        })
+        .collect()
     }
 
     /// Whether this chunk would survive a crash: known to the store, and its file synced and right.
-    pub fn holds(&mut self, key: &Key) -> bool {
+    pub fn holds(&self, key: &Key) -> bool {
         let known = self.store().chunk(key).is_ok_and(|held| held.is_some());
         known
             && self

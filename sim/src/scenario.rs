@@ -7,13 +7,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use peernet_core::config::Settings;
 use peernet_core::key::Name;
+use peernet_core::register::{Condition, Register};
 use thiserror::Error;
 
 use crate::check::{self, Unsettled};
-use crate::client::{self, FileError, Record};
+use crate::client::{self, FileError, Outcome, Record};
 use crate::cluster::Cluster;
 use crate::fleet::{Flaws, Fleet};
-use crate::model::{Model, Seen, Violation};
+use crate::model::{Model, Seen, Violation, When};
 use crate::network::{Conditions, HostId};
 use crate::operator::Operator;
 use crate::world::{Stuck, World};
@@ -54,6 +55,16 @@ impl Setup {
             zones: 3,
             settings,
             flaws: Flaws::default(),
+        }
+    }
+
+    /// Every second seed over a bad network.
+    pub fn good_or_bad(seed: u64) -> Self {
+        let setup = Setup::new(seed);
+        if seed.is_multiple_of(2) {
+            setup.over_bad_network()
+        } else {
+            setup
         }
     }
 
@@ -145,6 +156,7 @@ where
     let ended = world.run(limit, script(scenario));
     world.end();
     let mut violations = model.borrow().violations();
+    violations.extend(fleet.violations());
     violations.extend(check::disagreements(&fleet));
     if !violations.is_empty() {
         return Err(Failure::Violations(violations));
@@ -201,6 +213,16 @@ pub fn for_each_seed(
     }
 }
 
+/// On what a client's write depends.
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// There is no file of that name.
+    Absent,
+    /// The name still holds this.
+    Unchanged(Register),
+}
+
 /// Clients at work.
 pub struct Load {
     scenario: Scenario,
@@ -212,6 +234,7 @@ impl Scenario {
     /// Starts the operator and asks for so many replicas.
     pub fn apply(&self, replicas: u32) {
         self.cluster.scale(replicas);
+        drop(self.world.spawn(self.cluster.clone().keep_running()));
         drop(self.world.spawn(Operator::new(self.cluster.clone()).run()));
     }
 
@@ -250,7 +273,30 @@ impl Scenario {
             .await
     }
 
-    /// Waits until as many pods are there as wanted and all are ready, while clients are at work.
+    /// Waits until a process runs in each of the pods that are wanted.
+    pub async fn settle_started(&self, limit: u64) -> Result<(), Failure> {
+        self.wait(limit, async || {
+            let running = self.fleet.running();
+            match self
+                .wanted()
+                .into_iter()
+                .find(|host| !running.contains(host))
+            {
+                Some(host) => Err(Unsettled::Stopped(self.fleet.host(host).name.clone())),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Waits until no peer keeps more than it may at rest.
+    pub async fn settle_tables(&self) -> Result<(), Failure> {
+        let identities = self.fleet.identities();
+        self.wait(PATIENCE, async || check::tables(&self.fleet, identities))
+            .await
+    }
+
+    /// Waits until as many pods are there as wanted and all are ready; clients may be at work.
     pub async fn settle_under_load(&self, limit: u64) -> Result<(), Failure> {
         self.wait(limit, async || {
             check::ready(&self.fleet, &self.wanted()).await?;
@@ -346,24 +392,38 @@ impl Scenario {
         Bytes::from(format!("the bytes of chunk {number}").into_bytes())
     }
 
-    /// Puts or deletes a file through some running peer. Whatever happens is noted in the model.
+    /// Puts or deletes some file; see [`Scenario::write_to`].
     pub async fn write_something(&self) {
+        self.write_to(self.some_name()).await;
+    }
+
+    /// Puts or deletes a file through some running peer, on a condition or none. Whatever happens is noted in the model.
+    pub async fn write_to(&self, name: Name) {
         let Some(at) = self.world.choose(&self.fleet.running()) else {
             return;
         };
-        let name = self.some_name();
-        if self.world.chance(0.1) {
-            self.write_at(at, &name, None).await;
-            return;
-        }
-        let mut chunks = Vec::new();
-        for _ in 0..self.world.random(0..4) {
-            match client::write_chunk(&self.fleet, at, &self.some_bytes()).await {
-                Ok(key) => chunks.push(key),
-                Err(_) => return,
+        let mut chunks = None;
+        if !self.world.chance(0.1) {
+            let mut keys = Vec::new();
+            for _ in 0..self.world.random(0..4) {
+                match client::write_chunk(&self.fleet, at, &self.some_bytes()).await {
+                    Ok(key) => keys.push(key),
+                    Err(_) => return,
+                }
             }
+            chunks = Some(keys);
         }
-        self.write_at(at, &name, Some(chunks)).await;
+        match self.world.random(0..4) {
+            0 => self.write_at(at, &name, chunks, Precondition::Absent).await,
+            1 => {
+                let Ok(register) = self.look_at(at, &name).await else {
+                    return;
+                };
+                let precondition = register.map_or(Precondition::Absent, Precondition::Unchanged);
+                self.write_at(at, &name, chunks, precondition).await
+            }
+            _ => self.write_at(at, &name, chunks, Precondition::None).await,
+        };
     }
 
     /// Puts a file of these chunks, or deletes it; true when acknowledged.
@@ -372,26 +432,37 @@ impl Scenario {
         at: HostId,
         name: &Name,
         chunks: Option<Vec<peernet_core::key::Key>>,
+        precondition: Precondition,
     ) -> bool {
         let id = self.model.borrow_mut().next_write();
         let record = chunks.map(|chunks| Record { id, chunks });
         let writer = self.fleet.host(at).process.as_ref().map(|p| p.id);
+        let (when, condition) = match &precondition {
+            Precondition::None => (When::Always, Condition::Always),
+            Precondition::Absent => (When::Absent, Condition::Absent),
+            Precondition::Unchanged(register) => (
+                When::Unchanged(Seen::of(Some(register))),
+                Condition::Unchanged(register.write),
+            ),
+        };
+        let start = self.world.tick();
         self.model
             .borrow_mut()
-            .begin(name, id, record.clone(), writer, self.world.tick());
-        let outcome = match &record {
-            Some(record) => client::write(&self.fleet, at, name, record).await,
-            None => client::delete(&self.fleet, at, name).await,
-        };
+            .begin(name, id, record.clone(), when, writer, start);
+        let outcome = client::write(&self.fleet, at, name, record.as_ref(), condition).await;
         self.world.note((at.0, id, outcome.is_ok()), || {
             format!("write {id} of {name} through {}: {outcome:?}", at.0)
         });
+        let end = self.world.tick();
+        let mut model = self.model.borrow_mut();
         match outcome {
-            Ok(version) => {
-                self.model
-                    .borrow_mut()
-                    .acknowledge(name, id, version, self.world.tick());
+            Ok(Outcome::Written(stamp)) => {
+                model.acknowledge(name, id, stamp, end);
                 true
+            }
+            Ok(Outcome::Unmet(register)) => {
+                model.refuse(name, id, Seen::of(register.as_ref()), end);
+                false
             }
             Err(_) => false,
         }
@@ -424,16 +495,9 @@ impl Scenario {
         });
     }
 
-    async fn read_at(&self, at: HostId, name: &Name) -> Result<(), FileError> {
-        let start = self.world.tick();
-        let register = client::read(&self.fleet, at, name).await?;
-        let seen = Seen::of(register.as_ref());
-        self.world.note((at.0, start), || {
-            format!("read of {name} through {}: {seen:?}", at.0)
-        });
-        self.model
-            .borrow_mut()
-            .read(name, seen, start, self.world.tick());
+    /// Reads a file through the peer on `at`. What is seen is noted in the model.
+    pub async fn read_at(&self, at: HostId, name: &Name) -> Result<(), FileError> {
+        let register = self.look_at(at, name).await?;
         for key in register
             .as_ref()
             .and_then(Record::decode)
@@ -443,6 +507,19 @@ impl Scenario {
             client::read_chunk(&self.fleet, at, key).await?;
         }
         Ok(())
+    }
+
+    /// What a name holds, which is noted in the model.
+    async fn look_at(&self, at: HostId, name: &Name) -> Result<Option<Register>, FileError> {
+        let start = self.world.tick();
+        let register = client::read(&self.fleet, at, name).await?;
+        let seen = Seen::of(register.as_ref());
+        self.world.note((at.0, start), || {
+            format!("read of {name} through {}: {seen:?}", at.0)
+        });
+        let end = self.world.tick();
+        self.model.borrow_mut().read(name, seen, start, end);
+        Ok(register)
     }
 
     /// Reads everything that was ever written, and lists it. Nobody writes meanwhile.

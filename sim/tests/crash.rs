@@ -1,5 +1,6 @@
 //! Peers go away without warning while files are written and read.
 
+use peernet_sim::check;
 use peernet_sim::network::HostId;
 use peernet_sim::scenario::{Failure, Scenario, Setup, for_each_seed, run};
 
@@ -149,4 +150,35 @@ fn a_partition_heals() {
             Ok(())
         })
     });
+}
+
+/// Whoever is on the smaller side of a partition says that it is not ready, so that clients go elsewhere; the larger side
+/// goes on.
+#[test]
+fn a_minority_that_is_cut_off_is_not_ready() {
+    for_each_seed(
+        "a_minority_that_is_cut_off_is_not_ready",
+        601..603,
+        |seed| {
+            run(Setup::new(seed), 60 * MINUTE, async |s: Scenario| {
+                s.apply(6);
+                s.settle(5 * MINUTE).await?;
+                // Two peers of one zone: no slot has two of its three replicas there.
+                let zone = |host: &HostId| s.fleet.host(*host).zone.clone();
+                let first = zone(&s.wanted()[0]);
+                let (few, many): (Vec<_>, Vec<_>) =
+                    s.wanted().into_iter().partition(|h| zone(h) == first);
+                s.fleet.network().partition(&few, &many);
+                s.world.sleep(10_000).await;
+                for host in &few {
+                    assert!(check::ready(&s.fleet, &[*host]).await.is_err());
+                }
+                check::ready(&s.fleet, &many).await.unwrap();
+                s.fleet.network().heal();
+                s.settle(5 * MINUTE).await?;
+                check::ready(&s.fleet, &s.wanted()).await.unwrap();
+                Ok(())
+            })
+        },
+    );
 }

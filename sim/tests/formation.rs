@@ -22,28 +22,27 @@ fn processes_started_in_any_order_form_one_ring() {
         "processes_started_in_any_order_form_one_ring",
         101..110,
         |seed| {
-            let setup = if seed % 2 == 0 {
-                Setup::new(seed).over_bad_network()
-            } else {
-                Setup::new(seed)
-            };
-            run(setup, 15 * MINUTE, async move |s: Scenario| {
-                let peers = 2 + (seed % 8) as u32;
-                let hosts: Vec<_> = (0..peers)
-                    .map(|i| s.fleet.add(format!("peer-{i}"), format!("zone-{}", i % 3)))
-                    .collect();
-                for (i, host) in hosts.iter().enumerate() {
-                    let (fleet, host, i) = (s.fleet.clone(), *host, i as u32);
-                    // The founder comes first, last or in between.
-                    s.world.after(s.world.random(0..8_000), move || {
-                        fleet
-                            .start(host, position(i / 3, i % 3, 3), i == 0)
-                            .expect("an empty volume");
-                    });
-                }
-                s.world.sleep(8_000).await;
-                s.settle_hosts(&hosts, 10 * MINUTE).await
-            })
+            run(
+                Setup::good_or_bad(seed),
+                15 * MINUTE,
+                async move |s: Scenario| {
+                    let peers = 2 + (seed % 8) as u32;
+                    let hosts: Vec<_> = (0..peers)
+                        .map(|i| s.fleet.add(format!("peer-{i}"), format!("zone-{}", i % 3)))
+                        .collect();
+                    for (i, host) in hosts.iter().enumerate() {
+                        let (fleet, host, i) = (s.fleet.clone(), *host, i as u32);
+                        // The founder comes first, last or in between.
+                        s.world.after(s.world.random(0..8_000), move || {
+                            fleet
+                                .start(host, position(i / 3, i % 3, 3), i == 0)
+                                .expect("an empty volume");
+                        });
+                    }
+                    s.world.sleep(8_000).await;
+                    s.settle_hosts(&hosts, 10 * MINUTE).await
+                },
+            )
         },
     );
 }

@@ -1,5 +1,7 @@
 //! Peers that leave, and everything that can go wrong or be changed meanwhile.
 
+use peernet_core::io::{Answer, Request};
+use peernet_core::placement::position;
 use peernet_sim::scenario::{Failure, Load, Scenario, Setup, Summary, for_each_seed, run};
 
 const MINUTE: u64 = 60_000;
@@ -93,19 +95,51 @@ async fn old_volume_returns(s: Scenario) -> Result<(), Failure> {
     end(&s, load).await
 }
 
+/// A peer that has left stands beside the others until its pod goes. They must not talk for ever about it.
+#[test]
+fn a_peer_that_has_left_is_quiet() {
+    for_each_seed("a_peer_that_has_left_is_quiet", 601..603, |seed| {
+        run(Setup::new(seed), 30 * MINUTE, async |s: Scenario| {
+            let hosts: Vec<_> = (0..5)
+                .map(|i| s.fleet.add(format!("peer-{i}"), "a".into()))
+                .collect();
+            for (i, host) in hosts.iter().enumerate() {
+                s.fleet
+                    .start(*host, position(i as u32, 0, 1), i == 0)
+                    .expect("an empty volume");
+            }
+            s.settle_hosts(&hosts, 10 * MINUTE).await?;
+            let sent = async |s: &Scenario| {
+                let before = s.fleet.network().sent;
+                s.world.sleep(MINUTE).await;
+                s.fleet.network().sent - before
+            };
+            let with_five = sent(&s).await;
+            let leaver = s.fleet.host(hosts[4]).process.as_ref().map(|p| p.id);
+            let order = (leaver.expect("it runs"), 1, true);
+            let told = s.fleet.request(hosts[0], Request::Drain(vec![order])).await;
+            assert!(matches!(told, Ok(Answer::Done)), "{told:?}");
+            s.settle_hosts(&hosts[..4], 10 * MINUTE).await?;
+            let with_four = sent(&s).await;
+            assert!(
+                with_four < with_five,
+                "five peers sent {with_five} messages a minute, four and one that left {with_four}"
+            );
+            Ok(())
+        })
+    });
+}
+
 fn good_and_bad(
     name: &str,
     seeds: std::ops::Range<u64>,
     script: impl AsyncFn(Scenario) -> Result<(), Failure> + Clone + 'static,
 ) {
     for_each_seed(name, seeds, |seed| -> Result<Summary, Failure> {
-        let setup = if seed % 2 == 0 {
-            Setup::new(seed).over_bad_network()
-        } else {
-            Setup::new(seed)
-        };
         let script = script.clone();
-        run(setup, 90 * MINUTE, async move |s| script(s).await)
+        run(Setup::good_or_bad(seed), 90 * MINUTE, async move |s| {
+            script(s).await
+        })
     });
 }
 

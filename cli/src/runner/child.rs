@@ -310,6 +310,16 @@ impl Children {
         }
     }
 
+    /// Tells the process of one peer to end.
+    pub fn end(&mut self, ordinal: u32) {
+        let child = self.children.get_mut(&ordinal);
+        if let Some((child, stop)) = child.and_then(|c| c.stop.take().map(|stop| (c, stop))) {
+            child.ending = true;
+            // It fails when the process ended by itself just now.
+            let _ = stop.send(());
+        }
+    }
+
     /// Tells all to end and waits until they have.
     pub async fn end_all(&mut self) {
         self.end_from(0);

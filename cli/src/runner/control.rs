@@ -19,13 +19,53 @@ const WAITING: usize = 16;
 const REQUEST_MAX: u64 = 4096;
 
 /// What a client may ask.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "request")]
 pub enum Request {
     /// So many peers are wanted.
     Scale {
         /// How many.
         peers: u32,
+    },
+    /// The volume of this peer is gone for good.
+    Replace {
+        /// Its name.
+        peer: String,
+    },
+    /// A majority of some slots' copies is gone for good.
+    Recover {
+        /// Whom to give up, by name; whoever is down and holds what is stuck when empty.
+        peers: Vec<String>,
+        /// Do it, instead of only saying what it costs.
+        accepted: bool,
+    },
+}
+
+/// How the runner takes a request up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// Towards another number of peers.
+    Scaling {
+        /// Peers wanted before.
+        from: u32,
+        /// Peers wanted now.
+        to: u32,
+    },
+    /// The peer is being replaced.
+    Replacing {
+        /// Its name.
+        peer: String,
+    },
+    /// What giving up costs; see [`Event::Loss`].
+    Loss {
+        /// Who, by name.
+        peers: Vec<String>,
+        /// Slots of which no copy is left.
+        whole: Vec<u16>,
+        /// Slots of which fewer copies than a majority are left.
+        partial: Vec<u16>,
+        /// It has been done.
+        done: bool,
     },
 }
 
@@ -39,6 +79,22 @@ pub enum Event {
         from: u32,
         /// Peers wanted now.
         to: u32,
+    },
+    /// The peer will be replaced.
+    Replacing {
+        /// Its name.
+        peer: String,
+    },
+    /// What giving these peers up costs, or has cost.
+    Loss {
+        /// Who, by name.
+        peers: Vec<String>,
+        /// Slots of which no copy is left: everything in them is lost.
+        whole: Vec<u16>,
+        /// Slots of which fewer copies than a majority are left: what only the others held is lost.
+        partial: Vec<u16>,
+        /// It has been done.
+        done: bool,
     },
     /// It will not be done, and why.
     Refused {
@@ -61,10 +117,10 @@ pub enum Event {
 /// A request on its way to the runner.
 #[derive(Debug)]
 pub struct Ask {
-    /// Peers wanted.
-    pub peers: u32,
-    /// Takes the number wanted before, or the reason why not.
-    pub reply: oneshot::Sender<Result<u32, String>>,
+    /// What is asked.
+    pub request: Request,
+    /// Takes how it is taken up, or the reason why not.
+    pub reply: oneshot::Sender<Result<Reply, String>>,
 }
 
 /// Listens on `socket`, replacing what an earlier run left there, until the returned receiver is dropped.
@@ -105,6 +161,28 @@ pub fn listen(
     Ok(asked)
 }
 
+/// What a client waits for.
+enum Task {
+    /// So many peers, all settled.
+    Scale(u32),
+    /// This one, ready again.
+    Replace(String),
+}
+
+impl Task {
+    fn is_done(&self, now: &Progress) -> bool {
+        match self {
+            Task::Scale(_) => now.settled,
+            // Others may have troubles of their own.
+            Task::Replace(name) => {
+                let replacement = now.replacement.as_ref();
+                replacement.is_none_or(|r| r.over || r.name != *name)
+                    && now.waiting.iter().all(|w| w.name != *name)
+            }
+        }
+    }
+}
+
 async fn serve(
     stream: UnixStream,
     asks: mpsc::Sender<Ask>,
@@ -115,7 +193,7 @@ async fn serve(
     BufReader::new(input.take(REQUEST_MAX))
         .read_line(&mut line)
         .await?;
-    let Request::Scale { peers: to } = match serde_json::from_str(&line) {
+    let request: Request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(e) => {
             return write(
@@ -128,20 +206,45 @@ async fn serve(
         }
     };
     let (reply, replied) = oneshot::channel();
-    if asks.send(Ask { peers: to, reply }).await.is_err() {
+    if asks.send(Ask { request, reply }).await.is_err() {
         return write(&mut output, &Event::Stopping).await;
     }
-    match replied.await {
-        Ok(Ok(from)) => write(&mut output, &Event::Accepted { from, to }).await?,
+    let taken = match replied.await {
+        Ok(Ok(taken)) => taken,
         Ok(Err(reason)) => return write(&mut output, &Event::Refused { reason }).await,
         Err(_) => return write(&mut output, &Event::Stopping).await,
-    }
+    };
+    let task = match taken {
+        Reply::Scaling { from, to } => {
+            write(&mut output, &Event::Accepted { from, to }).await?;
+            Task::Scale(to)
+        }
+        Reply::Replacing { peer } => {
+            let name = peer.clone();
+            write(&mut output, &Event::Replacing { peer }).await?;
+            Task::Replace(name)
+        }
+        Reply::Loss {
+            peers,
+            whole,
+            partial,
+            done,
+        } => {
+            let loss = Event::Loss {
+                peers,
+                whole,
+                partial,
+                done,
+            };
+            return write(&mut output, &loss).await;
+        }
+    };
     loop {
         let now = progress.borrow_and_update().clone();
-        if now.wanted != to {
+        if matches!(task, Task::Scale(to) if now.wanted != to) {
             return write(&mut output, &Event::Superseded { wanted: now.wanted }).await;
         }
-        if now.settled {
+        if task.is_done(&now) {
             return write(&mut output, &Event::Done(now)).await;
         }
         write(&mut output, &Event::Progress(now)).await?;
@@ -160,6 +263,7 @@ async fn write(output: &mut (impl tokio::io::AsyncWrite + Unpin), event: &Event)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::plan::{Replacement, Waiting};
 
     async fn connect(socket: &Path, request: &str) -> tokio::io::Lines<BufReader<UnixStream>> {
         let mut stream = UnixStream::connect(socket).await.unwrap();
@@ -190,14 +294,39 @@ mod tests {
         let mut asked = listen(&socket, progress).unwrap();
         let mut lines = connect(&socket, r#"{"request":"scale","peers":7}"#).await;
         let ask = asked.recv().await.unwrap();
-        assert_eq!(ask.peers, 7);
+        assert_eq!(ask.request, Request::Scale { peers: 7 });
         publish.send_replace(at(7, false));
-        ask.reply.send(Ok(5)).unwrap();
+        ask.reply
+            .send(Ok(Reply::Scaling { from: 5, to: 7 }))
+            .unwrap();
         assert_eq!(next(&mut lines).await, Event::Accepted { from: 5, to: 7 });
         assert_eq!(next(&mut lines).await, Event::Progress(at(7, false)));
         publish.send_replace(at(7, true));
         assert_eq!(next(&mut lines).await, Event::Done(at(7, true)));
         assert!(lines.next_line().await.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_replacement_is_done_when_that_peer_is_ready_whatever_the_others_do() {
+        let replacement = |over| Replacement {
+            name: "l-2".into(),
+            sentence: String::new(),
+            over,
+        };
+        let waiting = |name: &str| Waiting {
+            name: name.into(),
+            reason: String::new(),
+        };
+        let now = |over, waits: &str| Progress {
+            replacement: Some(replacement(over)),
+            waiting: vec![waiting(waits)],
+            ..Progress::default()
+        };
+        let task = Task::Replace("l-2".into());
+        assert!(!task.is_done(&now(false, "l-3")));
+        assert!(!task.is_done(&now(true, "l-2")));
+        assert!(task.is_done(&now(true, "l-3")));
+        assert!(!Task::Scale(5).is_done(&now(true, "l-3")));
     }
 
     #[tokio::test]
@@ -227,14 +356,19 @@ mod tests {
         let mut first = connect(&socket, r#"{"request":"scale","peers":7}"#).await;
         let ask = asked.recv().await.unwrap();
         publish.send_replace(at(7, false));
-        ask.reply.send(Ok(5)).unwrap();
+        ask.reply
+            .send(Ok(Reply::Scaling { from: 5, to: 7 }))
+            .unwrap();
         next(&mut first).await;
         next(&mut first).await;
         publish.send_replace(at(4, false));
         assert_eq!(next(&mut first).await, Event::Superseded { wanted: 4 });
 
         let mut last = connect(&socket, r#"{"request":"scale","peers":4}"#).await;
-        asked.recv().await.unwrap().reply.send(Ok(4)).unwrap();
+        let ask = asked.recv().await.unwrap();
+        ask.reply
+            .send(Ok(Reply::Scaling { from: 4, to: 4 }))
+            .unwrap();
         next(&mut last).await;
         next(&mut last).await;
         drop(publish);

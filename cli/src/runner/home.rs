@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::runner::plan::Decided;
+use crate::runner::plan::replace::{Replacing, replication};
 
 /// Version of the state file.
 const FORMAT: u32 = 1;
@@ -77,6 +78,21 @@ pub struct State {
     pub http_port: u16,
     /// The manifest; its replicas are what is wanted now.
     pub manifest: PeerNetwork,
+    /// The peer that is being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacing: Option<Replaced>,
+}
+
+/// A replacement as it is written down, before anything is done about it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replaced {
+    /// The peer's number.
+    pub ordinal: u32,
+    /// The identity that is retired, in hex.
+    pub peer: String,
+    /// Its volume is removed.
+    pub wiped: bool,
 }
 
 impl State {
@@ -91,6 +107,7 @@ impl State {
             grpc_port,
             http_port,
             manifest,
+            replacing: None,
         }
     }
 
@@ -116,6 +133,7 @@ impl State {
 
     /// What the plan needs of it.
     pub fn decided(&self) -> Decided {
+        let copies = &self.manifest.spec.replication;
         Decided {
             name: self.name().to_owned(),
             network: self.network_id.clone(),
@@ -123,6 +141,15 @@ impl State {
             wanted: self.wanted(),
             running: self.running,
             zones: self.zones,
+            replication: replication(copies.factor, copies.write),
+            replacing: self.replacing.as_ref().and_then(|r| {
+                Some(Replacing {
+                    ordinal: r.ordinal,
+                    // One that somebody edited names nobody.
+                    peer: r.peer.parse().ok()?,
+                    wiped: r.wiped,
+                })
+            }),
         }
     }
 }
@@ -211,6 +238,19 @@ impl Home {
     /// What the peer of that number has to say.
     pub fn log(&self, ordinal: u32) -> PathBuf {
         self.dir.join(format!("peer-{ordinal}.log"))
+    }
+
+    /// Removes the volume of a peer that is replaced, durably; its successor makes a new one.
+    pub fn wipe(&self, ordinal: u32) -> Result<(), HomeError> {
+        let path = self.volume(ordinal);
+        let remove = || match fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => File::open(&self.dir)?.sync_all(),
+        };
+        remove().map_err(|reason| HomeError::Io {
+            path: path.clone(),
+            reason,
+        })
     }
 
     fn state(&self) -> PathBuf {

@@ -7,12 +7,14 @@ use futures::future::join_all;
 use peernet_core::key::Position;
 use peernet_core::leave::Report;
 use peernet_core::member::{Member, PeerId};
+use peernet_core::recover::Recovery;
 use peernet_node::wire;
 use peernet_proto::v1::admin_client::AdminClient;
 use peernet_proto::v1::peers_client::PeersClient;
 use peernet_proto::v1::{
-    AssignRequest, DrainOrder, DrainRequest, IdentifyRequest, IdentifyResponse, LeaveReportRequest,
-    ListPeersRequest, PeerState, StatusRequest, StatusResponse,
+    AssignRequest, DrainOrder, DrainRequest, HintRequest, IdentifyRequest, IdentifyResponse,
+    LeaveReportRequest, ListPeersRequest, PeerHint, PeerState, StatusRequest, StatusResponse,
+    peer_hint,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -24,6 +26,8 @@ use crate::runner::ports::Ports;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A report names up to 4,096 slots with their replicas; far below this.
 const REPORT_BYTES: usize = 16 << 20;
+/// So many peers hear that a process ended; they pass it on.
+const HINTED: usize = 3;
 /// A drain order is given to the peer itself and to so many others, who pass it on; so it survives any one of them.
 const WITNESSES: usize = 2;
 
@@ -62,7 +66,9 @@ impl Peers {
     }
 
     /// Asks every process what it is, and, if peers are leaving, what it can say towards that.
-    pub async fn observe(&mut self, decided: &Decided, children: &Children) -> Observed {
+    ///
+    /// `all`: ask for reports though nobody leaves or is down.
+    pub async fn observe(&mut self, decided: &Decided, children: &Children, all: bool) -> Observed {
         let channels: Vec<(u32, Channel)> =
             (0..decided.running).map(|i| (i, self.channel(i))).collect();
         let looks = join_all(channels.iter().map(async |(ordinal, channel)| {
@@ -97,6 +103,9 @@ impl Peers {
             let busy = status
                 .as_ref()
                 .map_or(0, |s| s.slots_moving.max(s.slots_behind));
+            let disk = status
+                .as_ref()
+                .map_or((0, 0, 0), |s| (s.bytes_held, s.disk_free, s.disk_total));
             let said = status.map(|s| s.reason).unwrap_or_default();
             let reason = match self.refusals.get(&ordinal) {
                 _ if !children.alive(ordinal) && children.crashes(ordinal) > 0 => {
@@ -113,10 +122,11 @@ impl Peers {
                 ready,
                 reason,
                 busy,
+                disk,
             });
         }
         let leavers = leavers(decided, &observed);
-        if !leavers.is_empty() {
+        if all || !leavers.is_empty() {
             observed.reports = reports(&channels, &leavers, children).await;
         }
         observed
@@ -183,6 +193,60 @@ impl Peers {
                 .await
         }))
         .await;
+    }
+}
+
+impl Peers {
+    fn running(&mut self, observed: &Observed) -> Vec<(u32, Channel)> {
+        let runs = |p: &Peer| {
+            let member = matches!(
+                p.volume,
+                Some(Volume::Peer {
+                    running: true,
+                    left: false,
+                    ..
+                })
+            );
+            p.alive && member
+        };
+        let running: Vec<u32> = (0..)
+            .zip(&observed.peers)
+            .filter(|(_, p)| runs(p))
+            .map(|(i, _)| i)
+            .collect();
+        running.into_iter().map(|i| (i, self.channel(i))).collect()
+    }
+
+    /// Tells a few peers that the process of another ended.
+    pub async fn hint(&mut self, observed: &Observed, peer: PeerId) {
+        let told = self.running(observed).into_iter().take(HINTED);
+        join_all(told.map(async |(_, channel)| {
+            let hint = PeerHint {
+                peer_id: peer.to_string(),
+                kind: peer_hint::Kind::Gone.into(),
+            };
+            // Best effort: pings find out too.
+            drop(
+                AdminClient::new(channel)
+                    .hint(HintRequest { hints: vec![hint] })
+                    .await,
+            );
+        }))
+        .await;
+    }
+
+    /// Tells all running peers what is given up. Sentences on those that did not do it.
+    pub async fn recover(&mut self, observed: &Observed, recovery: &Recovery) -> Vec<String> {
+        let request = wire::recover_request(recovery);
+        let told = self.running(observed);
+        let answers = join_all(told.into_iter().map(async |(ordinal, channel)| {
+            match AdminClient::new(channel).recover(request.clone()).await {
+                Ok(answer) if answer.get_ref().alive.is_empty() => None,
+                Ok(_) => Some(format!("to peer {ordinal} one of them still answers")),
+                Err(status) => Some(format!("peer {ordinal}: {}", status.message())),
+            }
+        }));
+        answers.await.into_iter().flatten().collect()
     }
 }
 

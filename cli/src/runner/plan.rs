@@ -6,13 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peernet_core::config::Replication;
 use peernet_core::key::Position;
 use peernet_core::leave::Report;
 use peernet_core::member::{Liveness, Member, PeerId};
 use peernet_core::placement;
 use serde::{Deserialize, Serialize};
 
+use replace::Replacing;
+
 mod leave;
+pub mod replace;
 
 /// What the runner has decided and written down.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +33,10 @@ pub struct Decided {
     pub running: u32,
     /// Number of zones; peer i lies in zone i modulo this.
     pub zones: u32,
+    /// Copies.
+    pub replication: Replication,
+    /// The peer whose volume is gone for good.
+    pub replacing: Option<Replacing>,
 }
 
 impl Progress {
@@ -80,6 +88,8 @@ pub struct Peer {
     pub reason: String,
     /// Slots it holds whose configuration is moving, or that have not been compared since.
     pub busy: u32,
+    /// Bytes of chunks it holds, bytes free on its disk, and the disk's size.
+    pub disk: (u64, u64, u64),
 }
 
 /// What a volume remembers.
@@ -147,6 +157,12 @@ pub enum Action {
         /// To leave.
         leaving: bool,
     },
+    /// Tell the ring that a peer's process ended.
+    Hint(PeerId),
+    /// End the process and remove the volume of a peer that is being replaced.
+    Wipe(u32),
+    /// Write down that the replacement is over.
+    EndReplacement,
 }
 
 /// What to do and how far things are.
@@ -174,8 +190,23 @@ pub struct Progress {
     pub leaving: Vec<Leaving>,
     /// Slots on their way to other peers, counted at each peer that holds them.
     pub busy: u32,
+    /// The replacement under way, or over just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
     /// Everything is as wanted.
     pub settled: bool,
+}
+
+/// How far a replacement is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// Who.
+    pub name: String,
+    /// What is being done or waited for, or how it ended.
+    pub sentence: String,
+    /// It has ended.
+    pub over: bool,
 }
 
 /// A peer that is not ready.
@@ -230,7 +261,11 @@ fn unwanted(decided: &Decided, observed: &Observed, member: &Member) -> bool {
     let Some(ordinal) = decided.ordinal(&member.name) else {
         return false;
     };
-    if ordinal >= decided.wanted {
+    let retired = decided
+        .replacing
+        .as_ref()
+        .is_some_and(|r| r.peer == member.id);
+    if ordinal >= decided.wanted || retired {
         return true;
     }
     match observed
@@ -250,26 +285,32 @@ pub fn plan(decided: &Decided, observed: &Observed) -> Plan {
     if decided.wanted > decided.running {
         actions.push(Action::Run(decided.wanted));
     }
-    let may_start = |p: &Peer| !p.alive && p.may_start;
+    let (step, replacement) = replace::replace(decided, observed);
+    let may_start =
+        |(i, p): &(u32, &Peer)| !p.alive && p.may_start && step != Some(Action::Wipe(*i));
     actions.extend(
         (0..)
             .zip(&observed.peers)
-            .filter(|(_, p)| may_start(p))
+            .filter(may_start)
             .map(|(i, _)| Action::Start(i)),
     );
+    actions.extend(step);
     match &decided.network {
         None => actions.extend(decide(observed)),
         Some(_) if !decided.founded => actions.extend(found(decided, observed)),
         Some(_) => {
             actions.extend(assign(decided, observed));
             actions.extend(drain(decided, observed));
+            actions.extend(hints(decided, observed));
         }
     }
     let (leaving, stay) = leave::leave(decided, observed);
     if stay < decided.running && decided.running > decided.wanted {
         actions.push(Action::Run(stay));
     }
-    let progress = progress(decided, observed, leaving, actions.is_empty());
+    let idle = actions.is_empty() && decided.replacing.is_none();
+    let mut progress = progress(decided, observed, leaving, idle);
+    progress.replacement = replacement;
     Plan { actions, progress }
 }
 
@@ -310,18 +351,21 @@ fn found(decided: &Decided, observed: &Observed) -> Option<Action> {
 /// Lets every peer in that waits for it. A volume that remembers its peer returns even if it is to leave: it has to hand
 /// over first. One whose peer has left, or a blank one, joins only if it is wanted.
 fn assign(decided: &Decided, observed: &Observed) -> Vec<Action> {
-    let mut used: BTreeSet<Position> = observed
+    // The place of a peer that is being replaced is for its successor.
+    let retiring = decided.replacing.as_ref().map(|r| r.peer);
+    let mut used: BTreeSet<(Position, String)> = observed
         .members
         .values()
-        .filter(|m| m.liveness != Liveness::Left)
-        .map(|m| m.position)
+        .filter(|m| m.liveness != Liveness::Left && Some(m.id) != retiring)
+        .map(|m| (m.position, m.zone.clone()))
         .collect();
-    used.extend(observed.peers.iter().filter_map(|p| match p.volume {
+    let volumes = (0..).zip(&observed.peers);
+    used.extend(volumes.filter_map(|(ordinal, p)| match p.volume {
         Some(Volume::Peer {
             position,
             left: false,
             ..
-        }) => Some(position),
+        }) => Some((position, zone_name(ordinal % decided.zones))),
         _ => None,
     }));
     let mut actions = Vec::new();
@@ -337,7 +381,7 @@ fn assign(decided: &Decided, observed: &Observed) -> Vec<Action> {
         let zone = ordinal % decided.zones;
         let position = match peer.volume {
             Some(Volume::Peer { left: true, .. } | Volume::Blank) if ordinal < decided.wanted => {
-                free_position(zone, decided.zones, &used)
+                vacancy(zone, decided.zones, &used)
             }
             Some(Volume::Peer {
                 left: false,
@@ -347,7 +391,7 @@ fn assign(decided: &Decided, observed: &Observed) -> Vec<Action> {
             }) => position,
             _ => continue,
         };
-        used.insert(position);
+        used.insert((position, zone_name(zone)));
         actions.push(Action::Assign {
             ordinal,
             zone: zone_name(zone),
@@ -358,13 +402,12 @@ fn assign(decided: &Decided, observed: &Observed) -> Vec<Action> {
     actions
 }
 
-/// The position of the lowest rank of the zone that no member uses.
-fn free_position(zone: u32, zones: u32, used: &BTreeSet<Position>) -> Position {
-    // One more rank than there are used positions always leaves one free.
-    let mut ranks = (0..=used.len() as u32).map(|rank| placement::position(rank, zone, zones));
-    ranks
-        .find(|p| !used.contains(p))
-        .expect("more ranks than members")
+/// The place for one more peer of that zone, when the others stand at `used`.
+fn vacancy(zone: u32, zones: u32, used: &BTreeSet<(Position, String)>) -> Position {
+    let name = zone_name(zone);
+    let (own, others): (Vec<_>, Vec<_>) = used.iter().partition(|(_, z)| *z == name);
+    let positions = |v: Vec<&(Position, String)>| v.into_iter().map(|(at, _)| *at).collect();
+    placement::vacancy(zone, zones, &positions(own), &positions(others))
 }
 
 /// Orders for members whose drain is not what is wanted of them.
@@ -381,6 +424,18 @@ fn drain(decided: &Decided, observed: &Observed) -> Vec<Action> {
             leaving,
         })
         .collect()
+}
+
+/// Processes that ended and that the ring still counts on: it hears so at once instead of by pings.
+fn hints(decided: &Decided, observed: &Observed) -> Vec<Action> {
+    let ended = |m: &&Member| {
+        let peer = decided
+            .ordinal(&m.name)
+            .and_then(|ordinal| observed.peers.get(ordinal as usize));
+        m.is_present() && peer.is_some_and(|p| !p.alive)
+    };
+    let ended = observed.members.values().filter(ended);
+    ended.map(|m| Action::Hint(m.id)).collect()
 }
 
 fn progress(decided: &Decided, observed: &Observed, leaving: Vec<Leaving>, idle: bool) -> Progress {
@@ -411,6 +466,7 @@ fn progress(decided: &Decided, observed: &Observed, leaving: Vec<Leaving>, idle:
         running: decided.running,
         ready: decided.wanted - waiting.len() as u32,
         busy,
+        replacement: None,
         settled: idle
             && busy == 0
             && waiting.is_empty()

@@ -161,7 +161,9 @@ fn tolerance(picture: &Picture, may_fail: Option<u32>) -> String {
     };
     match (picture.copies, may_fail) {
         (Some(c), _) if c.slots_stuck > 0 => {
-            "Some files cannot be read or written until a peer that is down returns.".to_owned()
+            "Some files cannot be read or written until a peer that is down returns; only if it never will: peernet \
+             recover --accept-loss."
+                .to_owned()
         }
         (Some(c), Some(0)) if c.fewest > 1 => {
             format!(

@@ -114,7 +114,8 @@ impl Network {
         self.dir.path().join("files").join(name)
     }
 
-    fn run_dir(&self) -> PathBuf {
+    /// Volumes, logs and the state file.
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.dir.path().join("run")
     }
 
@@ -126,7 +127,7 @@ impl Network {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = peernet(args);
         command.env("PEERNET_SERVER", self.server(0));
-        if matches!(args[0], "scale" | "up") {
+        if matches!(args[0], "scale" | "replace" | "recover" | "up") {
             command.arg("--dir").arg(self.run_dir());
         }
         command

@@ -95,6 +95,13 @@ impl Gossip {
         self.members.get(&id).is_some_and(Member::is_present)
     }
 
+    /// Answered when it was last asked.
+    pub(super) fn answers(&self, id: PeerId) -> bool {
+        self.members
+            .get(&id)
+            .is_some_and(|m| m.liveness == Liveness::Active)
+    }
+
     pub(super) fn endpoint(&self, id: PeerId) -> Option<Endpoint> {
         let m = self.members.get(&id)?;
         Some(Endpoint {
@@ -341,7 +348,7 @@ impl<S: Store> Peer<S> {
                 reply: false,
             },
         });
-        Ok(())
+        self.try_join()
     }
 
     pub(super) fn on_members(&mut self, from: PeerId, members: Vec<Member>, reply: bool) -> Done {

@@ -32,6 +32,13 @@ pub(super) struct Handover {
     pub(super) receipted: u32,
 }
 
+impl Handover {
+    /// Entries of all its tables.
+    pub(super) fn entries(&self) -> usize {
+        self.asked.len() + self.last_asked.len()
+    }
+}
+
 impl<S: Store> Peer<S> {
     pub(super) fn drive_handover(&mut self) -> Done {
         let now = self.now;

@@ -96,6 +96,7 @@ impl<S: Store> Peer<S> {
                  name,
                  version,
                  value,
+                 write: _,
              }| {
                 let head = match value {
                     Value::Present { head, .. } => Some(head),
@@ -238,7 +239,8 @@ mod tests {
 
     fn listed(name: &str, counter: u64, live: bool) -> Listed {
         let version = Version {
-            counter,
+            epoch: counter,
+            round: 0,
             writer: PeerId(1),
             op: 0,
         };

@@ -1,5 +1,4 @@
-//! Proposing and deciding slot configurations: single-decree Paxos per slot and epoch ("Paxos Made Simple", section 2),
-//! among the replicas of the configuration in force.
+//! The messages and timers of deciding slot configurations; the rules are in [`crate::slot::decide`].
 //!
 //! Whoever comes first among a slot's live replicas drives it. That two peers may think so of themselves costs rounds,
 //! never safety.
@@ -11,36 +10,16 @@ use crate::io::Time;
 use crate::key::Slot;
 use crate::member::PeerId;
 use crate::message::Message;
-use crate::quorum::{count, majority};
-use crate::reconfigure::next_config;
+use crate::reconfigure::{next_config, renewal};
+use crate::slot::decide::{Proposal, Refusal};
 use crate::slot::{Ballot, SlotConfig, SlotRecord};
 use crate::store::{Store, StoreError};
-
-/// A configuration being proposed.
-struct Proposal {
-    base: SlotConfig,
-    ballot: Ballot,
-    value: SlotConfig,
-    /// Who promised, or in the second phase who accepted.
-    answered: Vec<PeerId>,
-    /// The greatest ballot accepted earlier, as told by promises.
-    earlier: Option<Ballot>,
-    accepting: bool,
-    deadline: Time,
-}
-
-impl Proposal {
-    /// Whether a majority of the replicas has answered. The newcomer of a moving configuration has no say: every
-    /// decision for the next epoch passes through a majority of the same set, so two decisions meet.
-    fn is_decided(&self) -> bool {
-        count(&self.base.replicas, &self.answered) >= majority(self.base.replicas.len())
-    }
-}
 
 /// The proposer's state.
 #[derive(Default)]
 pub(super) struct Moves {
-    proposals: BTreeMap<Slot, Proposal>,
+    /// Each with when it is given up.
+    proposals: BTreeMap<Slot, (Proposal, Time)>,
     /// Slots to look at, soonest first.
     todo: BTreeSet<Slot>,
     /// Not before this time, after a refusal.
@@ -51,8 +30,28 @@ pub(super) struct Moves {
     caught_up: BTreeMap<Slot, (PeerId, u64)>,
     /// Committed here, to be told to everyone.
     announce: Vec<(Slot, SlotConfig)>,
+    /// Slots that need a new epoch though nobody moves.
+    renew: BTreeSet<Slot>,
     /// When every slot was last looked at.
     swept: Time,
+}
+
+impl Moves {
+    /// Entries of all its tables.
+    pub(super) fn entries(&self) -> usize {
+        let Moves {
+            proposals,
+            todo,
+            backoff,
+            rounds,
+            caught_up,
+            announce,
+            renew,
+            swept: _,
+        } = self;
+        let maps = proposals.len() + backoff.len() + rounds.len() + caught_up.len();
+        maps + todo.len() + announce.len() + renew.len()
+    }
 }
 
 impl<S: Store> Peer<S> {
@@ -60,7 +59,15 @@ impl<S: Store> Peer<S> {
         self.moves.todo.insert(slot);
     }
 
+    /// Lets the slot have a new epoch, with the same replicas.
+    pub(super) fn renew(&mut self, slot: Slot) {
+        if self.moves.renew.insert(slot) {
+            self.moves.todo.insert(slot);
+        }
+    }
+
     pub(super) fn forget_proposal(&mut self, slot: Slot) {
+        self.moves.renew.remove(&slot);
         self.moves.proposals.remove(&slot);
         self.moves.rounds.remove(&slot);
         self.moves.backoff.remove(&slot);
@@ -73,7 +80,7 @@ impl<S: Store> Peer<S> {
             .moves
             .proposals
             .iter()
-            .filter(|(_, p)| p.deadline <= now)
+            .filter(|(_, (_, deadline))| *deadline <= now)
             .map(|(s, _)| *s)
             .collect();
         for slot in stuck {
@@ -118,13 +125,15 @@ impl<S: Store> Peer<S> {
             return;
         }
         let factor = self.settings.replication.factor as usize;
-        let Some(value) = next_config(
+        let step = next_config(
             base,
             target,
             factor,
             |id| self.gossip.standing(id),
             caught_up,
-        ) else {
+        );
+        let renewed = || self.moves.renew.contains(&slot).then(|| renewal(base));
+        let Some(value) = step.or_else(renewed) else {
             return;
         };
         let base = base.clone();
@@ -148,16 +157,8 @@ impl<S: Store> Peer<S> {
                 ballot,
             },
         );
-        let proposal = Proposal {
-            base,
-            ballot,
-            value,
-            answered: Vec::new(),
-            earlier: None,
-            accepting: false,
-            deadline,
-        };
-        self.moves.proposals.insert(slot, proposal);
+        let proposal = Proposal::new(base, ballot, value);
+        self.moves.proposals.insert(slot, (proposal, deadline));
     }
 
     /// The first of the slot's replicas that answers.
@@ -169,39 +170,30 @@ impl<S: Store> Peer<S> {
             .find(|id| self.gossip.is_up(*id))
     }
 
-    /// Acceptor, either phase: the record with this ballot promised, not yet kept; `None` when the proposer is behind,
-    /// late or not among those we decide with, which it hears.
-    fn promised(
+    /// The record that an acceptor decides with. It knows `base` from now on.
+    fn deciding(
         &mut self,
-        from: PeerId,
         slot: Slot,
         base: &SlotConfig,
-        ballot: Ballot,
     ) -> Result<Option<SlotRecord>, StoreError> {
         self.adopt(slot, base.clone())?;
-        let Some(mut record) = self.slots.get(slot).cloned() else {
-            return Ok(None);
-        };
-        if record.config.epoch > base.epoch {
-            let configs = vec![(slot, record.config)];
-            self.send(from, Message::Commit { configs });
-            return Ok(None);
-        }
-        if !record.config.replicas.contains(&self.me) {
-            return Ok(None);
-        }
-        if ballot < record.promised {
-            let (epoch, promised) = (base.epoch, record.promised);
-            let message = Message::Refuse {
+        Ok(self.slots.get(slot).cloned())
+    }
+
+    /// A proposer that is behind or late hears of it.
+    fn refuse(&mut self, from: PeerId, slot: Slot, record: &SlotRecord, refusal: Refusal) {
+        let message = match refusal {
+            Refusal::Decided => Message::Commit {
+                configs: vec![(slot, record.config.clone())],
+            },
+            Refusal::NotAReplica => return,
+            Refusal::Promised(promised) => Message::Refuse {
                 slot,
-                epoch,
+                epoch: record.config.epoch,
                 promised,
-            };
-            self.send(from, message);
-            return Ok(None);
-        }
-        record.promised = ballot;
-        Ok(Some(record))
+            },
+        };
+        self.send(from, message);
     }
 
     pub(super) fn on_prepare(
@@ -211,17 +203,22 @@ impl<S: Store> Peer<S> {
         base: SlotConfig,
         ballot: Ballot,
     ) -> Done {
-        let Some(record) = self.promised(from, slot, &base, ballot)? else {
+        let Some(mut record) = self.deciding(slot, &base)? else {
             return Ok(());
         };
-        let message = Message::Promise {
-            slot,
-            epoch: base.epoch,
-            ballot,
-            accepted: record.accepted.clone(),
-        };
-        self.put_record(slot, record)?;
-        self.send(from, message);
+        match record.promise(self.me, &base, ballot) {
+            Ok(accepted) => {
+                self.put_record(slot, record)?;
+                let message = Message::Promise {
+                    slot,
+                    epoch: base.epoch,
+                    ballot,
+                    accepted,
+                };
+                self.send(from, message);
+            }
+            Err(refusal) => self.refuse(from, slot, &record, refusal),
+        }
         Ok(())
     }
 
@@ -233,23 +230,10 @@ impl<S: Store> Peer<S> {
         ballot: Ballot,
         accepted: Option<(Ballot, SlotConfig)>,
     ) -> Done {
-        let Some(p) = self.moves.proposals.get_mut(&slot) else {
+        let Some((p, _)) = self.moves.proposals.get_mut(&slot) else {
             return Ok(());
         };
-        if p.accepting || p.base.epoch != epoch || p.ballot != ballot || p.answered.contains(&from)
-        {
-            return Ok(());
-        }
-        if let Some((earlier, value)) = accepted
-            && p.earlier.is_none_or(|e| e < earlier)
-        {
-            p.earlier = Some(earlier);
-            p.value = value;
-        }
-        p.answered.push(from);
-        if p.is_decided() {
-            p.accepting = true;
-            p.answered.clear();
+        if p.on_promise(from, epoch, ballot, accepted) {
             let message = Message::Accept {
                 slot,
                 base: p.base.clone(),
@@ -273,17 +257,21 @@ impl<S: Store> Peer<S> {
         if config.epoch != base.epoch + 1 {
             return Ok(());
         }
-        let Some(mut record) = self.promised(from, slot, &base, ballot)? else {
+        let Some(mut record) = self.deciding(slot, &base)? else {
             return Ok(());
         };
-        record.accepted = Some((ballot, config));
-        self.put_record(slot, record)?;
-        let message = Message::Accepted {
-            slot,
-            epoch: base.epoch,
-            ballot,
-        };
-        self.send(from, message);
+        match record.accept(self.me, &base, ballot, config) {
+            Ok(()) => {
+                self.put_record(slot, record)?;
+                let message = Message::Accepted {
+                    slot,
+                    epoch: base.epoch,
+                    ballot,
+                };
+                self.send(from, message);
+            }
+            Err(refusal) => self.refuse(from, slot, &record, refusal),
+        }
         Ok(())
     }
 
@@ -294,15 +282,10 @@ impl<S: Store> Peer<S> {
         epoch: u64,
         ballot: Ballot,
     ) -> Done {
-        let Some(p) = self.moves.proposals.get_mut(&slot) else {
+        let Some((p, _)) = self.moves.proposals.get_mut(&slot) else {
             return Ok(());
         };
-        if !p.accepting || p.base.epoch != epoch || p.ballot != ballot || p.answered.contains(&from)
-        {
-            return Ok(());
-        }
-        p.answered.push(from);
-        if !p.is_decided() {
+        if !p.on_accepted(from, epoch, ballot) {
             return Ok(());
         }
         let (config, involved) = (p.value.clone(), p.base.participants());
@@ -332,7 +315,7 @@ impl<S: Store> Peer<S> {
             .moves
             .proposals
             .get(&slot)
-            .is_some_and(|p| p.base.epoch == epoch && p.ballot < promised);
+            .is_some_and(|(p, _)| p.base.epoch == epoch && p.ballot < promised);
         if ours {
             self.moves.proposals.remove(&slot);
             let round = self.moves.rounds.entry(slot).or_default();

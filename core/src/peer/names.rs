@@ -1,44 +1,114 @@
-//! Names: coordinating reads and writes of registers, and answering as a replica. The algorithm is in
-//! [`crate::register`].
+//! Names: the operations of clients on registers, and the way each takes. The algorithm is in [`crate::register`].
+//!
+//! A read asks the replicas (`Read`). A write is carried out by the slot's owner in one round (`owner`); other peers pass
+//! it on to the owner (`Forward`). Whenever that does not work out (the owner is away, somebody interfered, replicas
+//! disagree) the peer that was asked claims a ballot itself (`Claim`, then `Store`). `coordinator` has these phases,
+//! `replica` the other side of them.
 
-use super::{Done, Peer, Timer};
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Done, Peer};
 use crate::io::{Answer, RequestError, RequestId, Time, value_len};
 use crate::key::{Key, Name, Slot};
 use crate::member::PeerId;
-use crate::message::Message;
-use crate::quorum::{count, has_majority, majority};
-use crate::register::{HEAD_MAX, REGISTER_MAX, Register, Value, Version};
+use crate::message::{Message, Outcome};
+use crate::quorum::{has_majority, majority, name_acknowledged};
+use crate::register::{
+    Base, Condition, HEAD_MAX, REGISTER_MAX, Register, Value, Version, WriteId, is_decided,
+};
 use crate::slot::SlotConfig;
 use crate::store::Store;
 
+mod coordinator;
+mod owner;
+mod replica;
+
 /// How long to wait for answers before asking again, in milliseconds. Guess: many round trips, still unnoticed.
 const ASK_AGAIN: u64 = 400;
+/// How often a write is passed on to an owner that does not answer before it is claimed here instead (guess).
+const FORWARDS: u32 = 3;
+/// Longest wait before a ballot that was outbid is followed by a greater one, in milliseconds, times the number of times
+/// that it happened. Guess: some syncs of a disk, so that one of two proposers gets through.
+const OUTBID_WAIT: u64 = 20;
+
+/// Who waits for the outcome.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// A client of this peer.
+    Request(RequestId),
+    /// The peer that passed its write on to us, its operation, and the epoch under which we are the slot's owner.
+    Peer { from: PeerId, op: u64, epoch: u64 },
+    /// This peer itself: it may not store what another replica holds, because it has promised a ballot that never came.
+    Settle,
+}
+
+/// What a write does.
+#[derive(Clone)]
+struct Change {
+    write: WriteId,
+    value: Value,
+    condition: Condition,
+}
+
+/// What replicas have said they hold.
+#[derive(Clone, Default)]
+struct Heard {
+    best: Option<Register>,
+    /// Who holds the best.
+    holders: Vec<PeerId>,
+}
+
+impl Heard {
+    fn add(&mut self, from: PeerId, register: Option<Register>) {
+        let version = |r: &Option<Register>| r.as_ref().map(|r| r.version);
+        if version(&self.best) < version(&register) {
+            self.best = register;
+            self.holders = vec![from];
+        } else if version(&self.best) == version(&register) {
+            self.holders.push(from);
+        }
+    }
+}
 
 #[derive(Clone)]
 enum Phase {
-    /// Asking for the greatest version; what was seen so far.
-    Ask {
-        best: Option<Register>,
-        version: Option<Version>,
-        unanimous: bool,
+    /// Passed on to the slot's owner so many times; what its incarnation was, as far as known, before the first.
+    Forward { tries: u32, known: u64 },
+    /// Asking what replicas hold.
+    Read(Heard),
+    /// Asking replicas to promise a ballot.
+    Claim(Version, Heard),
+    /// Waiting before the next claim.
+    Outbid,
+    /// Storing a register at a quorum; whether it is the client's value, and whether that was proposed by someone before.
+    Store {
+        register: Register,
+        ours: bool,
+        repair: bool,
     },
-    /// Storing a register at a quorum.
-    Store(Register),
 }
 
-/// A read or write that this peer coordinates. Its number changes whenever it starts over, so late answers to an earlier
-/// attempt are not counted.
-pub(super) struct Operation {
-    request: RequestId,
+/// A read or write that this peer coordinates. Its number changes whenever it takes another way, so that late answers to
+/// an earlier attempt are not counted.
+struct Operation {
+    client: Client,
     name: Name,
     key: Key,
-    /// What to write; `None` for a read.
-    write: Option<Value>,
+    /// `None` for a read.
+    change: Option<Change>,
+    /// When our value may be stored somewhere.
+    base: Option<Base>,
     phase: Phase,
     config: SlotConfig,
     answered: Vec<PeerId>,
     /// Replicas that have no room for it.
     full: Vec<PeerId>,
+    /// Greatest round of this epoch that was heard of.
+    round: u64,
+    /// How often it was outbid.
+    outbid: u64,
+    /// It is the one operation that this peer, as the owner, carries out on its name.
+    leads: bool,
     deadline: Time,
 }
 
@@ -48,369 +118,253 @@ impl Operation {
     }
 
     fn is_quorum(&self, factor: u32) -> bool {
-        // While a network is smaller than a majority of its factor, nothing can be acknowledged: one copy is no promise.
-        let copies = count(&self.config.participants(), &self.answered);
-        let enough = matches!(self.phase, Phase::Ask { .. }) || copies >= majority(factor as usize);
-        enough && has_majority(&self.config, &self.answered)
+        if matches!(self.phase, Phase::Store { .. }) {
+            name_acknowledged(&self.config, &self.answered, factor)
+        } else {
+            has_majority(&self.config, &self.answered)
+        }
+    }
+
+    /// Whether what a quorum has told is decided.
+    fn is_decided(&self, heard: &Heard) -> bool {
+        let agreed = has_majority(&self.config, &heard.holders);
+        let owner = self.config.owner();
+        let owner_agrees = owner.is_some_and(|id| heard.holders.contains(&id));
+        is_decided(heard.best.as_ref(), agreed, owner_agrees, self.config.epoch)
+    }
+
+    /// Notes a version, as the next claim has to exceed it.
+    fn note(&mut self, version: Version) {
+        if version.epoch == self.config.epoch {
+            self.round = self.round.max(version.round);
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Names {
+    operations: BTreeMap<u64, Operation>,
+    /// Names on which this peer, as the owner, carries out an operation, and those that wait for it.
+    queues: BTreeMap<Key, VecDeque<Operation>>,
+    waiting: usize,
+    /// Names on which an operation that led is over.
+    pub(super) freed: Vec<Key>,
+    done: owner::Done,
+}
+
+impl Names {
+    /// Operations under way.
+    pub(super) fn len(&self) -> usize {
+        self.operations.len() + self.waiting
     }
 }
 
 impl<S: Store> Peer<S> {
     pub(super) fn start_read(&mut self, id: RequestId, name: Name) -> Done {
-        self.start_operation(id, name, None)
+        self.start_operation(Client::Request(id), name, None)
     }
 
-    pub(super) fn start_write(&mut self, id: RequestId, name: Name, value: Value) -> Done {
-        let head = match &value {
-            Value::Present { head, .. } => head.len(),
-            Value::Deleted => 0,
-        };
-        if value_len(&value) > REGISTER_MAX || head > HEAD_MAX {
+    pub(super) fn start_write(
+        &mut self,
+        id: RequestId,
+        name: Name,
+        value: Value,
+        condition: Condition,
+    ) -> Done {
+        if is_too_large(&value) {
             self.answer(id, Answer::Failed(RequestError::TooLarge));
             return Ok(());
         }
-        self.start_operation(id, name, Some(value))
+        let write = WriteId {
+            peer: self.me,
+            op: self.fresh_op(),
+        };
+        let change = Change {
+            write,
+            value,
+            condition,
+        };
+        self.start_operation(Client::Request(id), name, Some(change))
     }
 
-    fn start_operation(&mut self, request: RequestId, name: Name, write: Option<Value>) -> Done {
-        if self.names.len() >= self.settings.operations {
-            self.answer(request, Answer::Failed(RequestError::Busy));
+    /// Lets a name be decided again, so that this peer may store it.
+    fn settle(&mut self, name: Name) -> Done {
+        let key = Key::of_name(&name);
+        let under_way = |o: &Operation| o.key == key && o.client == Client::Settle;
+        if self.names.operations.values().any(under_way) {
             return Ok(());
         }
+        self.start_operation(Client::Settle, name, None)
+    }
+
+    fn start_operation(&mut self, client: Client, name: Name, change: Option<Change>) -> Done {
         let key = Key::of_name(&name);
-        let Some(config) = self.slots.config(key.slot()).cloned() else {
-            self.answer(request, Answer::Failed(RequestError::NotReady));
+        let refusal = if self.names.len() >= self.settings.operations {
+            Some(RequestError::Busy)
+        } else if self.slots.config(key.slot()).is_none() {
+            Some(RequestError::NotReady)
+        } else {
+            None
+        };
+        let (Some(config), None) = (self.slots.config(key.slot()).cloned(), refusal) else {
+            if let Client::Request(id) = client {
+                self.answer(
+                    id,
+                    Answer::Failed(refusal.unwrap_or(RequestError::NotReady)),
+                );
+            }
             return Ok(());
         };
         let deadline = self.now.after(self.settings.operation);
-        let phase = Phase::Ask {
-            best: None,
-            version: None,
-            unanimous: true,
-        };
-        self.ask(Operation {
-            request,
+        self.begin(Operation {
+            client,
             name,
             key,
-            write,
-            phase,
+            change,
+            base: None,
+            phase: Phase::Outbid,
             config,
             answered: Vec::new(),
             full: Vec::new(),
+            round: 0,
+            outbid: 0,
+            leads: false,
             deadline,
-        });
-        Ok(())
+        })
     }
 
-    /// (Re)starts the phase an operation is in, under the configuration now known.
-    fn ask(&mut self, mut operation: Operation) {
-        let op = self.fresh_op();
+    /// (Re)starts an operation under the configuration now known.
+    fn begin(&mut self, mut operation: Operation) -> Done {
         if let Some(config) = self.slots.config(operation.slot()) {
+            if config.epoch > operation.config.epoch {
+                operation.round = 0;
+            }
             operation.config = config.clone();
         }
-        operation.answered.clear();
-        operation.full.clear();
-        if let Phase::Ask {
-            best,
-            version,
-            unanimous,
-        } = &mut operation.phase
-        {
-            (*best, *version, *unanimous) = (None, None, true);
-        }
-        let message = self.question(op, &operation);
-        self.send_all(&operation.config.participants(), &message);
-        self.names.insert(op, operation);
-        self.schedule(ASK_AGAIN, Timer::Operation(op));
-    }
-
-    fn question(&self, op: u64, operation: &Operation) -> Message {
-        let epoch = operation.config.epoch;
-        match &operation.phase {
-            Phase::Ask { .. } => Message::Read {
-                op,
-                epoch,
-                key: operation.key,
-                version_only: operation.write.is_some(),
-            },
-            Phase::Store(register) => Message::Write {
-                op,
-                epoch,
-                register: register.clone(),
-                repair: operation.write.is_none(),
-            },
-        }
-    }
-
-    pub(super) fn on_operation_timer(&mut self, op: u64) -> Done {
-        if self.lists.contains_key(&op) {
-            return self.on_list_timer(op);
-        }
-        let Some(operation) = self.names.get(&op) else {
-            return Ok(());
-        };
-        if operation.deadline <= self.now {
-            let operation = self.names.remove(&op).expect("looked up above");
-            let needed = majority(
-                operation
-                    .config
-                    .replicas
-                    .len()
-                    .max(self.settings.replication.factor as usize),
-            );
-            let answered = operation.answered.len() as u32;
-            let error = RequestError::NoQuorum {
-                slot: operation.slot(),
-                answered,
-                needed: needed as u32,
+        let Some(change) = &operation.change else {
+            return if operation.client == Client::Settle {
+                self.claim(operation)
+            } else {
+                self.ask(operation, Phase::Read(Heard::default()))
             };
-            self.answer(operation.request, Answer::Failed(error));
-            return Ok(());
+        };
+        let owner = operation.config.owner();
+        if let Client::Peer { epoch, .. } = operation.client {
+            // Whoever passed it on may have claimed since: only a ballot that such a claim outbids may carry it.
+            return if operation.config.epoch == epoch && self.leads(operation.slot()) {
+                self.lead(operation)
+            } else {
+                let outcome = self.declined(operation.base.is_some());
+                self.conclude(operation, outcome)
+            };
         }
-        let known = self.slots.config(operation.slot()).map_or(0, |c| c.epoch);
-        if known > operation.config.epoch {
-            let operation = self.names.remove(&op).expect("looked up above");
-            self.ask(operation);
+        if operation.base.is_some() {
+            self.claim(operation)
+        } else if self.leads(operation.slot()) {
+            self.lead(operation)
+        } else if owner.is_some_and(|id| id != self.me && self.gossip.answers(id)) {
+            let replaces = match change.condition {
+                Condition::Unchanged(write) => Some(Some(write)),
+                Condition::Always | Condition::Absent => None,
+            };
+            operation.base = Some(Base {
+                since: Version::least_of(operation.config.epoch),
+                replaces,
+            });
+            let known = owner.and_then(|id| self.gossip.get(id));
+            let known = known.map_or(0, |m| m.incarnation);
+            self.ask(operation, Phase::Forward { tries: 1, known })
         } else {
-            let message = self.question(op, operation);
-            let silent = operation.config.participants();
-            let silent: Vec<PeerId> = silent
-                .into_iter()
-                .filter(|id| !operation.answered.contains(id))
-                .collect();
-            self.send_all(&silent, &message);
-            self.schedule(ASK_AGAIN, Timer::Operation(op));
+            self.claim(operation)
+        }
+    }
+
+    /// What we, as the owner, say of a write that we do not carry out.
+    fn declined(&self, proposed: bool) -> Outcome {
+        let untouched = (!proposed).then(|| self.myself().incarnation);
+        Outcome::Declined { untouched }
+    }
+
+    /// Ends an operation and tells whoever waits.
+    fn conclude(&mut self, operation: Operation, outcome: Outcome) -> Done {
+        match operation.client {
+            Client::Request(id) => {
+                let answer = match (outcome, &operation.change) {
+                    (Outcome::Found(register), None) => Answer::Register(register),
+                    (Outcome::Found(register), Some(_)) => Answer::Unmet(register),
+                    (Outcome::Written { version, write }, _) => Answer::Written { version, write },
+                    (Outcome::Full, _) => Answer::Failed(RequestError::Full {
+                        slot: operation.slot(),
+                    }),
+                    (Outcome::Unknown | Outcome::Declined { .. }, _) => {
+                        Answer::Failed(RequestError::Unknown)
+                    }
+                };
+                self.answer(id, answer);
+            }
+            Client::Peer { from, op, .. } => {
+                if let Some(change) = &operation.change {
+                    self.names.done.add(change.write, &outcome);
+                }
+                self.send(from, Message::Proposed { op, outcome });
+            }
+            Client::Settle => {}
+        }
+        if operation.leads {
+            self.names.freed.push(operation.key);
         }
         Ok(())
+    }
+
+    /// The time of an operation is over.
+    fn expire(&mut self, operation: Operation) {
+        if let Client::Request(id) = operation.client {
+            let replicas = operation.config.replicas.len();
+            let needed = majority(replicas.max(self.settings.replication.factor as usize));
+            let error = RequestError::NoQuorum {
+                slot: operation.slot(),
+                answered: operation.answered.len() as u32,
+                needed: needed as u32,
+            };
+            self.answer(id, Answer::Failed(error));
+        } else if let (Client::Peer { .. }, Some(change)) = (operation.client, &operation.change) {
+            self.names.done.add(change.write, &Outcome::Unknown);
+        }
+        if operation.leads {
+            self.names.freed.push(operation.key);
+        }
     }
 
     /// Nothing will be heard any more: whoever waits is told to ask another peer.
     pub(super) fn give_up_operations(&mut self) {
-        let names = std::mem::take(&mut self.names).into_values();
+        let names = std::mem::take(&mut self.names);
         let lists = std::mem::take(&mut self.lists).into_values();
-        let waiting: Vec<RequestId> = names
-            .map(|o| o.request)
+        let queued = names.queues.into_values().flatten();
+        let clients = names
+            .operations
+            .into_values()
+            .chain(queued)
+            .map(|o| o.client);
+        let waiting: Vec<RequestId> = clients
+            .filter_map(|client| match client {
+                Client::Request(id) => Some(id),
+                Client::Peer { .. } | Client::Settle => None,
+            })
             .chain(lists.map(|l| l.request))
             .collect();
         for id in waiting {
             self.answer(id, Answer::Failed(RequestError::Left));
         }
     }
+}
 
-    /// Replica: phase one.
-    pub(super) fn on_read(
-        &mut self,
-        from: PeerId,
-        op: u64,
-        epoch: u64,
-        key: Key,
-        version_only: bool,
-    ) -> Done {
-        if !self.serves(from, op, key.slot(), epoch) {
-            return Ok(());
-        }
-        let register = self.store.register(&key)?;
-        let version = register.as_ref().map(|r| r.version);
-        let register = register.filter(|_| !version_only);
-        self.send(
-            from,
-            Message::ReadReply {
-                op,
-                version,
-                register,
-            },
-        );
-        Ok(())
-    }
-
-    /// Replica: phase two.
-    pub(super) fn on_write(
-        &mut self,
-        from: PeerId,
-        op: u64,
-        epoch: u64,
-        register: Register,
-        repair: bool,
-    ) -> Done {
-        let slot = Key::of_name(&register.name).slot();
-        if !self.serves(from, op, slot, epoch) {
-            return Ok(());
-        }
-        let grows = matches!(register.value, Value::Present { .. });
-        if self.disk_full && grows && !repair {
-            self.send(from, Message::NoRoom { op });
-            return Ok(());
-        }
-        self.keep_register(slot, &register)?;
-        self.send(from, Message::WriteReply { op });
-        Ok(())
-    }
-
-    /// A replica took nothing for want of room. The operation fails once the others cannot make a quorum.
-    pub(super) fn on_no_room(&mut self, from: PeerId, op: u64) {
-        let Some(operation) = self.names.get_mut(&op) else {
-            return;
-        };
-        if !operation.full.contains(&from) && operation.config.involves(from) {
-            operation.full.push(from);
-        }
-        let config = &operation.config;
-        let lost = |set: &[PeerId]| set.len() - count(set, &operation.full) < majority(set.len());
-        let hopeless = config.quorum_sets().any(lost);
-        if hopeless {
-            let operation = self.names.remove(&op).expect("looked up above");
-            let slot = operation.slot();
-            let error = RequestError::Full { slot };
-            self.answer(operation.request, Answer::Failed(error));
-        }
-    }
-
-    /// Stores a register unless something newer is here.
-    pub(super) fn keep_register(&mut self, slot: Slot, register: &Register) -> Done {
-        let known = self.store.register(&Key::of_name(&register.name))?;
-        if known.is_none_or(|k| k.version < register.version) {
-            self.store.put_register(register)?;
-            self.slots.touch(slot);
-        }
-        Ok(())
-    }
-
-    /// Whether this replica may answer under that epoch; if not, the coordinator hears why.
-    fn serves(&mut self, from: PeerId, op: u64, slot: Slot, epoch: u64) -> bool {
-        let config = self.slots.config(slot);
-        if config.is_some_and(|c| c.epoch == epoch && c.involves(self.me)) {
-            return true;
-        }
-        let config = config.cloned();
-        self.send(from, Message::Stale { op, slot, config });
-        false
-    }
-
-    pub(super) fn on_stale(
-        &mut self,
-        from: PeerId,
-        op: u64,
-        slot: Slot,
-        config: Option<SlotConfig>,
-    ) -> Done {
-        let theirs = config.as_ref().map_or(0, |c| c.epoch);
-        if let Some(config) = config {
-            self.adopt(slot, config)?;
-        }
-        let Some(operation) = self.names.get(&op) else {
-            return Ok(());
-        };
-        if operation.slot() != slot {
-            return Ok(());
-        }
-        if self
-            .slots
-            .config(slot)
-            .is_some_and(|c| c.epoch > operation.config.epoch)
-        {
-            let operation = self.names.remove(&op).expect("looked up above");
-            self.ask(operation);
-        } else if theirs < operation.config.epoch {
-            // The replica is behind: what it has missed, then the question again.
-            let configs = vec![(slot, operation.config.clone())];
-            let message = self.question(op, operation);
-            self.send(from, Message::Commit { configs });
-            self.send(from, message);
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_read_reply(
-        &mut self,
-        from: PeerId,
-        op: u64,
-        version: Option<Version>,
-        register: Option<Register>,
-    ) -> Done {
-        let factor = self.settings.replication.factor;
-        let Some(operation) = self.names.get_mut(&op) else {
-            return Ok(());
-        };
-        let Phase::Ask {
-            best,
-            version: greatest,
-            unanimous,
-        } = &mut operation.phase
-        else {
-            return Ok(());
-        };
-        if operation.answered.contains(&from) || !operation.config.involves(from) {
-            return Ok(());
-        }
-        *unanimous &= operation.answered.is_empty() || *greatest == version;
-        if *greatest < version {
-            *greatest = version;
-            *best = register;
-        }
-        operation.answered.push(from);
-        if !operation.is_quorum(factor) {
-            return Ok(());
-        }
-        let mut operation = self.names.remove(&op).expect("looked up above");
-        let Phase::Ask {
-            best,
-            version,
-            unanimous,
-        } = operation.phase.clone()
-        else {
-            return Ok(());
-        };
-        operation.phase = match operation.write.clone() {
-            Some(value) => {
-                let counter = version.map_or(0, |v| v.counter) + 1;
-                let version = Version {
-                    counter,
-                    writer: self.me,
-                    op,
-                };
-                Phase::Store(Register {
-                    name: operation.name.clone(),
-                    version,
-                    value,
-                })
-            }
-            // A quorum agrees: what it agrees on cannot be lost.
-            None if unanimous => {
-                self.answer(operation.request, Answer::Register(best));
-                return Ok(());
-            }
-            // Some replicas are behind: the value must be at a quorum before anybody sees it.
-            None => match best {
-                Some(register) => Phase::Store(register),
-                None => return Ok(()),
-            },
-        };
-        self.ask(operation);
-        Ok(())
-    }
-
-    pub(super) fn on_write_reply(&mut self, from: PeerId, op: u64) -> Done {
-        let factor = self.settings.replication.factor;
-        let Some(operation) = self.names.get_mut(&op) else {
-            return Ok(());
-        };
-        let Phase::Store(register) = operation.phase.clone() else {
-            return Ok(());
-        };
-        if operation.answered.contains(&from) || !operation.config.involves(from) {
-            return Ok(());
-        }
-        operation.answered.push(from);
-        if operation.is_quorum(factor) {
-            let operation = self.names.remove(&op).expect("looked up above");
-            let answer = match operation.write {
-                Some(_) => Answer::Written(register.version),
-                None => Answer::Register(Some(register)),
-            };
-            self.answer(operation.request, answer);
-        }
-        Ok(())
-    }
+fn is_too_large(value: &Value) -> bool {
+    let head = match value {
+        Value::Present { head, .. } => head.len(),
+        Value::Deleted => 0,
+    };
+    value_len(value) > REGISTER_MAX || head > HEAD_MAX
 }
 
 #[cfg(test)]

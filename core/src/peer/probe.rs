@@ -15,6 +15,8 @@ pub(super) struct Probe {
     target: PeerId,
     /// Whom to relay the answer to, and under which number.
     relay: Option<(PeerId, u64)>,
+    /// Somebody who watches the processes said before that it is gone.
+    hinted: bool,
 }
 
 impl<S: Store> Peer<S> {
@@ -54,10 +56,30 @@ impl<S: Store> Peer<S> {
         }
     }
 
+    /// Pings a member because of a hint. When it is said to be gone and nobody hears an answer, it needs no longer
+    /// suspicion: two who know of each other's word only by us agree.
+    pub(super) fn ping_hinted(&mut self, target: PeerId, gone: bool) {
+        self.ping(target, None);
+        if let Some(probe) = self.gossip.probes.get_mut(&self.gossip.seq) {
+            probe.hinted = gone;
+        }
+    }
+
+    /// Whether a probe that a hint began still waits for its answer.
+    pub(super) fn is_hinted(&self, target: PeerId) -> bool {
+        let mut probes = self.gossip.probes.values();
+        probes.any(|p| p.hinted && p.target == target)
+    }
+
     fn ping(&mut self, target: PeerId, relay: Option<(PeerId, u64)>) {
         self.gossip.seq += 1;
         let seq = self.gossip.seq;
-        self.gossip.probes.insert(seq, Probe { target, relay });
+        let probe = Probe {
+            target,
+            relay,
+            hinted: false,
+        };
+        self.gossip.probes.insert(seq, probe);
         let message = Message::Ping {
             seq,
             target,
@@ -102,6 +124,8 @@ impl<S: Store> Peer<S> {
         digest: Digest,
     ) -> Done {
         self.learn(rumors)?;
+        // A peer that has come back may have missed every table: an answer is enough to know that it is not alone.
+        self.try_join()?;
         let Some(probe) = self.gossip.probes.remove(&seq) else {
             return Ok(());
         };
@@ -167,6 +191,7 @@ impl<S: Store> Peer<S> {
             Some(Liveness::Active) => Liveness::Suspect,
             // Not in the ring: nobody relies on it, no need to wait.
             Some(Liveness::Joining) => Liveness::Down,
+            Some(Liveness::Suspect) if probe.hinted => Liveness::Down,
             _ => return Ok(()),
         };
         self.believe(probe.target, worse)

@@ -5,7 +5,7 @@ use crate::io::{Answer, Input, Request, RequestError, Status};
 use crate::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
 use crate::member::{Liveness, PeerId};
 use crate::message::Message;
-use crate::quorum::majority;
+use crate::quorum::{has_majority, majority};
 use crate::store::{Store, StoreError};
 
 impl<S: Store> Peer<S> {
@@ -60,6 +60,16 @@ impl<S: Store> Peer<S> {
         None
     }
 
+    /// It sees a majority of the replicas of less than half of its slots, as on the smaller side of a partition: whoever
+    /// asks it had better ask another peer, which Services do when it is not ready.
+    fn is_cut_off(&self) -> bool {
+        let present: Vec<PeerId> = self.gossip.present().map(|m| m.id).collect();
+        let held = self.slots.held();
+        let configs = held.iter().filter_map(|slot| self.slots.config(*slot));
+        let served = configs.filter(|c| has_majority(c, &present)).count();
+        2 * served < held.len()
+    }
+
     fn slots_behind(&self) -> usize {
         self.slots
             .held()
@@ -68,11 +78,31 @@ impl<S: Store> Peer<S> {
             .count()
     }
 
+    /// How many entries its tables have, by concern: to be shown, and to show that they are bounded.
+    pub fn tables(&self) -> [(&'static str, usize); 9] {
+        [
+            ("members", self.gossip.all().count()),
+            ("probes", self.gossip.probes.len()),
+            ("timers", self.timers.len()),
+            ("operations", self.names.len() + self.lists.len()),
+            ("moves", self.moves.entries()),
+            ("exchanges", self.sync.exchanges.len()),
+            ("missing chunks", self.sync.missing()),
+            ("fetches", self.sync.fetching.len()),
+            ("handover", self.handover.entries()),
+        ]
+    }
+
     pub(super) fn status(&self) -> Result<Status, StoreError> {
         let member = self.myself().clone();
         let active = member.liveness == Liveness::Active;
+        let cut_off = self.is_cut_off();
+        let ready = active && self.caught_up && !cut_off;
         let reason = match self.why_behind() {
-            _ if active && self.caught_up => String::new(),
+            _ if ready => String::new(),
+            _ if cut_off => {
+                "it does not reach enough other peers to serve most of its slots".into()
+            }
             Some(reason) => reason,
             None => "it is about to be ready".into(),
         };
@@ -80,15 +110,15 @@ impl<S: Store> Peer<S> {
             |slot: &&crate::key::Slot| self.slots.config(**slot).is_some_and(|c| c.next.is_some());
         Ok(Status {
             network: self.network.clone(),
-            ready: active && self.caught_up,
+            ready,
             reason,
             slots_held: self.slots.held().len() as u32,
             slots_behind: self.slots_behind() as u32,
             slots_moving: self.slots.held().iter().filter(moving).count() as u32,
             chunks: self.store.usage()?,
             chunks_missing: self.sync.missing() as u64,
-            predecessor: self.chord.predecessor,
-            successors: self.chord.successors.clone(),
+            predecessor: self.chord.ring().predecessor,
+            successors: self.chord.ring().successors.clone(),
             member,
         })
     }
@@ -113,6 +143,7 @@ impl<S: Store> Peer<S> {
                 .map(|id| self.leaver_report(*id))
                 .collect::<Result<_, _>>()?,
             members: self.gossip.in_ring_order(),
+            greatest_epoch: self.slots.epochs().into_iter().max().unwrap_or(0),
         })
     }
 
@@ -174,6 +205,11 @@ impl<S: Store> Peer<S> {
     /// A peer that has left answers what it is asked about itself, passes on that it has left, and does nothing else.
     pub(super) fn handle_after_left(&mut self, input: Input) -> Done {
         match input {
+            // Who already knows answers in turn with what it knows of us: that must not go on for ever.
+            Input::Message {
+                message: Message::Members { .. },
+                ..
+            } => Ok(()),
             Input::Message { from, .. } => {
                 self.tell_left(from);
                 Ok(())

@@ -150,6 +150,7 @@ impl<S: Store> Peer<S> {
         }
         let involved = config.involves(self.me);
         let was = old.as_ref().is_some_and(|r| r.config.involves(self.me));
+        let leaving = self.myself().drain.leaving;
         let mut record = SlotRecord::of(config);
         if !involved {
             record.frozen = match old
@@ -167,7 +168,9 @@ impl<S: Store> Peer<S> {
                         .copied()
                         .collect(),
                 }),
-                None if was && !self.store.entries(slot)?.is_empty() => Some(Frozen {
+                // A leaver waits for receipts of empty copies too: they show that those who hold the slot now know it,
+                // for nobody can tell them once a majority of the replicas before has left.
+                None if was && (leaving || !self.store.entries(slot)?.is_empty()) => Some(Frozen {
                     epoch: record.config.epoch,
                     awaiting: record.config.replicas.clone(),
                 }),
@@ -181,7 +184,7 @@ impl<S: Store> Peer<S> {
         }
         self.forget_proposal(slot);
         self.moves_look_at(slot);
-        self.restart_sync(slot);
+        self.restart_sync(slot, true);
         Ok(())
     }
 
@@ -229,14 +232,7 @@ impl<S: Store> Peer<S> {
         if version == self.slots.targets_version {
             return false;
         }
-        let ring: Vec<Candidate<'_>> = ring
-            .iter()
-            .map(|m| Candidate {
-                id: m.id,
-                position: m.position,
-                zone: &m.zone,
-            })
-            .collect();
+        let ring: Vec<Candidate<'_>> = ring.iter().map(|m| Candidate::from(*m)).collect();
         let factor = self.settings.replication.factor as usize;
         self.slots.targets = Slot::all()
             .map(|slot| replicas(slot, &ring, factor))

@@ -2,20 +2,21 @@
 //! that missed a write, and a receiver that has to prove that it holds a leaver's copy.
 //!
 //! A slot is compared with one other replica at a time: roots first, entries where they differ, then registers and chunks
-//! that are missing here are pulled. Comparing with everybody who matters makes the slot *synced* within its epoch.
+//! that are missing here are pulled. A slot with many entries is listed in pages, which count only together: if the other's
+//! copy changes between two of them, the comparison begins anew. Comparing with everybody who matters makes the slot *synced* within its epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chunks::Wanted;
 use super::{Done, Peer};
-use crate::config::{NAMES_BYTES, SYNC_BATCH};
+use crate::config::{ENTRIES, NAMES_BYTES, SYNC_BATCH};
 use crate::io::{Time, value_len};
 use crate::key::{Key, Slot};
 use crate::member::PeerId;
 use crate::message::{Message, Root};
 use crate::quorum::{catch_up_quorum, count};
 use crate::register::Register;
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Store, StoreError};
 
 /// How far a held slot is compared with its other replicas.
 #[derive(Default)]
@@ -24,6 +25,8 @@ struct Progress {
     done: Vec<PeerId>,
     /// Compared with all that matter, once within this epoch.
     synced: bool,
+    /// The epoch was learned since this peer started.
+    fresh: bool,
 }
 
 /// A comparison under way.
@@ -32,9 +35,27 @@ pub(super) struct Exchange {
     epoch: u64,
     names: BTreeSet<Key>,
     pub(super) chunks: BTreeSet<Key>,
-    /// The other's root, once it has answered.
+    /// The other's root, once it has listed all its entries.
     root: Option<Root>,
+    /// How far it has listed them, and the root it had then.
+    listed: Option<(Key, Root)>,
     deadline: Time,
+}
+
+/// A part of a list of entries; see [`Message::SyncReply`].
+#[derive(Default)]
+pub(super) struct Page {
+    pub(super) entries: Option<Vec<Entry>>,
+    pub(super) after: Option<Key>,
+    pub(super) more: bool,
+}
+
+impl Page {
+    /// Where to go on, if there is more.
+    fn last(&self) -> Option<Key> {
+        let last = self.entries.as_ref().and_then(|e| e.last());
+        last.map(Entry::key).filter(|_| self.more)
+    }
 }
 
 /// See the module's documentation.
@@ -61,6 +82,11 @@ impl Sync {
         self.progress.get(&slot).is_some_and(|p| p.synced)
     }
 
+    /// Whether the slot's epoch was learned since this peer started.
+    pub(super) fn is_fresh(&self, slot: Slot) -> bool {
+        self.progress.get(&slot).is_some_and(|p| p.fresh)
+    }
+
     pub(super) fn missing(&self) -> usize {
         self.wanted.len()
     }
@@ -70,15 +96,20 @@ impl<S: Store> Peer<S> {
     /// After a start: every held slot may have missed something.
     pub(super) fn resume_sync(&mut self) {
         let held: Vec<Slot> = self.slots.held().iter().copied().collect();
-        held.into_iter().for_each(|slot| self.restart_sync(slot));
+        held.into_iter()
+            .for_each(|slot| self.restart_sync(slot, false));
         self.sync.next_round = self.now.after(self.settings.anti_entropy);
     }
 
-    /// The slot's configuration is new here: nothing said under the old one counts.
-    pub(super) fn restart_sync(&mut self, slot: Slot) {
+    /// The slot's configuration is new here (`fresh`), or this peer has just started: nothing said before counts.
+    pub(super) fn restart_sync(&mut self, slot: Slot, fresh: bool) {
         self.sync.exchanges.retain(|(s, _), _| *s != slot);
         if self.slots.held().contains(&slot) {
-            self.sync.progress.insert(slot, Progress::default());
+            let progress = Progress {
+                fresh,
+                ..Progress::default()
+            };
+            self.sync.progress.insert(slot, progress);
             self.sync.todo.insert(slot);
         } else {
             self.sync.progress.remove(&slot);
@@ -178,6 +209,7 @@ impl<S: Store> Peer<S> {
                     names: BTreeSet::new(),
                     chunks: BTreeSet::new(),
                     root: None,
+                    listed: None,
                     deadline,
                 }
             });
@@ -248,25 +280,66 @@ impl<S: Store> Peer<S> {
             }
             let mine = self.root(slot)?;
             // Under another epoch our entries prove nothing; the asker sends what we have missed and asks again.
-            let entries = if known == epoch && mine != root {
-                Some(self.store.entries(slot)?)
+            let page = if known == epoch && mine != root {
+                self.page(slot, None)?
             } else {
-                None
+                Page::default()
             };
-            self.send(
-                from,
-                Message::SyncReply {
-                    slot,
-                    epoch: known,
-                    root: mine,
-                    entries,
-                },
-            );
+            self.reply(from, slot, known, mine, page);
         }
         if !newer.is_empty() {
             self.send(from, Message::Commit { configs: newer });
         }
         Ok(())
+    }
+
+    pub(super) fn on_sync_more(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        epoch: u64,
+        after: Key,
+    ) -> Done {
+        if self.slots.config(slot).is_some_and(|c| c.epoch == epoch) {
+            let (root, page) = (self.root(slot)?, self.page(slot, Some(after))?);
+            self.reply(from, slot, epoch, root, page);
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, to: PeerId, slot: Slot, epoch: u64, root: Root, page: Page) {
+        let Page {
+            entries,
+            after,
+            more,
+        } = page;
+        let message = Message::SyncReply {
+            slot,
+            epoch,
+            root,
+            entries,
+            after,
+            more,
+        };
+        self.send(to, message);
+    }
+
+    /// The entries of a slot after that key: at most [`ENTRIES`], and one more where a chunk and a name share a key.
+    fn page(&self, slot: Slot, after: Option<Key>) -> Result<Page, StoreError> {
+        let mut entries = self.store.entries(slot)?;
+        entries.retain(|entry| after.is_none_or(|after| entry.key() > after));
+        entries.sort_unstable_by_key(Entry::key);
+        let mut end = entries.len().min(ENTRIES);
+        while end > 0 && end < entries.len() && entries[end].key() == entries[end - 1].key() {
+            end += 1;
+        }
+        let more = end < entries.len();
+        entries.truncate(end);
+        Ok(Page {
+            entries: Some(entries),
+            after,
+            more,
+        })
     }
 
     pub(super) fn on_sync_reply(
@@ -275,12 +348,12 @@ impl<S: Store> Peer<S> {
         slot: Slot,
         epoch: u64,
         root: Root,
-        entries: Option<Vec<Entry>>,
+        page: Page,
     ) -> Done {
         let Some(exchange) = self.sync.exchanges.get(&(slot, from)) else {
             return Ok(());
         };
-        if exchange.root.is_some() {
+        if exchange.root.is_some() || exchange.listed.map(|(key, _)| key) != page.after {
             return Ok(());
         }
         if epoch < exchange.epoch {
@@ -304,9 +377,14 @@ impl<S: Store> Peer<S> {
         if epoch > exchange.epoch {
             return Ok(());
         }
+        if exchange.listed.is_some_and(|(_, before)| before != root) {
+            self.sync.exchanges.remove(&(slot, from));
+            return Ok(());
+        }
+        let last = page.last();
         let mut names = BTreeSet::new();
         let mut chunks = BTreeMap::new();
-        for entry in entries.into_iter().flatten() {
+        for entry in page.entries.into_iter().flatten() {
             match entry {
                 Entry::Name { key, version } => {
                     let known = self.store.register(&key)?;
@@ -330,10 +408,16 @@ impl<S: Store> Peer<S> {
             .exchanges
             .get_mut(&(slot, from))
             .expect("looked up above");
-        exchange.root = Some(root);
-        exchange.chunks = chunks.into_keys().collect();
-        exchange.names = names;
+        exchange.chunks.extend(chunks.into_keys());
+        exchange.names.extend(names);
         exchange.deadline = deadline;
+        if let Some(after) = last {
+            exchange.listed = Some((after, root));
+            let epoch = exchange.epoch;
+            self.send(from, Message::SyncMore { slot, epoch, after });
+            return Ok(());
+        }
+        exchange.root = Some(root);
         self.continue_exchange(slot, from)
     }
 
@@ -397,11 +481,18 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         exchange.deadline = deadline;
+        let mut kept = true;
         for register in &registers {
             if Key::of_name(&register.name).slot() == slot {
-                self.keep_register(slot, register)?;
+                kept &= self.keep_register(slot, register)?;
             }
         }
-        self.continue_exchange(slot, from)
+        if kept {
+            self.continue_exchange(slot, from)
+        } else {
+            // Not equal before that name is decided again: compare again then.
+            self.sync.exchanges.remove(&(slot, from));
+            Ok(())
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::{Entry, Identity, Remembered, Store, StoreError};
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
-use crate::register::Register;
+use crate::register::{Register, Version};
 use crate::slot::SlotRecord;
 
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,7 @@ struct Tables {
     slots: BTreeMap<Slot, SlotRecord>,
     registers: BTreeMap<Key, Register>,
     names: BTreeMap<String, Key>,
+    promises: BTreeMap<Key, Version>,
     chunks: BTreeMap<Key, u32>,
     receipts: BTreeMap<(PeerId, Slot), Receipt>,
 }
@@ -53,16 +54,6 @@ impl MemoryStore {
             undo(&mut self.tables);
         }
     }
-}
-
-/// The least and greatest keys of a slot.
-fn bounds(slot: Slot) -> std::ops::RangeInclusive<Key> {
-    let mut first = [0; 32];
-    first[..8].copy_from_slice(&slot.start().0.to_be_bytes());
-    let mut last = [0xff; 32];
-    last[0] = first[0];
-    last[1] = first[1] | 0x0f;
-    Key(first)..=Key(last)
 }
 
 impl Store for MemoryStore {
@@ -111,6 +102,23 @@ impl Store for MemoryStore {
         let key = Key::of_name(&register.name);
         write!(self, names, register.name.as_str().to_owned(), Some(key));
         write!(self, registers, key, Some(register.clone()));
+        if self
+            .tables
+            .promises
+            .get(&key)
+            .is_some_and(|p| *p <= register.version)
+        {
+            write!(self, promises, key, None);
+        }
+        Ok(())
+    }
+
+    fn promise(&self, key: &Key) -> Result<Option<Version>, StoreError> {
+        Ok(self.tables.promises.get(key).copied())
+    }
+
+    fn put_promise(&mut self, key: &Key, ballot: &Version) -> Result<(), StoreError> {
+        write!(self, promises, *key, Some(*ballot));
         Ok(())
     }
 
@@ -150,12 +158,12 @@ impl Store for MemoryStore {
         let chunks = self
             .tables
             .chunks
-            .range(bounds(slot))
+            .range(slot.keys())
             .map(|(key, len)| Entry::Chunk {
                 key: *key,
                 len: *len,
             });
-        let names = self.tables.registers.range(bounds(slot));
+        let names = self.tables.registers.range(slot.keys());
         let names = names.map(|(key, r)| Entry::Name {
             key: *key,
             version: r.version,
@@ -167,16 +175,25 @@ impl Store for MemoryStore {
         let chunks: Vec<Key> = self
             .tables
             .chunks
-            .range(bounds(slot))
+            .range(slot.keys())
             .map(|(k, _)| *k)
             .collect();
         for key in &chunks {
             write!(self, chunks, *key, None);
         }
+        let promises: Vec<Key> = self
+            .tables
+            .promises
+            .range(slot.keys())
+            .map(|(k, _)| *k)
+            .collect();
+        for key in promises {
+            write!(self, promises, key, None);
+        }
         let names: Vec<(Key, String)> = self
             .tables
             .registers
-            .range(bounds(slot))
+            .range(slot.keys())
             .map(|(k, r)| (*k, r.name.as_str().to_owned()))
             .collect();
         for (key, name) in names {

@@ -251,6 +251,11 @@ impl Life {
         }
     }
 
+    /// Waits until a chunk could not be made durable, and returns why: the peer cannot go on then.
+    pub(super) async fn chunks_failed(&self) -> String {
+        self.chunk_files.failed().await
+    }
+
     /// Joins (or founds) a network. The same assignment again changes nothing; after a leave it begins a new life.
     pub(crate) async fn assign(self: &Arc<Self>, place: Place) -> Result<PeerId, AssignError> {
         let mut volume = self.volume.lock().await;
@@ -369,7 +374,10 @@ impl Life {
         let (network, id) = (identity.network.clone(), identity.member.id);
         let system = |error: &dyn std::error::Error| AssignError::System(error.to_string());
         let seed = random().map(u64::from_ne_bytes).map_err(|e| system(&e))?;
-        let origin = Instant::now();
+        let faults = &self.setup.faults;
+        // A clock that is ahead has been running for longer.
+        let now = Instant::now();
+        let origin = now.checked_sub(faults.clock_offset).unwrap_or(now);
         let core = self.setup.core;
         let peer =
             Peer::start(store, identity, found, core, seed, Time(0)).map_err(BootError::from)?;
@@ -386,7 +394,12 @@ impl Life {
         let chunks = Arc::new(chunks);
         let runtime = Handle::current();
         let effects = Effects {
-            transport: Transport::new(network.clone(), id, runtime.clone()),
+            transport: Transport::new(
+                network.clone(),
+                id,
+                runtime.clone(),
+                faults.messages.clone(),
+            ),
             fetcher: Fetcher::new(chunks.clone(), runtime.clone()),
             files,
             writes,

@@ -8,14 +8,16 @@ use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use peernet_core::key::Key;
 use thiserror::Error;
+use tokio::sync::watch;
 
 use super::{OpenError, sync_dir};
+use crate::faults::{DiskFaults, Synced};
 
 /// Bad copies kept for people to look at; later ones are deleted. Guess: enough to see what a dying disk does.
 const BAD_MAX: usize = 64;
@@ -78,8 +80,9 @@ pub struct ChunkFiles {
     folders: Mutex<HashSet<[u8; 2]>>,
     /// Files in `bad`.
     bad: Mutex<usize>,
-    /// A folder's sync failed: what it said before cannot be trusted (a second sync would succeed for nothing).
-    failed: AtomicBool,
+    /// What a sync said that failed: the volume cannot be trusted any more (a second sync would succeed for nothing).
+    failed: watch::Sender<Option<String>>,
+    faults: Arc<DiskFaults>,
 }
 
 impl ChunkFiles {
@@ -102,8 +105,25 @@ impl ChunkFiles {
             next_temporary: AtomicU64::new(0),
             folders: Mutex::default(),
             bad: Mutex::new(bad),
-            failed: AtomicBool::new(false),
+            failed: watch::Sender::new(None),
+            faults: Arc::default(),
         })
+    }
+
+    /// The same, with syncs that fail as planned.
+    pub(super) fn with_faults(self, faults: Arc<DiskFaults>) -> Self {
+        ChunkFiles { faults, ..self }
+    }
+
+    /// Waits until a sync has failed, and returns what it said. From then on nothing is written, and the peer should
+    /// stop: what the system has dropped from its memory nobody can know.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.subscribe();
+        match failed.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(reason)) => reason.clone(),
+            // Not while `self` holds the sender.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
     }
 
     /// Makes a chunk durable. Does nothing when it is here already.
@@ -122,10 +142,9 @@ impl ChunkFiles {
         self.check_room(data.len() as u64, purpose)?;
         self.make_folder(key)?;
         let temporary = Temporary::new(self.root.join("tmp").join(self.temporary_name()));
-        temporary
-            .fill(data)
-            .and_then(|()| fs::rename(&temporary.path, &path))
-            .map_err(|e| self.not_written(e))?;
+        let file = temporary.fill(data).map_err(|e| self.not_written(e))?;
+        self.sync_file(&file)?;
+        fs::rename(&temporary.path, &path).map_err(|e| self.not_written(e))?;
         self.sync(&folder)
     }
 
@@ -281,7 +300,7 @@ impl ChunkFiles {
     }
 
     fn check_trusted(&self) -> Result<(), ChunkError> {
-        if self.failed.load(Ordering::Acquire) {
+        if self.failed.borrow().is_some() {
             let source =
                 io::Error::other("an earlier sync failed; restart the peer, and look at its disk");
             return Err(ChunkError::Volume {
@@ -292,30 +311,43 @@ impl ChunkFiles {
         Ok(())
     }
 
+    /// Makes a file's bytes durable. Only a full disk may be survived: it kept no promise, since the file is not in
+    /// place yet.
+    fn sync_file(&self, file: &File) -> Result<(), ChunkError> {
+        let synced = self.faults.before_sync(Synced::Chunks);
+        match synced.and_then(|()| file.sync_data()) {
+            Err(error) if is_full(&error) => Err(self.not_written(error)),
+            synced => synced.map_err(|e| self.distrust("syncing", e)),
+        }
+    }
+
     fn sync(&self, folder: &Path) -> Result<(), ChunkError> {
-        sync_dir(folder).map_err(|source| {
-            self.failed.store(true, Ordering::Release);
-            ChunkError::Volume {
-                action: "syncing the folder of",
-                source,
-            }
-        })
+        let synced = self.faults.before_sync(Synced::Chunks);
+        synced
+            .and_then(|()| sync_dir(folder))
+            .map_err(|e| self.distrust("syncing the folder of", e))
+    }
+
+    fn distrust(&self, action: &'static str, source: io::Error) -> ChunkError {
+        let reason = source.to_string();
+        self.failed.send_modify(|failed| {
+            failed.get_or_insert(reason);
+        });
+        ChunkError::Volume { action, source }
     }
 
     /// An error before anything was promised.
     fn not_written(&self, source: io::Error) -> ChunkError {
-        match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                let Space { free, total } = self.space().unwrap_or(Space { free: 0, total: 0 });
-                ChunkError::DiskFull {
-                    free,
-                    reserve: self.reserve(total, Purpose::Repair),
-                }
-            }
-            _ => ChunkError::Volume {
+        if !is_full(&source) {
+            return ChunkError::Volume {
                 action: "writing",
                 source,
-            },
+            };
+        }
+        let Space { free, total } = self.space().unwrap_or(Space { free: 0, total: 0 });
+        ChunkError::DiskFull {
+            free,
+            reserve: self.reserve(total, Purpose::Repair),
         }
     }
 }
@@ -330,13 +362,14 @@ impl Temporary {
         Temporary { path }
     }
 
-    fn fill(&self, data: &[u8]) -> io::Result<()> {
+    /// Writes the file; the caller syncs it.
+    fn fill(&self, data: &[u8]) -> io::Result<File> {
         let mut file: File = OpenOptions::new()
             .write(true)
             .create_new(true)
             .open(&self.path)?;
         file.write_all(data)?;
-        file.sync_data()
+        Ok(file)
     }
 }
 
@@ -348,6 +381,13 @@ impl Drop for Temporary {
             tracing::warn!(path = %self.path.display(), %error, "a half-written chunk stays until the next start");
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 /// The disk could not read bytes that should be there.

@@ -6,6 +6,8 @@
 
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Receipt;
@@ -16,15 +18,17 @@ use peernet_core::store::{Entry, Identity, Remembered, Store, StoreError};
 use peernet_proto::v1;
 use prost::Message;
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition,
-    TableHandle, WriteTransaction,
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, Table,
+    TableDefinition, TableHandle, WriteTransaction,
 };
 
+use super::faulty::FaultyFile;
 use super::{OpenError, sync_dir};
+use crate::faults::DiskFaults;
 use crate::wire::Wire;
 
 /// Layout of the database. Raised whenever an older version could misread it.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Memory for pages of the database, bytes. Guess: holds the versions of a million names.
 const CACHE: usize = 64 * 1024 * 1024;
 
@@ -39,7 +43,9 @@ const SLOTS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("slots");
 /// Hash of the name → register.
 const REGISTERS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("registers");
 /// Hash of the name → version of its register, so that replicas can be compared without reading values.
-const VERSIONS: TableDefinition<'_, &[u8; 32], &[u8; 32]> = TableDefinition::new("versions");
+const VERSIONS: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> = TableDefinition::new("versions");
+/// Hash of the name → greatest ballot promised for it, where that is above its register's version.
+const PROMISES: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> = TableDefinition::new("promises");
 /// Name → its hash, for listing.
 const NAMES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("names");
 /// Hash of the bytes → length, big-endian, and a byte of flags (none yet: 0).
@@ -49,7 +55,8 @@ const RECEIPTS: TableDefinition<'_, &[u8; 18], &[u8]> = TableDefinition::new("re
 
 /// A peer's memory on its volume. See [`Store`] for the contract.
 ///
-/// Opening it after a crash reads the whole database once.
+/// Opening reads the whole database once and checks it: after a crash to finish or undo what was under way, otherwise
+/// because a vote, a name or an epoch that rotted silently would be served as if this peer had promised it.
 pub struct DiskStore {
     /// All that was written since the last commit; none after a failed commit. Dropped before the database.
     pending: Option<WriteTransaction>,
@@ -63,16 +70,12 @@ pub struct DiskStore {
 impl DiskStore {
     /// Opens the database at `path`, or creates it. Its folder exists.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
-                other => OpenError::Database {
-                    path: path.to_owned(),
-                    reason: other.to_string(),
-                },
-            })?;
+        Self::open_faulty(path, &Arc::default())
+    }
+
+    /// The same, with syncs that fail as planned.
+    pub(super) fn open_faulty(path: &Path, faults: &Arc<DiskFaults>) -> Result<Self, OpenError> {
+        let database = checked(path, faults)?;
         check_format(&database, path)?;
         let dir = path.parent().unwrap_or(Path::new("."));
         sync_dir(dir).map_err(OpenError::io(dir))?;
@@ -217,6 +220,27 @@ impl Store for DiskStore {
         self.table_mut(NAMES)?
             .insert(register.name.as_str(), &key)
             .map_err(failed(action))?;
+        if self
+            .promise(&Key(key))?
+            .is_some_and(|p| p <= register.version)
+        {
+            self.table_mut(PROMISES)?
+                .remove(&key)
+                .map_err(failed(action))?;
+        }
+        Ok(())
+    }
+
+    fn promise(&self, key: &Key) -> Result<Option<Version>, StoreError> {
+        let promises = self.table(PROMISES)?;
+        let value = promises.get(&key.0).map_err(failed("reading a promise"))?;
+        Ok(value.map(|v| version(v.value())))
+    }
+
+    fn put_promise(&mut self, key: &Key, ballot: &Version) -> Result<(), StoreError> {
+        self.table_mut(PROMISES)?
+            .insert(&key.0, &version_bytes(ballot))
+            .map_err(failed("writing a promise"))?;
         Ok(())
     }
 
@@ -339,9 +363,11 @@ impl Store for DiskStore {
         registers
             .retain_in::<&[u8; 32], _>(range(), |_, _| false)
             .map_err(failed(action))?;
-        self.table(VERSIONS)?
-            .retain_in::<&[u8; 32], _>(range(), |_, _| false)
-            .map_err(failed(action))?;
+        for table in [VERSIONS, PROMISES] {
+            self.table(table)?
+                .retain_in::<&[u8; 32], _>(range(), |_, _| false)
+                .map_err(failed(action))?;
+        }
         Ok(dropped)
     }
 
@@ -386,6 +412,7 @@ impl Store for DiskStore {
             pending.delete_table(SLOTS),
             pending.delete_table(REGISTERS),
             pending.delete_table(VERSIONS),
+            pending.delete_table(PROMISES),
             pending.delete_table(NAMES),
             pending.delete_table(CHUNKS),
             pending.delete_table(RECEIPTS),
@@ -417,6 +444,47 @@ impl DiskStore {
         if let Some(len) = old {
             self.usage = (self.usage.0 - 1, self.usage.1 - u64::from(len));
         }
+    }
+}
+
+/// Opens the database and makes sure that every page has the checksum its parent says.
+fn checked(path: &Path, faults: &Arc<DiskFaults>) -> Result<Database, OpenError> {
+    let reading = |error: DatabaseError| match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
+        DatabaseError::Storage(StorageError::Corrupted(reason)) => damage(path, reason),
+        other => OpenError::Database {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
+    };
+    // After a crash all pages are checked anyway.
+    let recovered = Arc::new(AtomicBool::new(false));
+    let (noticed, mut builder) = (recovered.clone(), Database::builder());
+    builder
+        .set_cache_size(CACHE)
+        .set_repair_callback(move |_| noticed.store(true, Ordering::Relaxed));
+    let mut database = if faults.touch_meta() {
+        let file = FaultyFile::open(path, faults.clone()).map_err(reading)?;
+        builder.create_with_backend(file)
+    } else {
+        builder.create(path)
+    }
+    .map_err(reading)?;
+    if recovered.load(Ordering::Relaxed) {
+        return Ok(database);
+    }
+    match database.check_integrity() {
+        Ok(true) => Ok(database),
+        // It would go back to an older commit, and so take back what was promised since.
+        Ok(false) => Err(damage(path, "only an earlier state is whole".into())),
+        Err(error) => Err(reading(error)),
+    }
+}
+
+fn damage(path: &Path, reason: String) -> OpenError {
+    OpenError::Damaged {
+        path: path.to_owned(),
+        reason,
     }
 }
 
@@ -528,23 +596,28 @@ fn chunk_len(value: &[u8; 5]) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-fn version_bytes(version: &Version) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&version.counter.to_be_bytes());
-    bytes[8..24].copy_from_slice(&version.writer.0.to_be_bytes());
-    bytes[24..].copy_from_slice(&version.op.to_be_bytes());
+/// Bytes of a version in the database.
+const VERSION: usize = 40;
+
+fn version_bytes(version: &Version) -> [u8; VERSION] {
+    let mut bytes = [0; VERSION];
+    bytes[..8].copy_from_slice(&version.epoch.to_be_bytes());
+    bytes[8..16].copy_from_slice(&version.round.to_be_bytes());
+    bytes[16..32].copy_from_slice(&version.writer.0.to_be_bytes());
+    bytes[32..].copy_from_slice(&version.op.to_be_bytes());
     bytes
 }
 
-fn version(bytes: &[u8; 32]) -> Version {
+fn version(bytes: &[u8; VERSION]) -> Version {
     let part = |from: usize, len: usize| {
         bytes[from..from + len]
             .iter()
             .fold(0, |n: u128, b| n << 8 | u128::from(*b))
     };
     Version {
-        counter: part(0, 8) as u64,
-        writer: PeerId(part(8, 16)),
-        op: part(24, 8) as u64,
+        epoch: part(0, 8) as u64,
+        round: part(8, 8) as u64,
+        writer: PeerId(part(16, 16)),
+        op: part(32, 8) as u64,
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use peernet_core::io::{Answer, ChunkOutcome, Input, Request, RequestError, Route, Status};
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Report;
-use peernet_core::member::{Member, PeerId};
+use peernet_core::member::{Hint, Member, PeerId};
 use peernet_core::message::{Listed, Message};
-use peernet_core::register::{Register, Value, Version};
+use peernet_core::recover::Recovery;
+use peernet_core::register::{Condition, Register, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -33,6 +34,15 @@ pub(crate) enum PeerError {
     /// A bug.
     #[error("this peer answered something that was not asked; please report this as a bug")]
     Confused,
+}
+
+/// What became of a write.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// A majority has it.
+    Done,
+    /// The condition does not hold of this, which the name holds.
+    Unmet(Option<Register>),
 }
 
 /// A handle of the peer's thread; cheap to clone.
@@ -131,9 +141,23 @@ impl PeerHandle {
         expect!(self.request(Request::ReadName(name)).await?, Answer::Register(register) => register)
     }
 
-    /// Writes a name at a majority.
-    pub(crate) async fn write_name(&self, name: Name, value: Value) -> Result<Version, PeerError> {
-        expect!(self.request(Request::WriteName { name, value }).await?, Answer::Written(version) => version)
+    /// Writes a name at a majority, if the condition holds.
+    pub(crate) async fn write_name(
+        &self,
+        name: Name,
+        value: Value,
+        condition: Condition,
+    ) -> Result<Written, PeerError> {
+        let request = Request::WriteName {
+            name,
+            value,
+            condition,
+        };
+        match self.request(request).await? {
+            Answer::Written { .. } => Ok(Written::Done),
+            Answer::Unmet(register) => Ok(Written::Unmet(register)),
+            _ => Err(PeerError::Confused),
+        }
     }
 
     /// A page of names, and where the next begins.
@@ -192,6 +216,16 @@ impl PeerHandle {
     /// Orders drains: identity, epoch, leaving.
     pub(crate) async fn drain(&self, orders: Vec<(PeerId, u64, bool)>) -> Result<(), PeerError> {
         expect!(self.request(Request::Drain(orders)).await?, Answer::Done => ())
+    }
+
+    /// What is said of other peers' processes.
+    pub(crate) async fn hint(&self, hints: Vec<(PeerId, Hint)>) -> Result<(), PeerError> {
+        expect!(self.request(Request::Hint(hints)).await?, Answer::Done => ())
+    }
+
+    /// Gives peers up for good; who of them is alive, in which case nothing was done.
+    pub(crate) async fn recover(&self, recovery: Recovery) -> Result<Vec<PeerId>, PeerError> {
+        expect!(self.request(Request::Recover(recovery)).await?, Answer::Recovered(alive) => alive)
     }
 
     /// What the peer can prove about these leavers.

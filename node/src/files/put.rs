@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::cutter::{BrokenOff, Cutter};
 use super::manifest::{ChunkRef, TreeBuilder};
 use super::record::{CONTENT_TYPE_MAX, Content, Summary, encode};
-use super::{FileError, Files};
+use super::{FileError, Files, Precondition};
 use crate::config::INLINE_MAX;
 
 /// Chunks of one upload hashed and sent at once (guess: covers two syncs of a busy disk).
@@ -21,19 +21,21 @@ const IN_FLIGHT: usize = 8;
 type Sending = AbortOnDropHandle<Result<ChunkRef, FileError>>;
 
 impl Files {
-    /// Stores `body` under `name`, replacing what was there, and returns once that is durable on the write quorum. A
+    /// Stores `body` under `name` if the condition holds, replacing what was there, and returns once that is durable on the write quorum. A
     /// body that breaks off, or whose length is not `announced`, is refused whole.
     pub(crate) async fn put(
         &self,
         name: Name,
         content_type: String,
         announced: Option<u64>,
+        when: &Precondition,
         body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
     ) -> Result<v1::FileInfo, FileError> {
         let printable = content_type.bytes().all(|b| (0x20..0x7f).contains(&b));
         if content_type.len() > CONTENT_TYPE_MAX || !printable {
             return Err(FileError::ContentType);
         }
+        self.check(&name, when).await?;
         let mut body = Cutter::new(body, self.chunk_size, announced);
         let (content, chunks) = match body.next().await? {
             None => (Content::Inline(Bytes::new()), 0),
@@ -49,8 +51,7 @@ impl Files {
             chunks,
         };
         let info = summary.to_info(&name);
-        self.peer
-            .write_name(name, encode(&summary, &content))
+        self.change(name, encode(&summary, &content), when, false)
             .await?;
         Ok(info)
     }

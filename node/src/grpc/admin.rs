@@ -6,10 +6,10 @@ use peernet_core::member::Liveness;
 use peernet_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::status::{not_serving, of_assign, of_peer, of_wire};
+use super::status::{check_orders, not_serving, of_assign, of_peer, of_wire};
 use crate::config::Place;
 use crate::daemon::{Life, Remembered};
-use crate::wire::{drain_orders, peer_ids, report_response};
+use crate::wire::{drain_orders, hints, peer_ids, recovery, report_response};
 
 pub(super) struct Admin {
     life: Arc<Life>,
@@ -82,6 +82,7 @@ impl v1::admin_server::Admin for Admin {
     ) -> Result<Response<v1::DrainResponse>, Status> {
         let running = self.life.member().map_err(not_serving)?;
         let orders = drain_orders(request.into_inner()).map_err(of_wire)?;
+        check_orders(&orders, &running.peer.members().await.map_err(of_peer)?)?;
         running.peer.drain(orders).await.map_err(of_peer)?;
         Ok(Response::new(v1::DrainResponse {}))
     }
@@ -98,5 +99,27 @@ impl v1::admin_server::Admin for Admin {
         .map_err(of_wire)?;
         let report = running.peer.leave_report(leavers).await.map_err(of_peer)?;
         Ok(Response::new(report_response(&report)))
+    }
+
+    async fn hint(
+        &self,
+        request: Request<v1::HintRequest>,
+    ) -> Result<Response<v1::HintResponse>, Status> {
+        let running = self.life.member().map_err(not_serving)?;
+        let hints = hints(request.into_inner()).map_err(of_wire)?;
+        running.peer.hint(hints).await.map_err(of_peer)?;
+        Ok(Response::new(v1::HintResponse {}))
+    }
+
+    async fn recover(
+        &self,
+        request: Request<v1::RecoverRequest>,
+    ) -> Result<Response<v1::RecoverResponse>, Status> {
+        let running = self.life.member().map_err(not_serving)?;
+        let recovery = recovery(request.into_inner()).map_err(of_wire)?;
+        let alive = running.peer.recover(recovery).await.map_err(of_peer)?;
+        Ok(Response::new(v1::RecoverResponse {
+            alive: alive.iter().map(ToString::to_string).collect(),
+        }))
     }
 }

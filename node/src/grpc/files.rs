@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, STALL};
+use crate::files::{BrokenOff, FileError, Precondition, STALL, Tags};
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -56,12 +56,14 @@ impl v1::files_server::Files for Files {
             name,
             content_type,
             size,
+            when,
         } = header;
+        let when = precondition(when);
         let name = name_of(name)?;
         self.call(|running| async move {
             let file = running
                 .files
-                .put(name, content_type, size, bodies(parts))
+                .put(name, content_type, size, &when, bodies(parts))
                 .await?;
             Ok(v1::PutResponse { file: Some(file) })
         })
@@ -116,9 +118,10 @@ impl v1::files_server::Files for Files {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let name = name_of(request.into_inner().name)?;
+        let v1::DeleteRequest { name, when } = request.into_inner();
+        let (name, when) = (name_of(name)?, precondition(when));
         self.call(|running| async move {
-            running.files.delete(name).await?;
+            running.files.delete(name, &when).await?;
             Ok(v1::DeleteResponse {})
         })
         .await
@@ -156,6 +159,22 @@ impl v1::files_server::Files for Files {
 
 fn name_of(text: String) -> Result<Name, Status> {
     Name::new(text).map_err(|error| of_file(error.into()))
+}
+
+fn precondition(when: Option<v1::Precondition>) -> Precondition {
+    let tags = |tags: Vec<String>| match &tags[..] {
+        [] => None,
+        _ if tags.iter().any(|tag| tag == "*") => Some(Tags::Any),
+        _ => Some(Tags::Of(tags)),
+    };
+    let v1::Precondition {
+        if_match,
+        if_none_match,
+    } = when.unwrap_or_default();
+    Precondition {
+        if_match: tags(if_match),
+        if_none_match: tags(if_none_match),
+    }
 }
 
 /// The bytes of an upload. A second header is an error, since the client meant two files.

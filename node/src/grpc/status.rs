@@ -1,6 +1,7 @@
 //! Errors as gRPC statuses: a code, a sentence, and a word for machines in `peernet-code`.
 
 use peernet_core::boot::BootError;
+use peernet_core::member::{Drain, Member, PeerId};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -13,6 +14,7 @@ use crate::wire::WireError;
 fn of_kind(kind: ErrorKind, sentence: String) -> Status {
     let code = match kind {
         ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::Precondition => Code::FailedPrecondition,
         ErrorKind::Invalid => Code::InvalidArgument,
         ErrorKind::OutOfRange => Code::OutOfRange,
         ErrorKind::Unavailable => Code::Unavailable,
@@ -81,4 +83,30 @@ pub(super) fn check_network(told: &str, ours: &str) -> Result<(), Status> {
     Err(Status::failed_precondition(format!(
         "this peer is a member of network {ours}, not of {told}"
     )))
+}
+
+/// Orders to leave or to stay count up: one from the past, or another under a number that was used, comes from an
+/// operator that has missed something, and is refused before anything is done. The same order again is none of that.
+pub(super) fn check_orders(
+    orders: &[(PeerId, u64, bool)],
+    members: &[Member],
+) -> Result<(), Status> {
+    for (id, epoch, leaving) in orders {
+        let order = Drain {
+            epoch: *epoch,
+            leaving: *leaving,
+        };
+        let member = members.iter().find(|m| m.id == *id);
+        if let Some(known) = member.map(|m| m.drain)
+            && order.epoch <= known.epoch
+            && order != known
+        {
+            return Err(Status::failed_precondition(format!(
+                "the order of drain epoch {epoch} for peer {id} is out of date: it follows the one of epoch {}; read the \
+                 member list again and use a greater epoch",
+                known.epoch
+            )));
+        }
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use axum::http::{HeaderMap, HeaderName, header};
 
 use super::problem::Problem;
+use crate::files::{Precondition, Tags};
 
 /// The client has this content already (`If-None-Match`); `etag` is quoted.
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
@@ -21,21 +22,48 @@ pub(super) fn range_applies(headers: &HeaderMap, etag: &str) -> bool {
         .is_none_or(|value| value.as_bytes() == etag.as_bytes())
 }
 
-/// Refuses conditions on changes: a client that asks for them relies on them, so they must not be ignored while names
-/// have no compare-and-set.
-pub(super) fn refuse_on_change(headers: &HeaderMap) -> Result<(), Problem> {
-    const CONDITIONS: [HeaderName; 4] = [
-        header::IF_MATCH,
-        header::IF_NONE_MATCH,
-        header::IF_UNMODIFIED_SINCE,
-        header::IF_MODIFIED_SINCE,
-    ];
-    match CONDITIONS.iter().find(|name| headers.contains_key(*name)) {
-        Some(name) => Err(Problem::not_supported(format!(
-            "{name} is not supported here yet; leave it out"
-        ))),
-        None => Ok(()),
+/// When a change may take effect. Conditions on dates are refused: times here are informational, and a client that asks
+/// for a condition relies on it.
+pub(super) fn on_change(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    const DATES: [HeaderName; 2] = [header::IF_UNMODIFIED_SINCE, header::IF_MODIFIED_SINCE];
+    if let Some(name) = DATES.iter().find(|name| headers.contains_key(*name)) {
+        return Err(Problem::invalid(format!(
+            "{name} cannot be judged, as no clock takes part here; use if-match with the file's etag"
+        )));
     }
+    Ok(Precondition {
+        if_match: tags(headers, &header::IF_MATCH)?,
+        if_none_match: tags(headers, &header::IF_NONE_MATCH)?,
+    })
+}
+
+/// The entity tags of a header, or `*`. Weak ones are compared like strong ones in `If-None-Match` and match nothing in
+/// `If-Match` (RFC 9110, sections 13.1.1 and 13.1.2).
+fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem> {
+    let mut tags = Vec::new();
+    let invalid = || Problem::invalid(format!("{name} has to be * or a list of quoted etags"));
+    for value in headers.get_all(name) {
+        for tag in value
+            .to_str()
+            .map_err(|_| invalid())?
+            .split(',')
+            .map(str::trim)
+        {
+            if tag == "*" {
+                return Ok(Some(Tags::Any));
+            }
+            let (weak, tag) = match tag.strip_prefix("W/") {
+                Some(tag) => (true, tag),
+                None => (false, tag),
+            };
+            let tag = tag.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
+            let tag = tag.ok_or_else(invalid)?;
+            if !weak || name == header::IF_NONE_MATCH {
+                tags.push(tag.to_owned());
+            }
+        }
+    }
+    Ok(headers.contains_key(name).then_some(Tags::Of(tags)))
 }
 
 #[cfg(test)]
@@ -63,6 +91,29 @@ mod tests {
             "\"a\""
         ));
         assert!(!is_known(&HeaderMap::new(), "\"a\""));
+    }
+
+    #[test]
+    fn conditions_of_changes_are_understood_or_refused() {
+        let understood = |name, value| on_change(&headers(name, value)).unwrap();
+        let of = |tags: &[&str]| Some(Tags::Of(tags.iter().map(|t| (*t).to_owned()).collect()));
+        assert_eq!(
+            on_change(&HeaderMap::new()).unwrap(),
+            Precondition::default()
+        );
+        assert_eq!(
+            understood(header::IF_NONE_MATCH, "*").if_none_match,
+            Some(Tags::Any)
+        );
+        assert_eq!(
+            understood(header::IF_MATCH, "\"a\", W/\"b\"").if_match,
+            of(&["a"])
+        );
+        let weak = understood(header::IF_NONE_MATCH, "W/\"b\"");
+        assert_eq!(weak.if_none_match, of(&["b"]));
+        assert_eq!(understood(header::IF_MATCH, "W/\"b\"").if_match, of(&[]));
+        assert!(on_change(&headers(header::IF_MATCH, "a")).is_err());
+        assert!(on_change(&headers(header::IF_UNMODIFIED_SINCE, "yesterday")).is_err());
     }
 
     #[test]

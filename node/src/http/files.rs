@@ -13,7 +13,7 @@ use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1;
 use serde::{Deserialize, Serialize};
 
-use super::conditions::{is_known, range_applies, refuse_on_change};
+use super::conditions::{is_known, on_change, range_applies};
 use super::problem::Problem;
 use super::range::{self, Wanted};
 use crate::daemon::{Life, Running};
@@ -61,7 +61,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     let name = name_of(name)?;
-    refuse_on_change(&headers)?;
+    let when = on_change(&headers)?;
     if headers.contains_key(header::CONTENT_RANGE) {
         return Err(Problem::invalid(
             "a part of a file cannot be replaced; send the whole file",
@@ -85,7 +85,7 @@ pub(super) async fn put(
         let existed = running.files.exists(&name);
         let put = running
             .files
-            .put(name.clone(), content_type, announced, body);
+            .put(name.clone(), content_type, announced, &when, body);
         let (existed, info) = tokio::join!(existed, put);
         let (existed, info) = (existed.unwrap_or(false), info?);
         let status = if existed {
@@ -159,9 +159,9 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let name = name_of(name)?;
-    refuse_on_change(&headers)?;
+    let when = on_change(&headers)?;
     call(&life, async |running| {
-        running.files.delete(name).await?;
+        running.files.delete(name, &when).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await

@@ -44,16 +44,6 @@ impl Problem {
         Self::of_kind(ErrorKind::Invalid, detail.into())
     }
 
-    /// Not possible yet, and not to be ignored either.
-    pub(super) fn not_supported(detail: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "not_supported",
-            "Not supported",
-            detail.into(),
-        )
-    }
-
     /// No byte of the range is in the file.
     pub(super) fn range(size: u64) -> Self {
         let detail = format!("no byte of that range is in the file, which has {size} bytes");
@@ -71,6 +61,7 @@ impl Problem {
     fn of_kind(kind: ErrorKind, detail: String) -> Self {
         let (status, title) = match kind {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "No such file"),
+            ErrorKind::Precondition => (StatusCode::PRECONDITION_FAILED, "Precondition failed"),
             ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "Invalid request"),
             ErrorKind::OutOfRange => (StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
             ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable"),

@@ -3,13 +3,15 @@
 use bytes::Bytes;
 use peernet_core::key::{Key, NAME_MAX, Slot};
 use peernet_core::member::PeerId;
-use peernet_core::message::{Digest, Listed, Message, Root};
-use peernet_core::register::HEAD_MAX;
+use peernet_core::message::{Digest, Listed, Message, Outcome, Root};
+use peernet_core::register::{Condition, HEAD_MAX};
 use peernet_core::slot::SlotConfig;
 use peernet_core::store::Entry;
 use peernet_proto::v1;
 use peernet_proto::v1::message;
 use peernet_proto::v1::message::Kind;
+use peernet_proto::v1::message::condition::{Absent, When};
+use peernet_proto::v1::message::outcome::{Declined, Found, Full, Unknown, What, Written};
 
 use super::records::detached;
 use super::{
@@ -18,7 +20,7 @@ use super::{
 };
 
 /// Version of the peers' protocol spoken here.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a peer handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,16 +110,20 @@ kinds! {
     Refuse { slot, epoch, promised }
     Commit { configs }
     SlotEpochs { epochs }
-    Read { op, epoch, key, version_only }
-    ReadReply { op, version, register }
+    Read { op, epoch, key, ballot }
+    ReadReply { op, register }
     Write { op, epoch, register, repair }
     WriteReply { op }
     NoRoom { op }
+    Outbid { op, version }
+    Propose { op, epoch, write, name, value, condition }
+    Proposed { op, outcome }
     Stale { op, slot, config }
     List { op, prefix, after, limit }
     ListReply { op, items, done }
     SyncRequest { items }
-    SyncReply { slot, epoch, root, entries }
+    SyncReply { slot, epoch, root, entries, after, more }
+    SyncMore { slot, epoch, after }
     FetchNames { slot, keys }
     Names { slot, registers }
     CaughtUp { slots }
@@ -145,7 +151,7 @@ fn check(message: &Message) -> Result<(), WireError> {
         }
         Message::SyncReply { slot, entries, .. } => in_slot(
             *slot,
-            entries.iter().flatten().map(entry_key),
+            entries.iter().flatten().map(Entry::key),
             "SyncReply.entries",
         ),
         Message::FetchNames { slot, keys } => {
@@ -171,13 +177,71 @@ fn in_slot(
     }
 }
 
-fn entry_key(entry: &Entry) -> Key {
-    match entry {
-        Entry::Chunk { key, .. } | Entry::Name { key, .. } => *key,
+record!(Digest => message::Digest { members, slots });
+
+impl Field<Option<message::Condition>> for Condition {
+    fn put(&self) -> Option<message::Condition> {
+        let when = match self {
+            Condition::Always => return None,
+            Condition::Absent => When::Absent(Absent {}),
+            Condition::Unchanged(write) => When::Unchanged(write.to_wire()),
+        };
+        Some(message::Condition { when: Some(when) })
+    }
+
+    fn take(form: Option<message::Condition>, field: &'static str) -> Result<Self, WireError> {
+        // A condition that is there but not understood must not be taken for none.
+        match form
+            .map(|c| c.when.ok_or(Fault::Missing.at(field)))
+            .transpose()?
+        {
+            None => Ok(Condition::Always),
+            Some(When::Absent(Absent {})) => Ok(Condition::Absent),
+            Some(When::Unchanged(write)) => Ok(Condition::Unchanged(Wire::from_wire(
+                write,
+                "Condition.unchanged",
+            )?)),
+        }
     }
 }
 
-record!(Digest => message::Digest { members, slots });
+required!(Outcome);
+impl Wire for Outcome {
+    type Form = message::Outcome;
+
+    fn to_wire(&self) -> message::Outcome {
+        let what = match self {
+            Outcome::Written { version, write } => What::Written(Written {
+                version: version.put(),
+                write: write.put(),
+            }),
+            Outcome::Found(register) => What::Found(Found {
+                register: register.put(),
+            }),
+            Outcome::Full => What::Full(Full {}),
+            Outcome::Unknown => What::Unknown(Unknown {}),
+            Outcome::Declined { untouched } => What::Declined(Declined {
+                untouched: *untouched,
+            }),
+        };
+        message::Outcome { what: Some(what) }
+    }
+
+    fn from_wire(form: message::Outcome, field: &'static str) -> Result<Self, WireError> {
+        match form.what.ok_or(Fault::Missing.at(field))? {
+            What::Written(Written { version, write }) => Ok(Outcome::Written {
+                version: Field::take(version, "Written.version")?,
+                write: Field::take(write, "Written.write")?,
+            }),
+            What::Found(Found { register }) => {
+                Ok(Outcome::Found(Field::take(register, "Found.register")?))
+            }
+            What::Full(Full {}) => Ok(Outcome::Full),
+            What::Unknown(Unknown {}) => Ok(Outcome::Unknown),
+            What::Declined(Declined { untouched }) => Ok(Outcome::Declined { untouched }),
+        }
+    }
+}
 
 impl Wire for (Slot, SlotConfig) {
     type Form = message::Committed;

@@ -3,7 +3,9 @@
 use peernet_core::io::Status;
 use peernet_core::key::{Position, Slot};
 use peernet_core::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
-use peernet_core::member::{Drain, Liveness, Member, PeerId};
+use peernet_core::member::{Drain, Hint, Liveness, Member, PeerId};
+use peernet_core::recover::Recovery;
+use peernet_core::slot::SlotConfig;
 use peernet_proto::v1;
 
 use super::{Fault, REPLICAS_MAX, Wire, WireError, counted, distinct, text};
@@ -135,6 +137,60 @@ pub fn drain_orders(request: v1::DrainRequest) -> Result<Vec<(PeerId, u64, bool)
     request.orders.into_iter().map(order).collect()
 }
 
+/// What is said of processes, as the core takes it.
+pub fn hints(request: v1::HintRequest) -> Result<Vec<(PeerId, Hint)>, WireError> {
+    let hint = |v1::PeerHint { peer_id: id, kind }| {
+        let hint = match v1::peer_hint::Kind::try_from(kind) {
+            Ok(v1::peer_hint::Kind::Gone) => Hint::Gone,
+            Ok(v1::peer_hint::Kind::Back) => Hint::Back,
+            Ok(v1::peer_hint::Kind::Unspecified) | Err(_) => {
+                return Err(Fault::Unknown(kind).at("PeerHint.kind"));
+            }
+        };
+        Ok((peer_id(&id, "PeerHint.peer_id")?, hint))
+    };
+    request.hints.into_iter().map(hint).collect()
+}
+
+/// A recovery as the core takes it.
+pub fn recovery(request: v1::RecoverRequest) -> Result<Recovery, WireError> {
+    let v1::RecoverRequest { gone, slots } = request;
+    let slots = slots.into_iter().map(|form| {
+        let v1::RecoveredSlot {
+            slot,
+            epoch,
+            replicas,
+        } = form;
+        counted(epoch, 1, "RecoveredSlot.epoch")?;
+        let replicas = peer_ids(&replicas, "RecoveredSlot.replicas")?;
+        distinct(&replicas, 1, REPLICAS_MAX, "RecoveredSlot.replicas")?;
+        let config = SlotConfig {
+            epoch,
+            replicas,
+            next: None,
+        };
+        Ok((Slot::from_wire(slot, "RecoveredSlot.slot")?, config))
+    });
+    Ok(Recovery {
+        gone: peer_ids(&gone, "RecoverRequest.gone")?,
+        configs: slots.collect::<Result<_, _>>()?,
+    })
+}
+
+/// A recovery as it is asked of a peer.
+pub fn recover_request(recovery: &Recovery) -> v1::RecoverRequest {
+    let Recovery { gone, configs } = recovery;
+    let slot = |(slot, config): &(Slot, SlotConfig)| v1::RecoveredSlot {
+        slot: slot.to_wire(),
+        epoch: config.epoch,
+        replicas: hex(&config.replicas),
+    };
+    v1::RecoverRequest {
+        gone: hex(gone),
+        slots: configs.iter().map(slot).collect(),
+    }
+}
+
 /// Identities in a request.
 pub fn peer_ids(ids: &[String], field: &'static str) -> Result<Vec<PeerId>, WireError> {
     ids.iter().map(|id| peer_id(id, field)).collect()
@@ -147,12 +203,14 @@ pub fn report_response(report: &Report) -> v1::LeaveReportResponse {
         slots,
         leavers,
         members,
+        greatest_epoch,
     } = report;
     v1::LeaveReportResponse {
         peer_id: peer.to_string(),
         slots: slots.iter().map(slot_report_form).collect(),
         leavers: leavers.iter().map(leaver_report_form).collect(),
         members: members.iter().map(peer_info).collect(),
+        greatest_epoch: *greatest_epoch,
     }
 }
 
@@ -163,7 +221,9 @@ pub fn report(response: v1::LeaveReportResponse) -> Result<Report, WireError> {
         slots,
         leavers,
         members,
+        greatest_epoch,
     } = response;
+    counted(greatest_epoch, 0, "LeaveReportResponse.greatest_epoch")?;
     let slots: Vec<SlotReport> = slots
         .into_iter()
         .map(slot_report)
@@ -182,6 +242,7 @@ pub fn report(response: v1::LeaveReportResponse) -> Result<Report, WireError> {
             .into_iter()
             .map(member_from_info)
             .collect::<Result<_, _>>()?,
+        greatest_epoch,
     })
 }
 

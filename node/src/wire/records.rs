@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Member, PeerId};
-use peernet_core::register::{HEAD_MAX, REGISTER_MAX, Register, Value, Version};
+use peernet_core::register::{HEAD_MAX, REGISTER_MAX, Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, SlotConfig};
 use peernet_proto::v1;
-use peernet_proto::v1::register::{Deleted, Present, Value as Form};
+use peernet_proto::v1::value::{Deleted, Form, Present};
 
 use super::{
     Fault, Field, REPLICAS_MAX, Wire, WireError, bytes_at_most, counted, distinct, record, required,
@@ -20,7 +20,14 @@ record!(Member => v1::Member {
 
 record!(Ballot => v1::Ballot { round, proposer }, check |b| counted(b.round, 0, "Ballot.round"));
 
-record!(Version => v1::Version { counter, writer, op }, check |v| counted(v.counter, 0, "Version.counter"));
+record!(Version => v1::Version { epoch, round, writer, op }, check |v| {
+    counted(v.epoch, 1, "Version.epoch")?;
+    counted(v.round, 0, "Version.round")
+});
+
+record!(WriteId => v1::WriteId { peer, op });
+
+record!(Register => v1::Register { name, version, write, value });
 
 record!(Receipt => v1::Receipt {
     leaver, drain_epoch, slot, epoch, root, receiver, chunks, bytes,
@@ -81,52 +88,33 @@ impl Wire for (Ballot, SlotConfig) {
     }
 }
 
-required!(Register);
-impl Wire for Register {
-    type Form = v1::Register;
+required!(Value);
+impl Wire for Value {
+    type Form = v1::Value;
 
-    fn to_wire(&self) -> v1::Register {
-        let Register {
-            name,
-            version,
-            value,
-        } = self;
-        let value = match value {
+    fn to_wire(&self) -> v1::Value {
+        let form = match self {
             Value::Present { head, body } => Form::Present(Present {
                 head: head.clone(),
                 body: body.clone(),
             }),
             Value::Deleted => Form::Deleted(Deleted {}),
         };
-        v1::Register {
-            name: name.put(),
-            version: version.put(),
-            value: Some(value),
-        }
+        v1::Value { form: Some(form) }
     }
 
-    fn from_wire(form: v1::Register, _: &'static str) -> Result<Self, WireError> {
-        let v1::Register {
-            name,
-            version,
-            value,
-        } = form;
-        let value = match value.ok_or(Fault::Missing.at("Register.value"))? {
+    fn from_wire(form: v1::Value, field: &'static str) -> Result<Self, WireError> {
+        match form.form.ok_or(Fault::Missing.at(field))? {
             Form::Present(Present { head, body }) => {
-                bytes_at_most(head.len(), HEAD_MAX, "Register.value.head")?;
-                bytes_at_most(head.len() + body.len(), REGISTER_MAX, "Register.value")?;
-                Value::Present {
+                bytes_at_most(head.len(), HEAD_MAX, "Value.head")?;
+                bytes_at_most(head.len() + body.len(), REGISTER_MAX, "Value")?;
+                Ok(Value::Present {
                     head: detached(head),
                     body: detached(body),
-                }
+                })
             }
-            Form::Deleted(Deleted {}) => Value::Deleted,
-        };
-        Ok(Register {
-            name: Field::take(name, "Register.name")?,
-            version: Field::take(version, "Register.version")?,
-            value,
-        })
+            Form::Deleted(Deleted {}) => Ok(Value::Deleted),
+        }
     }
 }
 

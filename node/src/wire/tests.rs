@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use peernet_core::key::{SLOTS, Slot};
 use peernet_core::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
+use peernet_core::member::PeerId;
+use peernet_core::recover::Recovery;
 use peernet_core::slot::{Frozen, SlotConfig, SlotRecord};
 use peernet_core::store::Identity;
 use proptest::collection::{btree_set, vec};
@@ -55,7 +57,7 @@ fn every_message_round_trips() {
         })
         .unwrap();
     // One for each line of `kinds!`, which the compiler keeps complete.
-    assert_eq!(seen.len(), 31, "not every variant was generated: {seen:?}");
+    assert_eq!(seen.len(), 35, "not every variant was generated: {seen:?}");
 }
 
 #[test]
@@ -163,15 +165,15 @@ fn a_leave_report_round_trips() {
             receipts,
         },
     );
-    let report =
-        (id(), slots, vec(leaver, 0..3), members()).prop_map(|(peer, slots, leavers, members)| {
-            Report {
-                peer,
-                slots,
-                leavers,
-                members,
-            }
-        });
+    let report = (id(), slots, vec(leaver, 0..3), members(), 0..9_u64).prop_map(
+        |(peer, slots, leavers, members, greatest)| Report {
+            peer,
+            slots,
+            leavers,
+            members,
+            greatest_epoch: greatest,
+        },
+    );
     let mut runner = TestRunner::new(Config {
         cases: 300,
         failure_persistence: None,
@@ -186,4 +188,23 @@ fn a_leave_report_round_trips() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn a_recovery_round_trips_and_nonsense_is_refused() {
+    let config = SlotConfig {
+        epoch: 5 << 32,
+        replicas: vec![PeerId(7)],
+        next: None,
+    };
+    let recovery = Recovery {
+        gone: vec![PeerId(1), PeerId(2)],
+        configs: vec![(Slot::new(0).unwrap(), config)],
+    };
+    let request = super::recover_request(&recovery);
+    assert_eq!(super::recovery(request.clone()), Ok(recovery));
+    let mut nobody = request;
+    nobody.slots[0].replicas.clear();
+    let error = super::recovery(nobody).unwrap_err();
+    assert_eq!(error.field, "RecoveredSlot.replicas");
 }

@@ -118,14 +118,14 @@ async fn a_peer_serves_only_its_own_network() {
     );
     let delivery = v1::DeliverRequest {
         network_id: OTHER_NETWORK.into(),
-        protocol_version: 1,
+        protocol_version: 2,
         from: vec![7; 16].into(),
         messages: Vec::new(),
     };
     let mut ring = RingClient::new(peer.channel());
     let newer = v1::DeliverRequest {
         network_id: NETWORK.into(),
-        protocol_version: 2,
+        protocol_version: 1,
         ..delivery.clone()
     };
     for wrong in [delivery, newer] {

@@ -4,3 +4,4 @@ mod files;
 mod life;
 mod network;
 mod rest;
+mod strangers;

@@ -241,6 +241,13 @@ impl Peer {
         Ok(status.into_inner())
     }
 
+    /// The peers it knows.
+    pub(crate) async fn members(&self) -> Vec<v1::PeerInfo> {
+        let mut peers = PeersClient::new(self.channel());
+        let list = peers.list(v1::ListPeersRequest {}).await;
+        list.expect("an answer").into_inner().peers
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client {
             files: self.files(),
@@ -262,7 +269,10 @@ impl Peer {
 
     pub(crate) async fn delete(&self, name: &str) -> Result<(), Status> {
         self.files()
-            .delete(v1::DeleteRequest { name: name.into() })
+            .delete(v1::DeleteRequest {
+                name: name.into(),
+                when: None,
+            })
             .await
             .map(drop)
     }
@@ -281,6 +291,7 @@ impl Client {
             name: name.into(),
             content_type: "application/x-test".into(),
             size: Some(data.len() as u64),
+            when: None,
         };
         let mut parts = vec![v1::PutRequest {
             part: Some(v1::put_request::Part::Header(header)),

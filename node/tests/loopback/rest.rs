@@ -115,6 +115,7 @@ async fn files_are_resources() {
         assert_eq!(head.headers["etag"], read.headers["etag"]);
     }
     parts_and_conditions(a).await;
+    changes_are_conditional([a, b, c]).await;
     names_are_percent_encoded(b).await;
     listings_and_views(c).await;
     what_makes_no_sense_is_refused(a).await;
@@ -224,6 +225,43 @@ async fn listings_and_views(to: SocketAddr) {
     assert_eq!(get(to, "/readyz", "").await.status, 200);
 }
 
+/// Compare-and-set over HTTP, each step through another peer.
+async fn changes_are_conditional([a, b, c]: [SocketAddr; 3]) {
+    let change = async |to, method: &str, condition: &str, body: &'static [u8]| {
+        let length = body.len();
+        let head =
+            format!("{method} /v1/files/cas HTTP/1.1\r\n{condition}\r\nContent-Length: {length}");
+        send(to, &head, body).await
+    };
+    let created = change(a, "PUT", "If-None-Match: *", b"one").await;
+    assert_eq!(created.status, 201);
+    change(b, "PUT", "If-None-Match: *", b"two")
+        .await
+        .is_problem(412, "precondition_failed");
+    let first = format!("If-Match: {}", created.headers["etag"]);
+    let replaced = change(c, "PUT", &first, b"two").await;
+    assert_eq!(replaced.status, 200);
+    for (to, method) in [(a, "PUT"), (b, "DELETE")] {
+        change(to, method, &first, b"")
+            .await
+            .is_problem(412, "precondition_failed");
+    }
+    assert_eq!(get(b, "/v1/files/cas", "").await.body, b"two");
+    let second = format!("If-Match: {}", replaced.headers["etag"]);
+    assert_eq!(change(b, "DELETE", &second, b"").await.status, 204);
+    change(c, "PUT", "If-Match: *", b"three")
+        .await
+        .is_problem(412, "precondition_failed");
+    change(a, "DELETE", "If-Match: *", b"")
+        .await
+        .is_problem(404, "not_found");
+    // Of many that create it at once, one does.
+    let race = (0..12).map(|n| change([a, b, c][n % 3], "PUT", "If-None-Match: *", b"x"));
+    let won = futures::future::join_all(race).await;
+    let count = |status| won.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((count(201), count(412)), (1, 11));
+}
+
 async fn what_makes_no_sense_is_refused(to: SocketAddr) {
     get(to, "/nowhere", "")
         .await
@@ -231,10 +269,8 @@ async fn what_makes_no_sense_is_refused(to: SocketAddr) {
     send(to, "POST /v1/files/a HTTP/1.1", b"")
         .await
         .is_problem(405, "no_such_method");
-    let condition = "PUT /v1/files/a HTTP/1.1\r\nIf-None-Match: *\r\nContent-Length: 1";
-    send(to, condition, b"x")
-        .await
-        .is_problem(501, "not_supported");
+    let dated = "PUT /v1/files/a HTTP/1.1\r\nIf-Unmodified-Since: now\r\nContent-Length: 1";
+    send(to, dated, b"x").await.is_problem(400, "invalid");
     let part = "PUT /v1/files/a HTTP/1.1\r\nContent-Range: bytes 0-0/5\r\nContent-Length: 1";
     send(to, part, b"x").await.is_problem(400, "invalid");
     let kind = format!(

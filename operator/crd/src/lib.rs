@@ -17,5 +17,5 @@ pub use manifest::{ManifestError, read};
 pub use spec::{
     ImagePullPolicy, PeerNetwork, PeerNetworkSpec, Repair, Replication, Retention, Storage, Zones,
 };
-pub use status::{DrainStatus, PeerNetworkStatus};
+pub use status::{DrainStatus, PeerNetworkStatus, Preflight, RecoveryStatus, ReplacementStatus};
 pub use validate::Violation;

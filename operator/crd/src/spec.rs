@@ -61,7 +61,8 @@ use crate::validate::rules;
         description = "What is going on, in a sentence."
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new(rules::NAME.cel).message(rules::NAME.why)
+    validation = Rule::new(rules::NAME.cel).message(rules::NAME.why),
+    validation = Rule::new(rules::PREFLIGHT.cel).message(Message::Expression(rules::PREFLIGHT.why.into()))
 )]
 #[x_kube(validation = Rule::new(rules::REPLICAS.cel).message(rules::REPLICAS.why))]
 #[x_kube(validation = Rule::new(rules::WRITE.cel).message(rules::WRITE.why))]

@@ -40,10 +40,76 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainStatus>,
 
-    /// `Ready`, `Progressing` and `Draining`.
+    /// The replacement that is under way, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<ReplacementStatus>,
+
+    /// The last time that what only lost peers held was given up, if ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryStatus>,
+
+    /// Whether fewer peers would do now. Read by a rule of the schema, so that an unsafe `kubectl scale` is refused at
+    /// once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Preflight>,
+
+    /// `Ready`, `Progressing`, `Draining`, `Writable`, `Spread` and `Replacing`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A peer whose volume or node is gone for good, on its way to begin anew.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplacementStatus {
+    /// Its pod.
+    pub pod: String,
+
+    /// The identity that is retired.
+    pub peer: String,
+
+    /// UID of the volume claim that is deleted once nothing depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim_uid: Option<String>,
+
+    /// What is being done or waited for, a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What was given up when a majority of some slots' copies was gone for good.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryStatus {
+    /// The peers that were given up, comma-separated.
+    pub peers: String,
+
+    /// Slots of which no copy was left: everything in them is lost.
+    pub slots_lost: i32,
+
+    /// Slots of which fewer copies than a majority were left: what only the others held is lost.
+    pub slots_partial: i32,
+
+    /// It is done.
+    #[serde(default)]
+    pub finished: bool,
+
+    /// The same in a sentence that names the first slots.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// The lowest number of peers that is safe now.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Preflight {
+    /// Lower numbers are refused.
+    pub min_replicas: i32,
+
+    /// Why, and by how much.
+    #[schemars(length(max = 256))]
+    pub reason: String,
 }
 
 /// The leave of one or more peers.

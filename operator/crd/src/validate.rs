@@ -25,6 +25,14 @@ pub(crate) mod rules {
               dashes, beginning with a letter and ending with a letter or digit",
     };
 
+    /// Enforced through the scale subresource too. Unlike the others' its sentence is an expression: the reason is what the
+    /// operator keeps in the status. (One that turns numbers into text exceeds the API server's cost budget.)
+    pub(crate) const PREFLIGHT: Rule = Rule {
+        cel: "self.spec.replicas >= oldSelf.spec.replicas || !has(self.status) || !has(self.status.preflight) || \
+              self.spec.replicas >= self.status.preflight.minReplicas",
+        why: "'scaling down so far is unsafe now: ' + self.status.preflight.reason",
+    };
+
     /// Also enforced through the scale subresource, and so on `kubectl scale`.
     pub(crate) const REPLICAS: Rule = Rule {
         cel: "self.replicas >= self.replication.factor",

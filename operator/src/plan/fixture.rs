@@ -10,8 +10,8 @@ use peernet_core::placement;
 use peernet_crd::{PeerNetworkSpec, PeerNetworkStatus};
 
 use crate::names;
-use crate::observe::{Network, Observed, PeerPod, Set};
-use crate::peers::{Answer, Life, Volume};
+use crate::observe::{Asked, Network, Observed, PeerPod, Set};
+use crate::peers::{Answer, Disk, Life, Volume};
 
 /// The resource `demo` in namespace `ns`, new.
 pub(crate) fn network(replicas: i32) -> Network {
@@ -22,6 +22,7 @@ pub(crate) fn network(replicas: i32) -> Network {
         resource_version: "1".into(),
         created: Timestamp::from_second(1_000).unwrap(),
         generation: 1,
+        asked: Asked::default(),
         spec: PeerNetworkSpec {
             replicas,
             ..PeerNetworkSpec::default()
@@ -58,6 +59,8 @@ pub(crate) fn waiting(ordinal: u32) -> PeerPod {
         node: Some(node(ordinal)),
         ready: false,
         deleting: false,
+        uid: format!("pod-{ordinal}"),
+        started: true,
         answer: Some(Answer {
             volume: Volume::default(),
             life: None,
@@ -80,6 +83,7 @@ pub(crate) fn running(ordinal: u32) -> PeerPod {
         member,
         ready: true,
         reason: String::new(),
+        disk: Disk::default(),
     };
     let answer = Some(Answer {
         volume,
@@ -127,6 +131,8 @@ pub(crate) fn fresh(network: Network) -> Observed {
         members: BTreeMap::new(),
         reports: BTreeMap::new(),
         zone_of: (0..3).map(|o| (node(o), zone(o))).collect(),
+        lost_nodes: BTreeSet::new(),
+        claim: None,
     }
 }
 
@@ -171,6 +177,7 @@ pub(crate) fn report(reporter: u32, holders: &[u32], leavers: &[u32]) -> Report 
             })
             .collect(),
         members: vec![],
+        greatest_epoch: 5,
     }
 }
 

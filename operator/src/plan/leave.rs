@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use peernet_core::key::Slot;
-use peernet_core::leave::{SlotReport, Verdict, verdict};
+use peernet_core::leave::{Verdict, verdict};
 use peernet_core::member::{Liveness, PeerId};
+use peernet_core::recover::{involves, newest};
 
 use crate::names;
 use crate::observe::Observed;
@@ -86,7 +86,7 @@ pub(super) fn size(observed: &Observed, identity: &Identity) -> Size {
 }
 
 /// Names members instead of their identities, which users do not know.
-fn named(observed: &Observed, sentence: &str) -> String {
+pub(super) fn named(observed: &Observed, sentence: &str) -> String {
     let members = observed.members.values();
     members.fold(sentence.to_owned(), |text, member| {
         text.replace(&member.id.to_string(), &member.name)
@@ -124,12 +124,12 @@ fn stays(observed: &Observed) -> BTreeMap<u32, Stay> {
         .filter(|m| m.liveness != Liveness::Left && !leavers.contains_key(&m.id))
         .map(|m| m.id)
         .collect();
-    let newest = newest(observed);
+    let newest = newest(&observed.reports);
     let mut stays = BTreeMap::new();
     for (leaver, ordinal) in leavers.iter().filter(|(_, ordinal)| **ordinal < ORDINALS) {
         // A pod that is gone already comes back only if the ring still counts on it; that the ring is busy, which a
         // verdict also has to refuse, is no reason.
-        let counts = || newest.values().any(|slot| names_peer(slot, *leaver));
+        let counts = || newest.values().any(|slot| involves(slot, *leaver));
         if *ordinal >= current && !counts() {
             continue;
         }
@@ -143,22 +143,6 @@ fn stays(observed: &Observed) -> BTreeMap<u32, Stay> {
         }
     }
     stays
-}
-
-/// The newest configuration of each slot that anyone reports.
-fn newest(observed: &Observed) -> BTreeMap<Slot, &SlotReport> {
-    let mut newest: BTreeMap<Slot, &SlotReport> = BTreeMap::new();
-    for slot in observed.reports.values().flat_map(|report| &report.slots) {
-        let known = newest.entry(slot.slot).or_insert(slot);
-        if slot.epoch > known.epoch {
-            *known = slot;
-        }
-    }
-    newest
-}
-
-fn names_peer(slot: &SlotReport, peer: PeerId) -> bool {
-    slot.replicas.contains(&peer) || slot.next.iter().flatten().any(|p| *p == peer)
 }
 
 /// The verdict on a leaver, and one thing more: while its pod lives, it has to speak for itself, because only it knows

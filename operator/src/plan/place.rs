@@ -22,7 +22,7 @@ pub(super) fn assignments(
         return (assignments, problems);
     };
     let zones: BTreeSet<&String> = observed.zone_of.values().collect();
-    let mut taken = taken(observed);
+    let mut standing = standing(observed);
     for (ordinal, pod) in observed
         .pods
         .iter()
@@ -50,9 +50,9 @@ pub(super) fn assignments(
         };
         let position = match volume.living() {
             Some(_) => volume.position,
-            None => free_position(zone, &zones, &taken),
+            None => vacancy(zone, &zones, &standing),
         };
-        taken.insert(position);
+        standing.entry(zone).or_default().insert(position);
         assignments.push(Assignment {
             ordinal: *ordinal,
             address: address.clone(),
@@ -79,28 +79,38 @@ fn zone<'a>(pod: &PeerPod, zone_of: &'a BTreeMap<String, String>) -> Option<&'a 
     zone_of.get(pod.node.as_ref()?)
 }
 
-/// Positions that members have, or will have again.
-fn taken(observed: &Observed) -> BTreeSet<Position> {
+/// Where members stand, or will stand again, by zone.
+fn standing(observed: &Observed) -> BTreeMap<&String, BTreeSet<Position>> {
+    // That of a peer that is being replaced is for its successor.
+    let retiring = super::replace::retiring(observed);
     let members = observed
         .members
         .values()
-        .filter(|m| m.liveness != Liveness::Left);
-    let answers = observed.pods.values().filter_map(|pod| pod.answer.as_ref());
-    let volumes = answers
-        .filter(|a| a.volume.living().is_some())
-        .map(|a| a.volume.position);
-    members.map(|m| m.position).chain(volumes).collect()
+        .filter(|m| m.liveness != Liveness::Left && Some(m.id) != retiring)
+        .map(|m| (&m.zone, m.position));
+    let volumes = observed.pods.values().filter_map(|pod| {
+        let volume = &pod.answer.as_ref()?.volume;
+        volume.living()?;
+        Some((zone(pod, &observed.zone_of)?, volume.position))
+    });
+    let mut standing: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for (zone, position) in members.chain(volumes) {
+        standing.entry(zone).or_default().insert(position);
+    }
+    standing
 }
 
-/// The position of the zone's lowest rank that nobody has.
-fn free_position(zone: &String, zones: &BTreeSet<&String>, taken: &BTreeSet<Position>) -> Position {
+/// The place for one more peer of that zone.
+fn vacancy(
+    zone: &String,
+    zones: &BTreeSet<&String>,
+    standing: &BTreeMap<&String, BTreeSet<Position>>,
+) -> Position {
     let count = u32::try_from(zones.len()).unwrap_or(u32::MAX);
     let index = zones.iter().position(|z| *z == zone).unwrap_or(0);
     let index = u32::try_from(index).unwrap_or(0);
-    // Ranks have distinct positions, so one of the first `taken + 1` is free.
-    let ranks = 0..=u32::try_from(taken.len()).unwrap_or(u32::MAX);
-    let mut positions = ranks.map(|rank| placement::position(rank, index, count));
-    positions
-        .find(|position| !taken.contains(position))
-        .unwrap_or_default()
+    let own = standing.get(zone).cloned().unwrap_or_default();
+    let others = standing.iter().filter(|(z, _)| **z != zone);
+    let others = others.flat_map(|(_, at)| at).copied().collect();
+    placement::vacancy(index, count, &own, &others)
 }

@@ -1,3 +1,5 @@
+mod loss;
+
 use peernet_core::key::Position;
 use peernet_core::member::{Liveness, PeerId};
 use peernet_core::placement::position;
@@ -5,7 +7,7 @@ use peernet_core::placement::position;
 use super::fixture::{
     founded, fresh, id, leaving, network, remembering, running, set, waiting, with_reports,
 };
-use super::{Assignment, Plan, plan};
+use super::{Assignment, Hints, Plan, plan};
 use crate::observe::Observed;
 
 fn told(plan: &Plan) -> Vec<u32> {
@@ -167,13 +169,22 @@ fn all_ready_means_nothing_to_do() {
         replicas: 5,
         assignments,
         orders,
+        hints,
         leave: None,
+        replace: None,
+        stuck,
+        recover: None,
+        spread,
+        preflight: Some(preflight),
         ready: 5,
         problems,
     } = plan
     else {
         panic!("{plan:?}")
     };
+    assert_eq!((hints, stuck.is_empty()), (Hints::default(), true));
+    assert_eq!((spread.zones, spread.possible), (3, 3));
+    assert_eq!(preflight.min_replicas, 3);
     assert!(identity.founded && assignments.is_empty() && orders.is_empty());
     assert!(problems.is_empty(), "{problems:?}");
 }

@@ -74,11 +74,10 @@ impl Fleet {
     /// What the volume on `to` remembers of itself, asked over the network; the peer need not run.
     pub async fn identify(&self, from: HostId, to: HostId) -> Result<Option<Identity>, CallError> {
         let there = async {
-            Ok(self
-                .host(to)
-                .store()
-                .identity()
-                .expect("a store in memory does not fail"))
+            let run = self.host(to).run;
+            self.awake(to, run).await?;
+            let identity = self.host(to).store().identity();
+            Ok(identity.expect("a store in memory does not fail"))
         };
         self.round_trip(from, to, there).await
     }

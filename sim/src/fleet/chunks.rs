@@ -24,8 +24,14 @@ impl Fleet {
         bytes: Bytes,
         epoch: u64,
     ) -> Result<ChunkOutcome, CallError> {
-        self.round_trip(from, to, self.store_chunk(to, key, bytes, epoch))
-            .await
+        let fleet = self.clone();
+        // What has begun there ends there, though the caller gives up.
+        let there = async {
+            let stored = async move { fleet.store_chunk(to, key, bytes, epoch).await };
+            let stored = self.world().spawn(stored).await;
+            stored.unwrap_or(Err(CallError::Gone))
+        };
+        self.round_trip(from, to, there).await
     }
 
     async fn store_chunk(
@@ -37,6 +43,7 @@ impl Fleet {
     ) -> Result<ChunkOutcome, CallError> {
         let run = self.host(at).run;
         let len = bytes.len() as u32;
+        self.awake(at, run).await?;
         self.with_process(at, run, |p| p.pin(key))
             .ok_or(CallError::Gone)?;
         let outcome = async {
@@ -76,6 +83,7 @@ impl Fleet {
             return Ok(());
         }
         self.world().sleep(self.world().random(1..DISK + 1)).await;
+        self.awake(at, run).await?;
         self.put_file(at, run, key, &bytes, false)?;
         let (fleet, millis) = (self.clone(), self.world().random(1..DISK + 1));
         if self.flaws().count_before_sync {
@@ -89,6 +97,7 @@ impl Fleet {
             return Ok(());
         }
         self.world().sleep(millis).await;
+        self.awake(at, run).await?;
         self.put_file(at, run, key, &bytes, true)
     }
 
@@ -108,7 +117,15 @@ impl Fleet {
             bytes: bytes.clone(),
             synced,
         });
-        file.synced |= synced;
+        if file.bytes == *bytes {
+            file.synced |= synced;
+        } else {
+            // Torn or rotten: written anew and renamed into place.
+            *file = File {
+                bytes: bytes.clone(),
+                synced,
+            };
+        }
         Ok(())
     }
 
@@ -119,13 +136,18 @@ impl Fleet {
         to: HostId,
         key: Key,
     ) -> Result<Option<Bytes>, CallError> {
-        self.round_trip(from, to, async { self.load_chunk(to, key) })
-            .await
+        self.round_trip(from, to, self.load_chunk(to, key)).await
     }
 
     /// Reads a chunk's file. One that should be there and is not, or is wrong, is reported to the peer.
-    fn load_chunk(&self, at: HostId, key: Key) -> Result<Option<Bytes>, CallError> {
-        let mut host = self.host(at);
+    pub(super) async fn load_chunk(
+        &self,
+        at: HostId,
+        key: Key,
+    ) -> Result<Option<Bytes>, CallError> {
+        let run = self.host(at).run;
+        self.awake(at, run).await?;
+        let host = self.host(at);
         if host.process.is_none() {
             return Err(CallError::Gone);
         }
@@ -158,6 +180,9 @@ impl Fleet {
             return;
         }
         let fetched = self.fetch_from(at, run, key, len, &sources).await;
+        if self.awake(at, run).await.is_err() {
+            return; // it was killed while it was stopped
+        }
         let input = if fetched {
             Input::ChunkFetched { key, len }
         } else {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use peernet_core::key::{Key, Name, Slot};
+use peernet_core::member::PeerId;
 
 use super::Seen;
 
@@ -30,6 +31,18 @@ pub enum Violation {
         /// The two values that exclude each other.
         values: (Seen, Seen),
     },
+    /// No order of the operations explains the conditional writes among them.
+    NoOrder {
+        /// Where.
+        name: Name,
+    },
+    /// A conditional write was refused though its condition held of what it was shown.
+    WronglyRefused {
+        /// Where.
+        name: Name,
+        /// What it was shown.
+        seen: Seen,
+    },
     /// A chunk of a file that was acknowledged cannot be read.
     Unreadable {
         /// Which file.
@@ -45,6 +58,13 @@ pub enum Violation {
         key: Key,
         /// How many did.
         copies: usize,
+    },
+    /// A peer let go of its copy of a slot though a replica did not hold all of it.
+    ReleasedEarly {
+        /// Which slot.
+        slot: Slot,
+        /// Who did not.
+        replica: PeerId,
     },
     /// Two peers know different configurations of the same slot and epoch.
     Disagreement {
@@ -69,6 +89,45 @@ pub enum Violation {
     },
 }
 
+/// What a violation means to whoever stored something.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Something acknowledged is gone.
+    Lost,
+    /// Something deleted is back.
+    Resurrected,
+    /// Another promise is broken.
+    Broken,
+    /// It does not come to rest.
+    Stuck,
+}
+
+impl Violation {
+    /// See [`Kind`].
+    pub fn kind(&self) -> Kind {
+        match self {
+            Violation::Unreadable { .. }
+            | Violation::LeftBehind { .. }
+            | Violation::ReleasedEarly { .. }
+            | Violation::Listed { exists: true, .. } => Kind::Lost,
+            Violation::Listed { exists: false, .. } => Kind::Resurrected,
+            Violation::NotLinearizable { values, .. } => match values {
+                (Seen::Nothing, _) | (_, Seen::Nothing) => Kind::Lost,
+                (Seen::Tombstone(_), Seen::File(_)) | (Seen::File(_), Seen::Tombstone(_)) => {
+                    Kind::Resurrected
+                }
+                _ => Kind::Broken,
+            },
+            Violation::Invented { .. }
+            | Violation::FromTheFuture { .. }
+            | Violation::NoOrder { .. }
+            | Violation::WronglyRefused { .. }
+            | Violation::Disagreement { .. } => Kind::Broken,
+            Violation::Unavailable { .. } => Kind::Stuck,
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -85,6 +144,15 @@ impl fmt::Display for Violation {
                     "{name}: {a:?} and {b:?} cannot both have been read or acknowledged as they were"
                 )
             }
+            Violation::NoOrder { name } => {
+                write!(f, "{name}: no order explains its conditional writes")
+            }
+            Violation::WronglyRefused { name, seen } => {
+                write!(
+                    f,
+                    "{name}: a write was refused whose condition held of {seen:?}"
+                )
+            }
             Violation::Unreadable { name, key } => write!(f, "{name}: chunk {key} is lost"),
             Violation::LeftBehind { name, key, copies } => {
                 write!(
@@ -92,6 +160,10 @@ impl fmt::Display for Violation {
                     "{name}: a leaver was taken away while only {copies} of the others held {key}"
                 )
             }
+            Violation::ReleasedEarly { slot, replica } => write!(
+                f,
+                "slot {slot}: a copy was let go that {replica} does not wholly hold"
+            ),
             Violation::Disagreement { slot, epoch } => {
                 write!(f, "slot {slot} has two configurations of epoch {epoch}")
             }

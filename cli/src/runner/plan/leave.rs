@@ -111,7 +111,7 @@ fn heavier(a: Verdict, b: Verdict) -> Verdict {
 }
 
 /// The sentence with names for identities.
-fn named(sentence: String, observed: &Observed) -> String {
+pub(super) fn named(sentence: String, observed: &Observed) -> String {
     let known = observed.members.values();
     known.fold(sentence, |sentence, m| {
         sentence.replace(&m.id.to_string(), &m.name)

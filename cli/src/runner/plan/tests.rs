@@ -4,6 +4,8 @@ use peernet_core::member::Drain;
 
 use super::*;
 
+mod loss;
+
 const NETWORK: &str = "n";
 
 fn decided(wanted: u32, running: u32) -> Decided {
@@ -14,6 +16,8 @@ fn decided(wanted: u32, running: u32) -> Decided {
         wanted,
         running,
         zones: 3,
+        replication: Replication::default(),
+        replacing: None,
     }
 }
 
@@ -99,6 +103,7 @@ fn proofs(holders: u32, leavers: std::ops::Range<u32>) -> BTreeMap<PeerId, Repor
             .collect(),
         leavers,
         members: vec![],
+        greatest_epoch: 9,
     };
     let own = |i| LeaverReport {
         leaver: id(i),
@@ -255,7 +260,8 @@ fn a_crashed_peer_is_started_and_gets_its_old_place() {
         ..Peer::default()
     };
     let plan1 = plan(&decided(5, 5), &observed);
-    assert_eq!(plan1.actions, [Action::Start(3)]);
+    let hint = Action::Hint(id(3));
+    assert_eq!(plan1.actions, [Action::Start(3), hint]);
     assert_eq!(plan1.progress.waiting[0].name, "l-3");
     let Volume::Peer {
         network, id, left, ..

@@ -45,8 +45,19 @@ fn ask(peer: &mut Peer<MemoryStore>, request: Request) -> Answer {
 }
 
 fn write(peer: &mut Peer<MemoryStore>, value: Value) -> Answer {
+    write_if(peer, value, Condition::Always)
+}
+
+fn write_if(peer: &mut Peer<MemoryStore>, value: Value, condition: Condition) -> Answer {
     let name = Name::new("f").unwrap();
-    ask(peer, Request::WriteName { name, value })
+    ask(
+        peer,
+        Request::WriteName {
+            name,
+            value,
+            condition,
+        },
+    )
 }
 
 fn some(body: &'static str) -> Value {
@@ -104,7 +115,10 @@ fn who_waits_is_answered_when_the_peer_leaves() {
 #[test]
 fn a_full_disk_refuses_new_values_but_stays_readable_and_deletes() {
     let mut peer = alone();
-    assert!(matches!(write(&mut peer, some("old")), Answer::Written(_)));
+    assert!(matches!(
+        write(&mut peer, some("old")),
+        Answer::Written { .. }
+    ));
     let mut out = Vec::new();
     peer.handle(Input::DiskFull(true), Time(1), &mut out)
         .unwrap();
@@ -117,6 +131,28 @@ fn a_full_disk_refuses_new_values_but_stays_readable_and_deletes() {
     assert_eq!(register.value, some("old"));
     assert!(matches!(
         write(&mut peer, Value::Deleted),
-        Answer::Written(_)
+        Answer::Written { .. }
     ));
+}
+
+#[test]
+fn conditions_are_judged_by_who_wrote_last() {
+    let mut peer = alone();
+    let Answer::Written { write: first, .. } = write_if(&mut peer, some("1"), Condition::Absent)
+    else {
+        panic!("an absent name can be created");
+    };
+    let again = write_if(&mut peer, some("2"), Condition::Absent);
+    assert!(matches!(again, Answer::Unmet(Some(r)) if r.write == first && r.value == some("1")));
+    let Answer::Written { write: second, .. } =
+        write_if(&mut peer, some("2"), Condition::Unchanged(first))
+    else {
+        panic!("nobody else wrote");
+    };
+    let late = write_if(&mut peer, Value::Deleted, Condition::Unchanged(first));
+    assert!(matches!(late, Answer::Unmet(Some(r)) if r.write == second));
+    let gone = write_if(&mut peer, Value::Deleted, Condition::Unchanged(second));
+    assert!(matches!(gone, Answer::Written { .. }));
+    let back = write_if(&mut peer, some("3"), Condition::Absent);
+    assert!(matches!(back, Answer::Written { .. }));
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use peernet_core::io::Status;
 use peernet_core::key::{Key, Position};
-use peernet_core::member::{Drain, Liveness, Member, PeerId};
+use peernet_core::member::{Drain, Hint, Liveness, Member, PeerId};
 use peernet_core::message::Message;
 use peernet_core::register::Version;
 use peernet_core::slot::SlotConfig;
@@ -209,7 +209,7 @@ fn counters_that_could_overflow_are_refused() {
 #[test]
 fn bad_names_and_large_values_are_refused() {
     let write = |name: &str, head: usize, body: usize| {
-        let present = v1::register::Present {
+        let present = v1::value::Present {
             head: vec![0; head].into(),
             body: vec![0; body].into(),
         };
@@ -217,13 +217,20 @@ fn bad_names_and_large_values_are_refused() {
             name: name.into(),
             version: Some(
                 Version {
-                    counter: 1,
+                    epoch: 1,
+                    round: 0,
                     writer: PeerId(1),
                     op: 1,
                 }
                 .to_wire(),
             ),
-            value: Some(v1::register::Value::Present(present)),
+            write: Some(v1::WriteId {
+                peer: vec![0; 16].into(),
+                op: 1,
+            }),
+            value: Some(v1::Value {
+                form: Some(v1::value::Form::Present(present)),
+            }),
         };
         Kind::Write(message::Write {
             repair: false,
@@ -249,11 +256,11 @@ fn bad_names_and_large_values_are_refused() {
     let too_large = |most, found| Fault::TooLarge { most, found };
     assert_eq!(
         refused(write("ok", 2049, 0)),
-        too_large(2048, 2049).at("Register.value.head")
+        too_large(2048, 2049).at("Value.head")
     );
     assert_eq!(
         refused(write("ok", 2048, 63489)),
-        too_large(65536, 65537).at("Register.value")
+        too_large(65536, 65537).at("Value")
     );
 
     let member = v1::Member {
@@ -310,15 +317,15 @@ fn tables_and_keys_must_fit_the_slots() {
 #[test]
 fn another_protocol_version_is_refused() {
     let mut request = deliver_request("n", PeerId(1), vec![]);
-    request.protocol_version = 2;
+    request.protocol_version = 1;
     let error = Delivery::from_wire(request).unwrap_err();
     assert_eq!(
         error,
-        Fault::Version(2).at("DeliverRequest.protocol_version")
+        Fault::Version(1).at("DeliverRequest.protocol_version")
     );
     assert_eq!(
         error.to_string(),
-        "DeliverRequest.protocol_version: version 2 is not spoken here, only version 1"
+        "DeliverRequest.protocol_version: version 1 is not spoken here, only version 2"
     );
 }
 
@@ -344,6 +351,18 @@ fn orders_and_reports_are_checked() {
         wire::drain_orders(order(&hex, 0)),
         Err(Fault::Counter(0).at("DrainOrder.epoch"))
     );
+
+    let hints = |kind| v1::HintRequest {
+        hints: vec![v1::PeerHint {
+            peer_id: hex.clone(),
+            kind,
+        }],
+    };
+    assert_eq!(
+        wire::hints(hints(v1::peer_hint::Kind::Gone.into())),
+        Ok(vec![(PeerId(5), Hint::Gone)])
+    );
+    assert_eq!(wire::hints(hints(0)).unwrap_err().field, "PeerHint.kind");
 
     let slot = |slot| v1::SlotReport {
         slot,

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use peernet_core::key::{Key, Name, Position, SLOTS, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
-use peernet_core::message::{Digest, Listed, Message, Root};
-use peernet_core::register::{Register, Value, Version};
+use peernet_core::message::{Digest, Listed, Message, Outcome, Root};
+use peernet_core::register::{Condition, Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, SlotConfig};
 use peernet_core::store::Entry;
 use proptest::collection::{btree_set, vec};
@@ -112,25 +112,44 @@ pub(super) fn accepted() -> impl Strategy<Value = Option<(Ballot, SlotConfig)>> 
 }
 
 pub(super) fn version() -> impl Strategy<Value = Version> {
-    (count(), id(), any::<u64>()).prop_map(|(counter, writer, op)| Version {
-        counter,
+    (epoch(), count(), id(), any::<u64>()).prop_map(|(epoch, round, writer, op)| Version {
+        epoch,
+        round,
         writer,
         op,
     })
 }
 
-pub(super) fn register() -> impl Strategy<Value = Register> {
+pub(super) fn write_id() -> impl Strategy<Value = WriteId> {
+    (id(), any::<u64>()).prop_map(|(peer, op)| WriteId { peer, op })
+}
+
+pub(super) fn value() -> impl Strategy<Value = Value> {
     let present = (bytes(40), bytes(90)).prop_map(|(head, body)| Value::Present { head, body });
-    (
-        name(),
-        version(),
-        prop_oneof![present, Just(Value::Deleted)],
-    )
-        .prop_map(|(name, version, value)| Register {
-            name,
-            version,
-            value,
-        })
+    prop_oneof![present, Just(Value::Deleted)]
+}
+
+pub(super) fn condition() -> impl Strategy<Value = Condition> {
+    let unchanged = write_id().prop_map(Condition::Unchanged);
+    prop_oneof![Just(Condition::Always), Just(Condition::Absent), unchanged]
+}
+
+pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
+    let written =
+        (version(), write_id()).prop_map(|(version, write)| Outcome::Written { version, write });
+    let found = option::of(register()).prop_map(Outcome::Found);
+    let declined = option::of(any::<u64>()).prop_map(|untouched| Outcome::Declined { untouched });
+    let others = proptest::sample::select(vec![Outcome::Full, Outcome::Unknown]);
+    prop_oneof![written, found, declined, others]
+}
+
+pub(super) fn register() -> impl Strategy<Value = Register> {
+    (name(), version(), write_id(), value()).prop_map(|(name, version, write, value)| Register {
+        name,
+        version,
+        write,
+        value,
+    })
 }
 
 pub(super) fn listed() -> impl Strategy<Value = Listed> {
@@ -244,21 +263,28 @@ pub(super) fn configuration() -> impl Strategy<Value = Message> {
 pub(super) fn names() -> impl Strategy<Value = Message> {
     let op = any::<u64>;
     prop_oneof![
-        (op(), epoch(), key(), any::<bool>()).prop_map(|(op, epoch, key, version_only)| {
+        (op(), epoch(), key(), option::of(version())).prop_map(|(op, epoch, key, ballot)| {
             Message::Read {
                 op,
                 epoch,
                 key,
-                version_only,
+                ballot,
             }
         }),
-        (op(), option::of(version()), option::of(register())).prop_map(
-            |(op, version, register)| Message::ReadReply {
+        (op(), option::of(register()))
+            .prop_map(|(op, register)| Message::ReadReply { op, register }),
+        (op(), version()).prop_map(|(op, version)| Message::Outbid { op, version }),
+        (op(), epoch(), write_id(), name(), value(), condition()).prop_map(
+            |(op, epoch, write, name, value, condition)| Message::Propose {
                 op,
-                version,
-                register
+                epoch,
+                write,
+                name,
+                value,
+                condition,
             }
         ),
+        (op(), outcome()).prop_map(|(op, outcome)| Message::Proposed { op, outcome }),
         (op(), epoch(), register(), any::<bool>()).prop_map(|(op, epoch, register, repair)| {
             Message::Write {
                 op,
@@ -295,14 +321,28 @@ pub(super) fn copies() -> impl Strategy<Value = Message> {
     prop_oneof![
         vec((slot(), epoch(), root()), 0..4).prop_map(|items| Message::SyncRequest { items }),
         slot().prop_flat_map(|slot| {
-            (epoch(), root(), option::of(vec(entry_in(slot), 0..6))).prop_map(
-                move |(epoch, root, entries)| Message::SyncReply {
+            let listed = (
+                option::of(vec(entry_in(slot), 0..6)),
+                option::of(key_in(slot)),
+                any::<bool>(),
+            );
+            (epoch(), root(), listed).prop_map(move |(epoch, root, (entries, after, more))| {
+                Message::SyncReply {
                     slot,
                     epoch,
                     root,
                     entries,
-                },
-            )
+                    after,
+                    more,
+                }
+            })
+        }),
+        slot().prop_flat_map(|slot| {
+            (epoch(), key_in(slot)).prop_map(move |(epoch, after)| Message::SyncMore {
+                slot,
+                epoch,
+                after,
+            })
         }),
         slot().prop_flat_map(|slot| {
             vec(key_in(slot), 0..4).prop_map(move |keys| Message::FetchNames { slot, keys })

@@ -1,0 +1,193 @@
+//! What people ask of a running runner: another number of peers, a peer replaced, lost majorities given up.
+
+use std::collections::BTreeSet;
+
+use peernet_core::key::Slot;
+use peernet_core::member::{Liveness, PeerId};
+use peernet_core::preflight::{Standing, lowest};
+use peernet_core::recover::{Loss, Recovery, Refused, recover, stuck};
+
+use crate::runner::control::{Ask, Reply, Request};
+use crate::runner::home::{HomeError, Replaced};
+use crate::runner::manifest::with_peers;
+use crate::runner::plan::replace::accept;
+use crate::runner::plan::{Decided, Observed};
+use crate::runner::{Audience, Runner};
+
+impl Runner {
+    /// Takes up a request, or says why not.
+    pub(super) async fn take(
+        &mut self,
+        ask: Ask,
+        audience: &mut impl Audience,
+    ) -> Result<(), HomeError> {
+        let Ask { request, reply } = ask;
+        let answer = match request {
+            // The answer follows when progress towards that number is known.
+            Request::Scale { peers } => match self.scale(peers, audience)? {
+                Ok(from) => {
+                    self.accepted
+                        .push((Reply::Scaling { from, to: peers }, reply));
+                    return Ok(());
+                }
+                Err(why) => Err(why),
+            },
+            Request::Replace { peer } => match self.replace(&peer, audience)? {
+                Ok(()) => {
+                    self.accepted.push((Reply::Replacing { peer }, reply));
+                    return Ok(());
+                }
+                Err(why) => Err(why),
+            },
+            Request::Recover { peers, accepted } => self.recover(&peers, accepted, audience).await,
+        };
+        // The client may be gone.
+        drop(reply.send(answer));
+        Ok(())
+    }
+
+    /// Accepts another number of peers, if the manifest's rules, the ports and the ring allow it; the number before.
+    fn scale(
+        &mut self,
+        to: u32,
+        audience: &mut impl Audience,
+    ) -> Result<Result<u32, String>, HomeError> {
+        let from = self.state.wanted();
+        let allowed = with_peers(&self.state.manifest, to).map_err(|e| e.to_string());
+        let allowed = allowed.and_then(|manifest| {
+            // A process that still ends gives its ports back itself.
+            let fresh = (self.state.running..to).filter(|i| !self.children.alive(*i));
+            let ports = self.children.launch().ports;
+            ports.check(to, fresh).map_err(|e| e.to_string())?;
+            if to < from {
+                preflight(&self.state.decided(), &self.seen, to)?;
+            }
+            Ok(manifest)
+        });
+        let manifest = match allowed {
+            Ok(manifest) => manifest,
+            Err(why) => return Ok(Err(why)),
+        };
+        self.save(|s| s.manifest = manifest)?;
+        if from != to {
+            audience.line(&format!("scaling from {from} to {to} peers"));
+        }
+        Ok(Ok(from))
+    }
+
+    fn replace(
+        &mut self,
+        name: &str,
+        audience: &mut impl Audience,
+    ) -> Result<Result<(), String>, HomeError> {
+        let decided = self.state.decided();
+        if let Some(under_way) = &decided.replacing {
+            let under_way = decided.peer_name(under_way.ordinal);
+            // The same again is the same request.
+            return Ok(if under_way == name {
+                Ok(())
+            } else {
+                Err(format!("{under_way} is being replaced; one at a time"))
+            });
+        }
+        let replacing = match accept(&decided, &self.seen, name) {
+            Ok(replacing) => replacing,
+            Err(why) => return Ok(Err(why)),
+        };
+        let peer = replacing.peer;
+        let written = Replaced {
+            ordinal: replacing.ordinal,
+            peer: peer.to_string(),
+            wiped: false,
+        };
+        self.save(|s| s.replacing = Some(written))?;
+        audience.line(&format!("replacing {name}: the identity {peer} is retired"));
+        Ok(Ok(()))
+    }
+
+    /// Says what giving up these peers (or all that hold what is stuck) costs, and does it if that was accepted.
+    async fn recover(
+        &mut self,
+        names: &[String],
+        accepted: bool,
+        audience: &mut impl Audience,
+    ) -> Result<Reply, String> {
+        let decided = self.state.decided();
+        let observed = self.peers.observe(&decided, &self.children, true).await;
+        let factor = decided.replication.factor;
+        let (gone, decision) = give_up(&observed, names, factor).map_err(|e| e.to_string())?;
+        let (recovery, loss) = decision;
+        let name = |id: &PeerId| observed.members.get(id).map(|m| m.name.clone());
+        let mut peers: Vec<String> = gone.iter().filter_map(name).collect();
+        peers.sort();
+        if accepted {
+            let failures = self.peers.recover(&observed, &recovery).await;
+            let told = if failures.is_empty() {
+                String::new()
+            } else {
+                format!("; not heard by all: {}", failures.join("; "))
+            };
+            audience.line(&format!("given up for good: {}{told}", peers.join(", ")));
+        }
+        let numbers = |slots: &[Slot]| slots.iter().map(|s| s.number()).collect();
+        Ok(Reply::Loss {
+            peers,
+            whole: numbers(&loss.whole),
+            partial: numbers(&loss.partial),
+            done: accepted,
+        })
+    }
+}
+
+type Decision = (BTreeSet<PeerId>, (Recovery, Loss));
+
+/// Whom to give up, and what follows. Without names: whoever is down and holds, or may hold, what is stuck.
+fn give_up(observed: &Observed, names: &[String], factor: u32) -> Result<Decision, Refused> {
+    let Observed {
+        members, reports, ..
+    } = observed;
+    let mut gone = BTreeSet::new();
+    for name in names {
+        let living = members
+            .values()
+            .filter(|m| m.name == *name && m.liveness != Liveness::Left);
+        let before = gone.len();
+        gone.extend(living.map(|m| m.id));
+        if gone.len() == before {
+            return Err(Refused::Unknown(name.clone()));
+        }
+    }
+    if names.is_empty() {
+        let stuck = stuck(members, reports);
+        let down = members.values().filter(|m| m.liveness == Liveness::Down);
+        let holds = |id: &PeerId| stuck.missing.contains(id) || !stuck.nobody.is_empty();
+        gone = down.map(|m| m.id).filter(holds).collect();
+    }
+    let decision = recover(&gone, members, reports, factor)?;
+    Ok((gone, decision))
+}
+
+/// Refuses a number that is not safe now, as the API server does.
+fn preflight(decided: &Decided, observed: &Observed, to: u32) -> Result<(), String> {
+    let peers: Vec<Standing> = (0..decided.wanted)
+        .map(|ordinal| {
+            let peer = observed.peers.get(ordinal as usize);
+            let (held, free, total) = peer.map(|p| p.disk).unwrap_or_default();
+            Standing {
+                name: decided.peer_name(ordinal),
+                ready: peer.is_some_and(|p| p.ready),
+                held,
+                free,
+                total,
+            }
+        })
+        .collect();
+    let lowest = lowest(decided.replication.factor, &peers);
+    if decided.founded && to < lowest.peers {
+        return Err(format!(
+            "scaling down so far is unsafe now: {}",
+            lowest.reason
+        ));
+    }
+    Ok(())
+}

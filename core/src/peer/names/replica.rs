@@ -1,0 +1,135 @@
+//! A replica's side: promising, storing, telling.
+
+use crate::key::{Key, Slot};
+use crate::member::PeerId;
+use crate::message::Message;
+use crate::peer::{Done, Peer};
+use crate::register::{Acceptor, Register, Version};
+use crate::store::{Store, StoreError};
+
+impl<S: Store> Peer<S> {
+    /// This replica as the acceptor of a name; `held` is the name's register here.
+    fn acceptor(&self, key: &Key, held: Option<&Register>) -> Result<Acceptor, StoreError> {
+        Ok(Acceptor {
+            epoch: self.slots.config(key.slot()).map_or(0, |c| c.epoch),
+            promised: self.store.promise(key)?,
+            admitted: held.map(|r| r.version),
+        })
+    }
+
+    fn put_name(&mut self, slot: Slot, register: &Register) -> Done {
+        self.store.put_register(register)?;
+        self.slots.touch(slot);
+        Ok(())
+    }
+
+    /// What do you hold; and, with a ballot, do you promise to admit nothing lower?
+    pub(in crate::peer) fn on_read(
+        &mut self,
+        from: PeerId,
+        op: u64,
+        epoch: u64,
+        key: Key,
+        ballot: Option<Version>,
+    ) -> Done {
+        if !self.serves(from, op, key.slot(), epoch) {
+            return Ok(());
+        }
+        let register = self.store.register(&key)?;
+        if let Some(ballot) = ballot {
+            if ballot.epoch != epoch || ballot.round == 0 {
+                // Nobody claims the owner's round, or under another epoch than it says.
+                return Ok(());
+            }
+            let acceptor = self.acceptor(&key, register.as_ref())?;
+            if let Err(version) = acceptor.claim(ballot) {
+                self.send(from, Message::Outbid { op, version });
+                return Ok(());
+            }
+            if acceptor.promised != Some(ballot) {
+                self.store.put_promise(&key, &ballot)?;
+            }
+        }
+        self.send(from, Message::ReadReply { op, register });
+        Ok(())
+    }
+
+    /// Store this, unless a greater ballot was promised.
+    pub(in crate::peer) fn on_write(
+        &mut self,
+        from: PeerId,
+        op: u64,
+        epoch: u64,
+        register: Register,
+        repair: bool,
+    ) -> Done {
+        let key = Key::of_name(&register.name);
+        if !self.serves(from, op, key.slot(), epoch) || register.version.epoch != epoch {
+            return Ok(());
+        }
+        if self.disk_full && register.is_present() && !repair {
+            self.send(from, Message::NoRoom { op });
+            return Ok(());
+        }
+        let held = self.store.register(&key)?;
+        let acceptor = self.acceptor(&key, held.as_ref())?;
+        let reply = match acceptor.admit(register.version) {
+            Err(version) => Message::Outbid { op, version },
+            Ok(()) => {
+                if acceptor.admitted != Some(register.version) {
+                    self.put_name(key.slot(), &register)?;
+                }
+                Message::WriteReply { op }
+            }
+        };
+        self.send(from, reply);
+        Ok(())
+    }
+
+    /// Stores what this peer, as the owner, is about to propose in the place of what it holds; false when a promise
+    /// forbids it.
+    pub(super) fn keep_own(
+        &mut self,
+        key: &Key,
+        held: Option<&Register>,
+        register: &Register,
+    ) -> Result<bool, StoreError> {
+        let allowed = self.acceptor(key, held)?.admit(register.version).is_ok();
+        if allowed {
+            self.put_name(key.slot(), register)?;
+        }
+        Ok(allowed)
+    }
+
+    /// Takes over what another replica has admitted. False when a promise forbids it: then the name has to be decided
+    /// again before this replica may say that it holds what the other one does.
+    pub(in crate::peer) fn keep_register(
+        &mut self,
+        slot: Slot,
+        register: &Register,
+    ) -> Result<bool, StoreError> {
+        let key = Key::of_name(&register.name);
+        let held = self.store.register(&key)?;
+        let acceptor = self.acceptor(&key, held.as_ref())?;
+        if acceptor.admitted >= Some(register.version) {
+            return Ok(true);
+        }
+        if acceptor.admit(register.version).is_err() {
+            self.settle(register.name.clone())?;
+            return Ok(false);
+        }
+        self.put_name(slot, register)?;
+        Ok(true)
+    }
+
+    /// Whether this replica may answer under that epoch; if not, the coordinator hears why.
+    pub(super) fn serves(&mut self, from: PeerId, op: u64, slot: Slot, epoch: u64) -> bool {
+        let config = self.slots.config(slot);
+        if config.is_some_and(|c| c.epoch == epoch && c.involves(self.me)) {
+            return true;
+        }
+        let config = config.cloned();
+        self.send(from, Message::Stale { op, slot, config });
+        false
+    }
+}

@@ -1,0 +1,312 @@
+//! What can still be done when peers are gone for good; pure functions of the reports of those that are left, like
+//! [`crate::leave::verdict`].
+//!
+//! - [`replaceable`]: may the volume of a dead peer be given up, to let its pod begin anew?
+//! - [`stuck`]: which slots can neither be written nor moved, because a majority of their replicas does not answer?
+//! - [`recover`]: the explicit way out of that, at the price of what only the dead held.
+//!
+//! **Recovery** leaves Paxos' rule that a majority of the replicas decides: there is none. Whoever coordinates (there is
+//! one: the leading operator, or the runner that holds the lock) proclaims a configuration of the survivors. Three
+//! things keep the dead from contradicting it. Their identities are retired: members answer an old volume only that it
+//! has left. The new epoch lies in a later *generation*, far ahead of anything that a majority of the dead could have
+//! counted up to meanwhile, so it wins wherever the two meet (as a primary's new term fences the old in Viewstamped
+//! Replication Revisited, section 4.2). And its low bits are a hash of the replicas, so that no two different
+//! configurations ever carry the same epoch, even if two recoveries begin at once from different reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+use crate::config::Replication;
+use crate::key::Slot;
+use crate::leave::{Report, SlotReport, Verdict, verdict};
+use crate::member::{Member, PeerId};
+use crate::placement::{Candidate, replicas};
+use crate::quorum::{catch_up_quorum, count, majority};
+use crate::slot::SlotConfig;
+
+/// Epochs are counted up one by one within a generation; a recovery begins the next. 2^32 changes of one slot are more
+/// than will ever happen.
+const GENERATION: u64 = 1 << 32;
+/// Of these bits of an epoch a recovery makes a hash; the other half of the generation is left to count up.
+const HASH: u64 = GENERATION / 2 - 1;
+
+/// The newest configuration of each slot that anyone reports.
+pub fn newest(reports: &BTreeMap<PeerId, Report>) -> BTreeMap<Slot, &SlotReport> {
+    let mut newest: BTreeMap<Slot, &SlotReport> = BTreeMap::new();
+    for slot in reports.values().flat_map(|report| &report.slots) {
+        let known = newest.entry(slot.slot).or_insert(slot);
+        if slot.epoch > known.epoch {
+            *known = slot;
+        }
+    }
+    newest
+}
+
+/// Whether `peer` takes part in the configuration.
+pub fn involves(slot: &SlotReport, peer: PeerId) -> bool {
+    slot.replicas.contains(&peer) || slot.next.iter().flatten().any(|p| *p == peer)
+}
+
+/// Whether the volume of the dead peer may be given up.
+///
+/// While the others are enough for every copy, its slots have to live on them first, by the same verdict as for a leave.
+/// With fewer peers than copies nobody else could take them: then it suffices that the survivors of each of its slots
+/// hold all that was acknowledged, which those do that have compared with so many that they meet every quorum.
+pub fn replaceable(
+    dead: PeerId,
+    members: &BTreeMap<PeerId, Member>,
+    reports: &BTreeMap<PeerId, Report>,
+    replication: Replication,
+) -> Verdict {
+    let others = || members.values().filter(|m| m.id != dead);
+    let remaining: BTreeSet<PeerId> = others().filter(|m| m.is_present()).map(|m| m.id).collect();
+    let strict = verdict(dead, &remaining, reports);
+    let receivers = others().filter(|m| m.is_eligible()).count();
+    if strict == Verdict::Proved || receivers >= replication.factor as usize {
+        return strict;
+    }
+    let newest = newest(reports);
+    let (mut slots_left, mut blocker) = (0, None);
+    for slot in Slot::all() {
+        let held = match newest.get(&slot) {
+            Some(config) if !config.replicas.contains(&dead) => Ok(()),
+            Some(config) => survivors_hold(config, dead, reports, replication.write),
+            None => Err(format!("no peer reports on slot {slot}")),
+        };
+        if let Err(reason) = held {
+            slots_left += 1;
+            blocker.get_or_insert(reason);
+        }
+    }
+    // Who is not yet known to be gone is not given up.
+    let alive = members.get(&dead).filter(|m| m.is_present());
+    if let Some(member) = alive {
+        blocker.get_or_insert(format!("{} is not yet known to be down", member.name));
+    }
+    match blocker {
+        None => Verdict::Proved,
+        Some(blocker) => Verdict::Stay {
+            slots_left,
+            bytes_left: 0,
+            blocker,
+        },
+    }
+}
+
+/// Whether the replicas besides `dead` hold all that was ever acknowledged in this slot.
+fn survivors_hold(
+    config: &SlotReport,
+    dead: PeerId,
+    reports: &BTreeMap<PeerId, Report>,
+    write: u32,
+) -> Result<(), String> {
+    let slot = config.slot;
+    let synced = |id: &PeerId| {
+        let slots = &reports.get(id)?.slots;
+        let report = &slots[slots.binary_search_by_key(&slot, |s| s.slot).ok()?];
+        (report.epoch == config.epoch && report.synced).then_some(*id)
+    };
+    let others = config.replicas.iter().filter(|id| **id != dead);
+    let holders: Vec<PeerId> = others.filter_map(synced).collect();
+    let needed = catch_up_quorum(config.replicas.len(), write);
+    let found = count(&config.replicas, &holders);
+    if found >= needed {
+        return Ok(());
+    }
+    Err(format!(
+        "of slot {slot} only {found} of the {needed} survivors needed have caught up with each other"
+    ))
+}
+
+/// Slots that no majority of their replicas can decide about.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stuck {
+    /// Some replica answers, but no majority.
+    pub minority: Vec<Slot>,
+    /// No replica answers. Known only when every present member has reported.
+    pub nobody: Vec<Slot>,
+    /// Replicas of those slots that do not answer, as far as a survivor names them.
+    pub missing: BTreeSet<PeerId>,
+}
+
+impl Stuck {
+    /// How many slots.
+    pub fn len(&self) -> usize {
+        self.minority.len() + self.nobody.len()
+    }
+
+    /// Whether all is well.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Which slots have lost their majority, for now or for good.
+pub fn stuck(members: &BTreeMap<PeerId, Member>, reports: &BTreeMap<PeerId, Report>) -> Stuck {
+    let up = |id: &PeerId| members.get(id).is_some_and(Member::is_present);
+    let newest = newest(reports);
+    let complete = members
+        .values()
+        .filter(|m| m.is_present())
+        .all(|m| reports.contains_key(&m.id));
+    let mut stuck = Stuck::default();
+    for slot in Slot::all() {
+        match newest.get(&slot) {
+            Some(config) => {
+                let alive = config.replicas.iter().filter(|id| up(id)).count();
+                if alive < majority(config.replicas.len()) {
+                    let missing = config.replicas.iter().filter(|id| !up(id));
+                    stuck.missing.extend(missing);
+                    stuck.minority.push(slot);
+                }
+            }
+            None if complete && !reports.is_empty() => stuck.nobody.push(slot),
+            None => {}
+        }
+    }
+    stuck
+}
+
+/// What every living peer is told to end a loss of majorities.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovery {
+    /// Identities that are given up for good.
+    pub gone: Vec<PeerId>,
+    /// The configurations that are in force from now on.
+    pub configs: Vec<(Slot, SlotConfig)>,
+}
+
+/// What may have been lost.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Loss {
+    /// Nobody is left: all names and chunks of these slots are lost.
+    pub whole: Vec<Slot>,
+    /// Fewer than a majority are left: what was acknowledged by others alone is lost.
+    pub partial: Vec<Slot>,
+}
+
+/// Why nothing is recovered. Each is a sentence.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Refused {
+    /// Somebody who is given up is alive.
+    #[error("{0} is alive: only a peer that is down can be given up")]
+    Alive(String),
+    /// Somebody is not known.
+    #[error("the ring knows no peer called {0}")]
+    Unknown(String),
+    /// Somebody who may hold what is missing does not answer.
+    #[error(
+        "{0} does not answer and may hold what is missing: wait until it does, or give it up too"
+    )]
+    Silent(String),
+    /// There is no need.
+    #[error("every slot still has a majority of its replicas: nothing has to be given up")]
+    NothingStuck,
+}
+
+/// Decides the configurations of all slots whose majority is among `gone`, which are given up for good. Slots with a
+/// majority of others are left alone: they recover by themselves.
+///
+/// `reports` has to hold those of all present members.
+pub fn recover(
+    gone: &BTreeSet<PeerId>,
+    members: &BTreeMap<PeerId, Member>,
+    reports: &BTreeMap<PeerId, Report>,
+    factor: u32,
+) -> Result<(Recovery, Loss), Refused> {
+    let name = |id: &PeerId| {
+        members
+            .get(id)
+            .map_or_else(|| id.to_string(), |m| m.name.clone())
+    };
+    let up = |id: &PeerId| members.get(id).is_some_and(Member::is_present);
+    if let Some(id) = gone.iter().find(|id| up(id) || reports.contains_key(id)) {
+        return Err(Refused::Alive(name(id)));
+    }
+    let present = || members.values().filter(|m| m.is_present());
+    if let Some(silent) = present().find(|m| !reports.contains_key(&m.id)) {
+        return Err(Refused::Silent(silent.name.clone()));
+    }
+    let greatest = reports.values().map(|r| r.greatest_epoch).max();
+    let generation = greatest.unwrap_or(0) / GENERATION + 1;
+    let newest = newest(reports);
+    let (mut configs, mut loss) = (Vec::new(), Loss::default());
+    for slot in Slot::all() {
+        let holders = match newest.get(&slot) {
+            Some(config) => {
+                let left = |ids: &[PeerId]| ids.iter().filter(|id| !gone.contains(id)).count();
+                if left(&config.replicas) >= majority(config.replicas.len()) {
+                    continue;
+                }
+                // A newcomer that was still catching up may hold what nobody else does any more.
+                let mut all = config.replicas.iter().chain(config.next.iter().flatten());
+                let mut holders: Vec<PeerId> = Vec::new();
+                all.by_ref().filter(|id| !gone.contains(id)).for_each(|id| {
+                    if !holders.contains(id) {
+                        holders.push(*id);
+                    }
+                });
+                if let Some(silent) = holders.iter().find(|id| !reports.contains_key(id)) {
+                    return Err(Refused::Silent(name(silent)));
+                }
+                loss.partial.push(slot);
+                holders
+            }
+            None => {
+                loss.whole.push(slot);
+                Vec::new()
+            }
+        };
+        configs.push((slot, holders));
+    }
+    if configs.is_empty() {
+        return Err(Refused::NothingStuck);
+    }
+    if !loss.whole.is_empty() {
+        // Whoever is away but not given up may be the one that holds them.
+        let away = |m: &&Member| {
+            !m.is_present() && !gone.contains(&m.id) && m.liveness != crate::member::Liveness::Left
+        };
+        if let Some(away) = members.values().find(away) {
+            return Err(Refused::Silent(away.name.clone()));
+        }
+    }
+    let mut ring: Vec<&Member> = present().filter(|m| m.is_eligible()).collect();
+    ring.sort_by_key(|m| m.ring_key());
+    let ring: Vec<Candidate<'_>> = ring.iter().map(|m| Candidate::from(*m)).collect();
+    let configs = configs.into_iter().map(|(slot, holders)| {
+        let holders = if holders.is_empty() {
+            replicas(slot, &ring, factor as usize)
+        } else {
+            holders
+        };
+        (slot, proclaimed(slot, generation, holders))
+    });
+    let configs: Vec<(Slot, SlotConfig)> = configs.collect();
+    // Nobody at all is left to hold a slot.
+    if configs.iter().any(|(_, c)| c.replicas.is_empty()) {
+        return Err(Refused::Silent("every other peer".into()));
+    }
+    let gone = gone.iter().copied().collect();
+    Ok((Recovery { gone, configs }, loss))
+}
+
+/// The first configuration of a generation.
+fn proclaimed(slot: Slot, generation: u64, replicas: Vec<PeerId>) -> SlotConfig {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&slot.number().to_be_bytes());
+    for id in &replicas {
+        hasher.update(&id.0.to_be_bytes());
+    }
+    let hash = hasher.finalize();
+    let low = u64::from_be_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes")) & HASH;
+    SlotConfig {
+        epoch: generation * GENERATION + low,
+        replicas,
+        next: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

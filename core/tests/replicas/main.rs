@@ -1,0 +1,5 @@
+//! A few peers that are replicas of everything, and the messages between them: what they say to each other, to the letter.
+
+mod names;
+mod network;
+mod pages;

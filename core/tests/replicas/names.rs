@@ -1,0 +1,78 @@
+//! Writes that other peers pass on to a slot's owner.
+
+use bytes::Bytes;
+use peernet_core::io::{Answer, Request};
+use peernet_core::key::{Key, Name};
+use peernet_core::register::{Condition, Value};
+
+use crate::network::Replicas;
+
+fn name() -> Name {
+    Name::new("file").unwrap()
+}
+
+fn put(body: &'static str) -> Request {
+    Request::WriteName {
+        name: name(),
+        value: Value::Present {
+            head: Bytes::new(),
+            body: Bytes::from_static(body.as_bytes()),
+        },
+        condition: Condition::Always,
+    }
+}
+
+/// Who owns the file's slot, as the last peer sees it.
+fn owner(replicas: &mut Replicas) -> usize {
+    let slot = Key::of_name(&name()).slot();
+    let answer = replicas.ask(2, Request::Routes(vec![slot]));
+    let Answer::Routes(routes) = answer else {
+        panic!("{answer:?}");
+    };
+    let config = routes[0].config.clone().unwrap();
+    config.replicas[0].0 as usize - 1
+}
+
+#[test]
+fn a_name_that_was_claimed_while_its_owner_was_silent_can_be_written_through_everybody() {
+    let mut replicas = Replicas::new(3, |_| Vec::new());
+    replicas.run(2_000, |_, _| {});
+    // An epoch in which the owner leads begins with the first read or write that misses it.
+    replicas.ask(1, Request::ReadName(name()));
+    let owner = owner(&mut replicas);
+    replicas.ask(owner, put("its own"));
+    replicas.run(3_000, |_, _| {});
+    assert_eq!(self::owner(&mut replicas), owner);
+    let others = [(owner + 1) % 3, (owner + 2) % 3];
+    // Too short a silence for anybody to take over the slot, too long for the one who writes.
+    replicas.cut_off = Some(owner);
+    let claimed = replicas.ask(others[0], put("claimed"));
+    replicas.cut_off = None;
+    replicas.run(5_000, |_, _| {});
+    assert_eq!(self::owner(&mut replicas), owner, "claimed: {claimed:?}");
+    // The owner learns of the claim when its own ballot is outbid; that one write is in doubt, and no other after it.
+    replicas.ask(others[0], put("outbid"));
+    for n in [others[0], others[1], owner, others[0], others[1]] {
+        let answer = replicas.ask(n, put("once more"));
+        assert!(
+            matches!(answer, Answer::Written { .. }),
+            "through p-{n}, owned by p-{owner}: {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn the_first_write_after_its_owner_has_restarted_is_not_in_doubt() {
+    let mut replicas = Replicas::new(3, |_| Vec::new());
+    replicas.run(2_000, |_, _| {});
+    replicas.ask(1, Request::ReadName(name()));
+    let owner = owner(&mut replicas);
+    replicas.ask(owner, put("its own"));
+    replicas.run(3_000, |_, _| {});
+    assert_eq!(self::owner(&mut replicas), owner);
+    replicas.restart(owner);
+    replicas.run(1_000, |_, _| {});
+    assert_eq!(self::owner(&mut replicas), owner);
+    let answer = replicas.ask((owner + 1) % 3, put("after"));
+    assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
+}

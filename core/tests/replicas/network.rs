@@ -1,0 +1,160 @@
+//! Peers that remember one ring, with messages that arrive at once, or not at all.
+
+use std::collections::VecDeque;
+
+use peernet_core::config::Settings;
+use peernet_core::io::{Answer, Input, Output, Request, RequestId, Time};
+use peernet_core::key::{Key, Position, SLOTS, Slot};
+use peernet_core::member::{Drain, Liveness, Member, PeerId};
+use peernet_core::message::Message;
+use peernet_core::peer::Peer;
+use peernet_core::slot::{SlotConfig, SlotRecord};
+use peernet_core::store::memory::MemoryStore;
+use peernet_core::store::{Identity, Store};
+
+/// All replicas of all slots; the first owns them.
+pub(crate) struct Replicas {
+    pub(crate) peers: Vec<Peer<MemoryStore>>,
+    /// Nothing goes to this one or comes from it.
+    pub(crate) cut_off: Option<usize>,
+    now: u64,
+    answers: Vec<(RequestId, Answer)>,
+    requests: u64,
+}
+
+fn member(n: usize) -> Member {
+    Member {
+        id: id(n),
+        name: format!("p-{n}"),
+        address: format!("{n}:1"),
+        http: String::new(),
+        zone: "z".into(),
+        position: Position(n as u64),
+        incarnation: 1,
+        liveness: Liveness::Active,
+        drain: Drain::default(),
+        version: String::new(),
+    }
+}
+
+fn id(n: usize) -> PeerId {
+    PeerId(n as u128 + 1)
+}
+
+fn start(store: MemoryStore, identity: Identity, count: usize, now: Time) -> Peer<MemoryStore> {
+    let mut settings = Settings::default();
+    settings.replication.factor = count as u32;
+    let seed = identity.member.incarnation + identity.member.id.0 as u64;
+    Peer::start(store, identity, false, settings, seed, now).unwrap()
+}
+
+impl Replicas {
+    /// So many peers; each holds the chunks that `chunks` says.
+    pub(crate) fn new(count: usize, chunks: impl Fn(usize) -> Vec<Key>) -> Self {
+        let peer = |n| {
+            let mut store = MemoryStore::default();
+            let identity = Identity {
+                network: "n".into(),
+                member: member(n),
+            };
+            store.put_identity(&identity).unwrap();
+            for other in 0..count {
+                store.put_member(&member(other)).unwrap();
+            }
+            for number in 0..SLOTS {
+                let config = SlotConfig {
+                    epoch: 1,
+                    replicas: (0..count).map(id).collect(),
+                    next: None,
+                };
+                let slot = Slot::new(number).unwrap();
+                store.put_slot(slot, &SlotRecord::of(config)).unwrap();
+            }
+            for key in chunks(n) {
+                store.put_chunk(&key, 1).unwrap();
+            }
+            store.commit().unwrap();
+            start(store, identity, count, Time(0))
+        };
+        Replicas {
+            peers: (0..count).map(peer).collect(),
+            cut_off: None,
+            now: 0,
+            answers: Vec::new(),
+            requests: 0,
+        }
+    }
+
+    /// Ends a peer and starts it again with what it has stored, under a greater incarnation.
+    pub(crate) fn restart(&mut self, n: usize) {
+        let count = self.peers.len();
+        let mut store = self.peers.remove(n).into_store();
+        let mut identity = store.identity().unwrap().unwrap();
+        identity.member.incarnation += 1;
+        store.put_identity(&identity).unwrap();
+        store.commit().unwrap();
+        let peer = start(store, identity, count, Time(self.now));
+        self.peers.insert(n, peer);
+    }
+
+    /// Lets time pass. `meddle` sees each message before it arrives.
+    pub(crate) fn run(
+        &mut self,
+        millis: u64,
+        mut meddle: impl FnMut(&Message, &mut [Peer<MemoryStore>]),
+    ) {
+        let end = self.now + millis;
+        while self.now < end {
+            self.now += 50;
+            for n in 0..self.peers.len() {
+                self.hand(n, Input::Timer, &mut meddle);
+            }
+        }
+    }
+
+    /// What a peer answers to a request, within ten seconds.
+    pub(crate) fn ask(&mut self, n: usize, request: Request) -> Answer {
+        self.requests += 1;
+        let id = RequestId(self.requests);
+        self.hand(n, Input::Request { id, request }, &mut |_, _| {});
+        for _ in 0..220 {
+            if let Some(at) = self.answers.iter().position(|(of, _)| *of == id) {
+                return self.answers.remove(at).1;
+            }
+            self.run(50, |_, _| {});
+        }
+        panic!("p-{n} never answered");
+    }
+
+    /// Hands over one input and all that follows from it at once.
+    fn hand(
+        &mut self,
+        n: usize,
+        input: Input,
+        meddle: &mut impl FnMut(&Message, &mut [Peer<MemoryStore>]),
+    ) {
+        let mut inputs = VecDeque::from([(n, input)]);
+        while let Some((n, input)) = inputs.pop_front() {
+            let mut out = Vec::new();
+            self.peers[n]
+                .handle(input, Time(self.now), &mut out)
+                .unwrap();
+            for output in out {
+                match output {
+                    Output::Send { address, message } => {
+                        meddle(&message, &mut self.peers);
+                        let to = (0..self.peers.len()).find(|n| member(*n).address == address);
+                        let from = id(n);
+                        let reached = to.filter(|to| ![Some(n), Some(*to)].contains(&self.cut_off));
+                        inputs.extend(reached.map(|to| (to, Input::Message { from, message })));
+                    }
+                    Output::FetchChunk { key, len, .. } => {
+                        inputs.push_back((n, Input::ChunkFetched { key, len }));
+                    }
+                    Output::Answer { id, answer } => self.answers.push((id, answer)),
+                    Output::DropChunks(_) | Output::Left => {}
+                }
+            }
+        }
+    }
+}

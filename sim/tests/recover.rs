@@ -1,0 +1,219 @@
+//! A majority of a slot's replicas is gone for good: writes stop, and an explicit command is the way out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peernet_core::io::{Answer, Request};
+use peernet_core::key::{SLOTS, Slot};
+use peernet_core::leave::Report;
+use peernet_core::member::{Liveness, Member, PeerId};
+use peernet_core::recover::{self, Loss, Refused};
+use peernet_core::slot::SlotConfig;
+use peernet_core::store::Store;
+use peernet_sim::network::HostId;
+use peernet_sim::scenario::{Failure, Scenario, Setup, for_each_seed, run};
+
+const MINUTE: u64 = 60_000;
+/// Longer than any run.
+const FOREVER: u64 = 24 * 60 * MINUTE;
+const PEERS: u32 = 6;
+
+type Members = BTreeMap<PeerId, Member>;
+type Reports = BTreeMap<PeerId, Report>;
+
+fn unexpected<T>(sentence: String) -> Result<T, Failure> {
+    Err(Failure::Unexpected(sentence))
+}
+
+fn identity(s: &Scenario, ordinal: u32) -> PeerId {
+    let host = s.cluster.pod(ordinal).host;
+    let host = s.fleet.host(host);
+    host.process.as_ref().expect("it runs").id
+}
+
+/// All that an operator hears.
+async fn look(s: &Scenario) -> (Members, Reports) {
+    let (mut members, mut reports) = (Members::new(), Reports::new());
+    for host in s.fleet.running() {
+        let request = Request::LeaveReport(vec![]);
+        let answer = s.fleet.call(HostId::OPERATOR, host, request).await;
+        let Ok(Answer::LeaveReport(report)) = answer else {
+            continue;
+        };
+        for member in &report.members {
+            match members.get_mut(&member.id) {
+                Some(known) => drop(known.merge(member)),
+                None => drop(members.insert(member.id, member.clone())),
+            }
+        }
+        reports.insert(report.peer, *report);
+    }
+    (members, reports)
+}
+
+/// Waits until every peer that runs knows that these are down.
+async fn all_know(s: &Scenario, down: &BTreeSet<PeerId>) -> (Members, Reports) {
+    loop {
+        let (members, reports) = look(s).await;
+        let knows = |report: &Report| {
+            let mut known = report.members.iter().filter(|m| down.contains(&m.id));
+            known.all(|m| !m.is_present())
+        };
+        if reports.values().all(knows) && reports.len() == s.fleet.running().len() {
+            return (members, reports);
+        }
+        s.world.sleep(200).await;
+    }
+}
+
+/// Decides a recovery and tells everybody.
+async fn recover_all(
+    s: &Scenario,
+    gone: &BTreeSet<PeerId>,
+    members: &Members,
+    reports: &Reports,
+) -> Result<Loss, Refused> {
+    let factor = s.fleet.settings().replication.factor;
+    let (recovery, loss) = recover::recover(gone, members, reports, factor)?;
+    for host in s.fleet.running() {
+        let request = Request::Recover(recovery.clone());
+        // One that does not hear it now hears of the configurations from the others.
+        drop(s.fleet.call(HostId::OPERATOR, host, request).await);
+    }
+    Ok(loss)
+}
+
+/// The newest configuration of a slot on any volume.
+fn config(s: &Scenario, slot: Slot) -> SlotConfig {
+    let records = s.fleet.ids().into_iter().flat_map(|host| {
+        let remembered = s.fleet.host(host).store().remembered();
+        remembered.expect("a store in memory does not fail").slots
+    });
+    let newest = records
+        .filter(|(of, _)| *of == slot)
+        .max_by_key(|(_, record)| record.config.epoch);
+    newest.expect("every slot is held").1.config
+}
+
+/// The pods of two replicas of some slot.
+fn two_holders(s: &Scenario) -> [u32; 2] {
+    let slot = s.world.random(0..u64::from(SLOTS)) as u16;
+    let mut holders = config(s, Slot::new(slot).expect("there is such a slot")).replicas;
+    s.world.shuffle(&mut holders);
+    let pod = |id: PeerId| (0..PEERS).find(|ordinal| identity(s, *ordinal) == id);
+    [0, 1].map(|n| pod(holders[n]).expect("it has a pod"))
+}
+
+/// Two of the three replicas of many slots burn down at once. What the third holds is readable again, everything can be
+/// written again, and the count of what may be lost is exact: the slots named both.
+async fn two_of_three(s: Scenario) -> Result<(), Failure> {
+    s.apply(PEERS);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(3);
+    s.world.sleep(5_000).await;
+    load.stop().await;
+    s.settle(5 * MINUTE).await?;
+    let [first, second] = two_holders(&s);
+    let gone = BTreeSet::from([identity(&s, first), identity(&s, second)]);
+    let (members, reports) = look(&s).await;
+    if recover_all(&s, &gone, &members, &reports).await.is_ok() {
+        return unexpected("peers that are alive were given up".into());
+    }
+    let dead = |config: &SlotConfig| {
+        config
+            .replicas
+            .iter()
+            .filter(|id| gone.contains(id))
+            .count()
+    };
+    let hit = Slot::all()
+        .filter(|slot| dead(&config(&s, *slot)) == 2)
+        .count();
+    s.cluster.destroy(first, None);
+    s.cluster.destroy(second, None);
+    let (members, reports) = all_know(&s, &gone).await;
+    let stuck = recover::stuck(&members, &reports);
+    if (stuck.minority.len(), stuck.nobody.len()) != (hit, 0) {
+        return unexpected(format!("{hit} slots lost two replicas, {stuck:?}"));
+    }
+    // One alone is no reason: the other may come back.
+    let one = BTreeSet::from([identity_of(&gone, 0)]);
+    let refused = recover_all(&s, &one, &members, &reports).await;
+    if refused != Err(Refused::NothingStuck) {
+        return unexpected(format!("a majority may come back, but {refused:?}"));
+    }
+    let loss = recover_all(&s, &gone, &members, &reports).await;
+    let loss = loss.map_err(|e| Failure::Unexpected(e.to_string()))?;
+    if (loss.whole.len(), loss.partial.len()) != (0, hit) {
+        return unexpected(format!("{hit} slots lost two replicas, but {loss:?}"));
+    }
+    // Fresh peers take their places; then everything is whole again, and all that was settled before is there.
+    s.cluster.revive(first);
+    s.cluster.revive(second);
+    s.settle(10 * MINUTE).await?;
+    s.read_all().await;
+    let load = s.load(3);
+    s.world.sleep(5_000).await;
+    load.stop().await;
+    s.settle(10 * MINUTE).await?;
+    s.read_all().await;
+    Ok(())
+}
+
+fn identity_of(of: &BTreeSet<PeerId>, n: usize) -> PeerId {
+    *of.iter().nth(n).expect("as many as were given up")
+}
+
+#[test]
+fn what_a_survivor_holds_is_readable_and_writes_go_on() {
+    for_each_seed(
+        "what_a_survivor_holds_is_readable_and_writes_go_on",
+        1..5,
+        |seed| run(Setup::new(seed), 60 * MINUTE, two_of_three),
+    );
+}
+
+/// The machines were only away. Their volumes still hold a majority of the old configurations, but never bring back the
+/// past: nobody of them speaks for a slot again, and what was written since stays.
+async fn old_volumes_return(s: Scenario) -> Result<(), Failure> {
+    s.apply(PEERS);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(3);
+    s.world.sleep(3_000).await;
+    load.stop().await;
+    s.settle(5 * MINUTE).await?;
+    let away = two_holders(&s);
+    let gone: BTreeSet<PeerId> = away.iter().map(|o| identity(&s, *o)).collect();
+    away.iter().for_each(|o| s.cluster.kill(*o, FOREVER));
+    let (members, reports) = all_know(&s, &gone).await;
+    let loss = recover_all(&s, &gone, &members, &reports).await;
+    loss.map_err(|e| Failure::Unexpected(e.to_string()))?;
+    let load = s.load(3);
+    s.world.sleep(10_000).await;
+    away.iter().for_each(|o| s.cluster.revive(*o));
+    s.world.sleep(10_000).await;
+    load.stop().await;
+    s.settle(10 * MINUTE).await?;
+    let (members, _) = look(&s).await;
+    for id in &gone {
+        if members.get(id).map(|m| m.liveness) != Some(Liveness::Left) {
+            return unexpected(format!("{id:?} was given up, but is {:?}", members.get(id)));
+        }
+    }
+    for slot in Slot::all() {
+        let config = config(&s, slot);
+        if config.replicas.iter().any(|id| gone.contains(id)) {
+            return unexpected(format!("slot {slot} is held by one that was given up"));
+        }
+    }
+    s.read_all().await;
+    Ok(())
+}
+
+#[test]
+fn volumes_that_were_given_up_never_bring_back_the_past() {
+    for_each_seed(
+        "volumes_that_were_given_up_never_bring_back_the_past",
+        101..105,
+        |seed| run(Setup::good_or_bad(seed), 60 * MINUTE, old_volumes_return),
+    );
+}
