@@ -1,11 +1,12 @@
-//! One test on the real cluster: its namespace, what is kept when it fails, and the power of the cluster's nodes.
+//! One test on the real cluster: its namespace, what is kept when it fails, and the harm that is done to the
+//! cluster: nodes without power or network, an operator that is away.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -13,10 +14,11 @@ use futures::FutureExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
 use peernet_crd::PeerNetwork;
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::dump;
@@ -38,7 +40,28 @@ pub struct Scenario {
     pub namespace: String,
     title: String,
     started: Instant,
-    powered_off: Mutex<BTreeSet<u8>>,
+    damage: Mutex<Damage>,
+}
+
+/// What has to be mended before the next test.
+#[derive(Clone, Default)]
+struct Damage {
+    powered_off: BTreeSet<u8>,
+    cut: BTreeSet<u8>,
+    without_operator: bool,
+}
+
+/// How a node can be cut off.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Cut {
+    /// Its cable is out: nobody reaches it, and after 12 s Kubernetes knows.
+    Cable,
+    /// Its peers and those of other nodes hear nothing of each other; clients and Kubernetes reach all of them.
+    Peers,
+    /// Its peers are heard and hear nothing.
+    PeersIn,
+    /// Its peers hear and are not heard.
+    PeersOut,
 }
 
 /// Runs a test in a namespace of its own, if `PEERNET_E2E=1`; else says that it was skipped.
@@ -81,21 +104,7 @@ impl Scenario {
         let client = Client::try_default()
             .await
             .context("no cluster: dev/cluster up && eval \"$(dev/cluster env)\"")?;
-        let deployments: Api<Deployment> =
-            Api::namespaced(client.clone(), dump::OPERATOR_NAMESPACE);
-        let available = |d: Option<&Deployment>| {
-            let status = d.and_then(|d| d.status.as_ref());
-            status
-                .and_then(|s| s.available_replicas)
-                .is_some_and(|n| n > 0)
-        };
-        let operator = await_condition(deployments, "peernet-operator", available);
-        within(
-            "the operator is available (dev/deploy installs it)",
-            POWER,
-            operator,
-        )
-        .await?;
+        operator_available(&client).await?;
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
         let established = conditions::is_crd_established();
         let definition = await_condition(definitions, "peernetworks.peernet.dev", established);
@@ -119,7 +128,7 @@ impl Scenario {
             namespace,
             title: title.into(),
             started: Instant::now(),
-            powered_off: Mutex::default(),
+            damage: Mutex::default(),
         })
     }
 
@@ -138,8 +147,8 @@ impl Scenario {
     /// The script fails.
     pub async fn kill_node(&self, number: u8) -> Result<()> {
         self.note(&format!("power off node {number}"));
-        self.off().insert(number);
-        dev_cluster("kill-node", number).await
+        self.damage().powered_off.insert(number);
+        dev_cluster(&["kill-node", &number.to_string()]).await
     }
 
     /// Switches a node on again, and waits until it is ready.
@@ -147,16 +156,119 @@ impl Scenario {
     /// # Errors
     /// The script fails.
     pub async fn start_node(&self, number: u8) -> Result<()> {
-        dev_cluster("start-node", number).await?;
-        self.off().remove(&number);
+        dev_cluster(&["start-node", &number.to_string()]).await?;
+        self.damage().powered_off.remove(&number);
         self.note(&format!("node {number} is on again"));
         Ok(())
     }
 
+    /// Cuts a node off (`dev/cluster cut-node` and `cut-pods`).
+    ///
+    /// # Errors
+    /// The script fails.
+    pub async fn cut_node(&self, number: u8, how: Cut) -> Result<()> {
+        self.note(&format!("cut off node {number}: {how:?}"));
+        self.damage().cut.insert(number);
+        let node = number.to_string();
+        let arguments: &[&str] = match how {
+            Cut::Cable => &["cut-node", &node],
+            Cut::Peers => &["cut-pods", &node, "both"],
+            Cut::PeersIn => &["cut-pods", &node, "in"],
+            Cut::PeersOut => &["cut-pods", &node, "out"],
+        };
+        dev_cluster(arguments).await
+    }
+
+    /// Undoes every cut of a node.
+    ///
+    /// # Errors
+    /// The script fails.
+    pub async fn heal_node(&self, number: u8) -> Result<()> {
+        dev_cluster(&["heal-node", &number.to_string()]).await?;
+        self.damage().cut.remove(&number);
+        self.note(&format!("node {number} is connected again"));
+        Ok(())
+    }
+
+    /// Removes the operator's pods, and lets none come until [`Scenario::return_operator`].
+    ///
+    /// # Errors
+    /// The API server does not answer, or the pods do not go.
+    pub async fn remove_operator(&self) -> Result<()> {
+        self.damage().without_operator = true;
+        self.scale_operator(0).await?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), dump::OPERATOR_NAMESPACE);
+        eventually("the operator goes", POWER, || async {
+            let left = pods.list_metadata(&operator_pods()).await?.items.len();
+            ensure!(left == 0, "{left} pods are left");
+            Ok(())
+        })
+        .await?;
+        self.note("the operator is away");
+        Ok(())
+    }
+
+    /// Brings the operator back, and waits until it is available.
+    ///
+    /// # Errors
+    /// The API server does not answer, or it does not come.
+    pub async fn return_operator(&self) -> Result<()> {
+        self.scale_operator(1).await?;
+        operator_available(&self.client).await?;
+        self.damage().without_operator = false;
+        self.note("the operator is back");
+        Ok(())
+    }
+
+    /// Ends the operator's processes at once; Kubernetes starts others.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn kill_operator(&self) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), dump::OPERATOR_NAMESPACE);
+        let at_once = DeleteParams {
+            grace_period_seconds: Some(0),
+            ..DeleteParams::default()
+        };
+        pods.delete_collection(&at_once, &operator_pods()).await?;
+        Ok(())
+    }
+
+    /// The nodes that the operator's pods are on.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn operator_nodes(&self) -> Result<BTreeSet<String>> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), dump::OPERATOR_NAMESPACE);
+        let pods = pods.list(&operator_pods()).await?.items.into_iter();
+        Ok(pods.filter_map(|pod| pod.spec?.node_name).collect())
+    }
+
+    async fn scale_operator(&self, replicas: i32) -> Result<()> {
+        let deployments: Api<Deployment> =
+            Api::namespaced(self.client.clone(), dump::OPERATOR_NAMESPACE);
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        let params = PatchParams::default();
+        deployments
+            .patch_scale("peernet-operator", &params, &patch)
+            .await?;
+        Ok(())
+    }
+
     async fn end(&self, keep: bool) -> Result<()> {
-        let off = self.off().clone();
-        for number in off {
+        let Damage {
+            powered_off,
+            cut,
+            without_operator,
+        } = self.damage().clone();
+        for number in cut.difference(&powered_off) {
+            self.heal_node(*number).await?;
+        }
+        for number in powered_off {
             self.start_node(number).await?;
+        }
+        if without_operator {
+            self.return_operator().await?;
         }
         if keep {
             self.note(&format!("the namespace {} stays", self.namespace));
@@ -199,18 +311,34 @@ impl Scenario {
         .await
     }
 
-    fn off(&self) -> std::sync::MutexGuard<'_, BTreeSet<u8>> {
-        self.powered_off
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn damage(&self) -> MutexGuard<'_, Damage> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn dev_cluster(command: &str, node: u8) -> Result<()> {
+/// Selects the operator's pods.
+pub fn operator_pods() -> ListParams {
+    ListParams::default().labels("app.kubernetes.io/name=peernet-operator")
+}
+
+async fn operator_available(client: &Client) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), dump::OPERATOR_NAMESPACE);
+    let available = |d: Option<&Deployment>| {
+        let status = d.and_then(|d| d.status.as_ref());
+        status
+            .and_then(|s| s.available_replicas)
+            .is_some_and(|n| n > 0)
+    };
+    let operator = await_condition(deployments, "peernet-operator", available);
+    let what = "the operator is available (dev/deploy installs it)";
+    within(what, POWER, operator).await.map(drop)
+}
+
+async fn dev_cluster(arguments: &[&str]) -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev/cluster");
-    let what = format!("dev/cluster {command} {node}");
+    let what = format!("dev/cluster {}", arguments.join(" "));
     let mut run = Command::new(script);
-    run.arg(command).arg(node.to_string()).kill_on_drop(true);
+    run.args(arguments).kill_on_drop(true);
     let output = within(&what, POWER, run.output()).await?;
     if !output.status.success() {
         bail!("{what}: {}", String::from_utf8_lossy(&output.stderr));

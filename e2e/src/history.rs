@@ -63,6 +63,36 @@ pub enum Impossible {
     Undecided(String),
 }
 
+impl Impossible {
+    /// What was acknowledged is gone: a get found nothing although the last word on the file, by all that could be
+    /// explained, was a put.
+    pub fn is_loss(&self) -> bool {
+        self.found(|value, last| value.is_none() && last.is_some())
+    }
+
+    /// What was deleted came back: a get found something although the last word on the file was a delete.
+    pub fn is_resurrection(&self) -> bool {
+        self.found(|value, last| value.is_some() && last.is_none())
+    }
+
+    /// The misfit is a get: what it found, and what the last acknowledged put or delete before it left.
+    fn found(&self, fits: impl Fn(Option<Value>, Option<Value>) -> bool) -> bool {
+        let Impossible::Unexplained { misfit, before } = self else {
+            return false;
+        };
+        let ended = before.iter().filter(|o| o.end < Some(misfit.begin));
+        let sets = ended.filter_map(|o| match o.action {
+            Action::Set(value) => Some((o.end?, value)),
+            Action::Got(_) => None,
+        });
+        let last = sets.max_by_key(|(end, _)| *end);
+        match (misfit.action, last) {
+            (Action::Got(value), Some((_, last))) => fits(value, last),
+            _ => false,
+        }
+    }
+}
+
 /// Writes a history down while it happens.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder(Arc<Mutex<Record>>);

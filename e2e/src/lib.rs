@@ -1,4 +1,4 @@
-//! What the tests against a real cluster share.
+//! What the tests against a real cluster share, and those against processes on one machine ([`processes`]).
 //!
 //! A test is a [`cluster::scenario`]: it gets a namespace of its own, which is removed afterwards, and when it fails, the
 //! logs and the state of everything in it are kept (see [`dump`]). Tests talk to the API server as a user does, and to
@@ -10,17 +10,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod census;
 pub mod client;
 pub mod cluster;
 pub mod content;
 pub mod copies;
+pub mod departures;
 pub mod drain;
 pub mod dump;
 pub mod files;
 pub mod history;
 pub mod kubectl;
 pub mod load;
+pub mod memory;
 pub mod network;
 pub mod patience;
 pub mod peer;
+pub mod processes;
+pub mod recovery;
 pub mod ring;
+pub mod trial;
+pub mod volumes;

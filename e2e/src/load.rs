@@ -18,6 +18,7 @@ use crate::client::{self, Protocol, Received, TransferError};
 use crate::content::Content;
 use crate::history::{self, Recorder};
 use crate::network::Network;
+use crate::patience::within;
 use crate::peer::Peer;
 
 /// Files that are overwritten again and again.
@@ -37,6 +38,8 @@ const LARGEST: u64 = 1536 * 1024;
 /// A client goes from peer to peer for so long before it gives up on one put or get, as an application would.
 const PERSISTENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
+/// Longest that some hundred operations may take.
+const SERVED: Duration = Duration::from_secs(120);
 
 /// What the clients met with.
 #[derive(Clone, Default, Debug)]
@@ -49,8 +52,10 @@ pub struct Tally {
     pub failures: BTreeMap<String, (u64, String)>,
     /// Puts and gets that no peer served in time.
     pub given_up: u64,
-    /// Longest that one put or get took, with all its attempts.
-    pub slowest: Duration,
+    /// Longest that one put or delete took, with all its attempts.
+    pub slowest_put: Duration,
+    /// Longest that one get took, with all its attempts.
+    pub slowest_get: Duration,
 }
 
 /// The running clients.
@@ -60,19 +65,31 @@ pub struct Load {
     stop: watch::Sender<bool>,
 }
 
+/// The peers that clients may ask now.
+type Serving = Box<dyn Fn() -> Vec<Peer> + Send + Sync>;
+
 struct Shared {
-    network: Arc<Network>,
+    serving: Serving,
     recorder: Recorder,
     tally: Mutex<Tally>,
+    /// Puts, deletes and gets that were served since the beginning.
+    served: watch::Sender<u64>,
 }
 
 impl Load {
     /// Starts two writers and two readers.
     pub fn start(network: &Arc<Network>, seed: u64) -> Self {
+        let network = network.clone();
+        Load::among(move || network.serving(), seed)
+    }
+
+    /// Starts two writers and two readers, which ask the peers that are `serving` at the time.
+    pub fn among(serving: impl Fn() -> Vec<Peer> + Send + Sync + 'static, seed: u64) -> Self {
         let shared = Arc::new(Shared {
-            network: network.clone(),
+            serving: Box::new(serving),
             recorder: Recorder::default(),
             tally: Mutex::default(),
+            served: watch::Sender::new(0),
         });
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
@@ -93,6 +110,34 @@ impl Load {
             clients,
             stop,
         }
+    }
+
+    /// Waits until so many more puts, deletes and gets were served.
+    ///
+    /// # Errors
+    /// They were not within two minutes.
+    pub async fn serves(&self, more: u64) -> Result<()> {
+        let mut served = self.shared.served.subscribe();
+        let wanted = *served.borrow() + more;
+        let serving = served.wait_for(|count| *count >= wanted);
+        within("clients are served", SERVED, serving).await?;
+        Ok(())
+    }
+
+    /// Where more operations on the same network can be written down.
+    pub fn recorder(&self) -> &Recorder {
+        &self.shared.recorder
+    }
+
+    /// Judges what was seen so far, while clients go on.
+    ///
+    /// # Errors
+    /// It cannot have happened.
+    pub async fn judge(&self) -> Result<usize> {
+        let operations = self.shared.recorder.operations();
+        let count = operations.len();
+        tokio::task::spawn_blocking(move || history::check(&operations)).await??;
+        Ok(count)
     }
 
     /// What the clients met with since the last call.
@@ -184,7 +229,7 @@ impl Client {
     async fn fulfil(&mut self, wish: Wish, number: usize) -> bool {
         let begin = Instant::now();
         let done = loop {
-            let peers = self.shared.network.serving();
+            let peers = (self.shared.serving)();
             let (kind, text) = if peers.is_empty() {
                 ("no peer is ready".into(), String::new())
             } else {
@@ -200,13 +245,25 @@ impl Client {
             }
             sleep(PAUSE).await;
         };
-        let mut tally = self.shared.tally();
-        match wish {
-            Wish::Put | Wish::Delete => tally.puts += u64::from(done),
-            Wish::Get => tally.gets += u64::from(done),
+        if done {
+            self.shared.served.send_modify(|count| *count += 1);
         }
-        tally.given_up += u64::from(!done);
-        tally.slowest = tally.slowest.max(begin.elapsed());
+        let mut tally = self.shared.tally();
+        let Tally {
+            puts,
+            gets,
+            given_up,
+            slowest_put,
+            slowest_get,
+            failures: _,
+        } = &mut *tally;
+        let (count, slowest) = match wish {
+            Wish::Put | Wish::Delete => (puts, slowest_put),
+            Wish::Get => (gets, slowest_get),
+        };
+        *count += u64::from(done);
+        *slowest = begin.elapsed().max(*slowest);
+        *given_up += u64::from(!done);
         done
     }
 
@@ -278,12 +335,13 @@ impl fmt::Display for Tally {
             gets,
             failures,
             given_up,
-            slowest,
+            slowest_put,
+            slowest_get,
         } = self;
-        let slowest = slowest.as_secs_f64();
+        let (put, get) = (slowest_put.as_secs_f64(), slowest_get.as_secs_f64());
         write!(
             f,
-            "{puts} puts and {gets} gets, {given_up} given up, slowest {slowest:.1} s"
+            "{puts} puts (slowest {put:.1} s) and {gets} gets ({get:.1} s), {given_up} given up"
         )?;
         for (kind, (count, last)) in failures {
             write!(

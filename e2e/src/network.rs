@@ -118,6 +118,17 @@ impl Network {
             .map(drop)
     }
 
+    /// Annotates the resource, as `kubectl annotate` does.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn annotate(&self, key: &str, value: &str) -> Result<(), kube::Error> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
+        let params = PatchParams::default();
+        self.resources.patch(&self.name, &params, &patch).await?;
+        Ok(())
+    }
+
     /// Waits until the resource says that it has exactly so many peers, all ready.
     ///
     /// # Errors
@@ -166,6 +177,12 @@ impl Network {
         within("the pod comes back", FORMATION, waiting)
             .await
             .map(drop)
+    }
+
+    /// All pods as they are now.
+    pub fn pod_objects(&self) -> Vec<Pod> {
+        let pods = self.store.state();
+        pods.iter().map(|pod| Pod::clone(pod)).collect()
     }
 
     /// All pods that have an address, by number.

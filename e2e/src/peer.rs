@@ -12,10 +12,16 @@ use peernet_proto::v1::{
     ExplainRequest, ExplainResponse, FileInfo, HaveChunksRequest, LeaveReportRequest,
     LeaveReportResponse, ListPeersRequest, ListRequest, PeerInfo, StatusRequest, StatusResponse,
 };
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 /// A peer that is off answers nothing, not even a refusal.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Whoever listens accepts within this time: the kernel does.
+const REFUSAL: Duration = Duration::from_millis(500);
+/// Between two looks at whether somebody listens.
+const AGAIN: Duration = Duration::from_millis(10);
 /// Longest that a question may take. Reading back many chunks is the slowest.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A report names every slot with its replicas, and an explanation every chunk with its holders.
@@ -62,6 +68,13 @@ impl Peer {
             .tcp_nodelay(true)
             .connect()
             .await
+    }
+
+    /// Returns once nobody listens there any more: a pod that was deleted runs on for a moment.
+    pub async fn ended(&self) {
+        while let Ok(Ok(_)) = timeout(REFUSAL, TcpStream::connect(self.grpc)).await {
+            sleep(AGAIN).await;
+        }
     }
 
     /// A client for files over gRPC.

@@ -32,6 +32,7 @@ pub async fn put_claiming(
         name: name.into(),
         content_type: "application/octet-stream".into(),
         size: Some(size),
+        when: None,
     };
     let header = put_request::Part::Header(header);
     let data = content.blocks().map(put_request::Part::Data);
@@ -79,7 +80,10 @@ pub(super) async fn get(peer: &Peer, name: &str) -> Result<Received, TransferErr
 pub(super) async fn delete(peer: &Peer, name: &str) -> Result<(), TransferError> {
     peer.files()
         .await?
-        .delete(DeleteRequest { name: name.into() })
+        .delete(DeleteRequest {
+            name: name.into(),
+            when: None,
+        })
         .await?;
     Ok(())
 }

@@ -70,6 +70,17 @@ fn a_lost_acknowledged_put_is_noticed() {
 }
 
 #[test]
+fn what_is_wrong_is_named() {
+    let wrong = |operations: &[Operation]| check(operations).unwrap_err();
+    let lost = wrong(&[put(1, 1..2), nothing(3..4)]);
+    assert!(lost.is_loss() && !lost.is_resurrection());
+    let back = wrong(&[put(1, 1..2), delete(3..4), got(1, 5..6)]);
+    assert!(back.is_resurrection() && !back.is_loss());
+    let stale = wrong(&[put(1, 1..2), put(2, 3..4), got(1, 5..6)]);
+    assert!(!stale.is_resurrection() && !stale.is_loss());
+}
+
+#[test]
 fn bytes_nobody_put_are_noticed() {
     let never = check(&[put(1, 1..2), got(9, 3..4)]);
     assert!(matches!(never, Err(Impossible::Corrupt(_))), "{never:?}");

@@ -3,13 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{DeleteParams, ListParams};
 use peernet_crd::DrainStatus;
 use peernet_e2e::cluster::{Scenario, scenario};
 use peernet_e2e::drain::Guard;
-use peernet_e2e::dump::OPERATOR_NAMESPACE;
 use peernet_e2e::files::{FileSet, MIB};
 use peernet_e2e::load::Load;
 use peernet_e2e::network::{Network, RESIZING};
@@ -82,13 +78,7 @@ async fn extend_and_crash(scenario: &Scenario, network: &Arc<Network>) -> Result
         .await?;
     network.scale(4).await?;
     data_moves(network, 3).await?;
-    let operators: Api<Pod> = Api::namespaced(scenario.client.clone(), OPERATOR_NAMESPACE);
-    let all = ListParams::default().labels("app.kubernetes.io/name=peernet-operator");
-    let at_once = DeleteParams {
-        grace_period_seconds: Some(0),
-        ..DeleteParams::default()
-    };
-    operators.delete_collection(&at_once, &all).await?;
+    scenario.kill_operator().await?;
     network.kill_pod("demo-5").await?;
     network.kill_pod("demo-1").await?;
     scenario.note("the operator, a leaver and a receiver were killed");

@@ -6,7 +6,15 @@ mod access;
 mod admission;
 mod cancel;
 mod crash;
+mod disturbance;
 mod lifecycle;
+mod partition;
+mod replace;
+mod resize;
+mod restart;
+mod soak;
+
+use std::env;
 
 use peernet_crd::{PeerNetworkSpec, Repair};
 
@@ -24,4 +32,12 @@ fn impatient(replicas: i32) -> PeerNetworkSpec {
         repair: Repair { grace_seconds: 10 },
         ..spec(replicas)
     }
+}
+
+/// `$SEED`, or this one.
+fn seed(otherwise: u64) -> u64 {
+    let given = env::var("SEED").ok();
+    given
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(otherwise)
 }
