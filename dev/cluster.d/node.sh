@@ -150,6 +150,30 @@ cable() { # N up|down
   ip link set "peernet-n$1" "$2"
 }
 
+in_network() { local n=$1; shift; nsenter --target "$(first_process "$n")" --net "$@"; }
+
+# cut_pods N in|out|both: a firewall of its own in the node's network, in front of whatever kube-proxy has there.
+cut_pods() {
+  local n=$1 range=$PODS.0.0/16 in='' out=''
+  first_process "$n" >/dev/null || fail "node$n is off - switch it on: dev/cluster start-node $n"
+  case $2 in in | both) in="iifname eth0 ip saddr $range drop" ;; esac
+  case $2 in out | both) out="oifname eth0 ip daddr $range drop" ;; esac
+  [ -n "$in$out" ] || fail "cut-pods needs a direction: in, out or both"
+  in_network "$n" nft -f - <<E
+table ip peernet-cut
+delete table ip peernet-cut
+table ip peernet-cut {
+  chain forward {
+    type filter hook forward priority -10
+    $in
+    $out
+  }
+}
+E
+}
+
+heal_pods() { in_network "$1" nft -f - <<<'table ip peernet-cut; delete table ip peernet-cut'; }
+
 # load ARCHIVE...: on all nodes that are on, side by side.
 load() {
   local n tar jobs=() rc=0
