@@ -1,13 +1,12 @@
 //! What a peer remembers, in one redb database.
 //!
 //! Writes collect in one open transaction, which all reads go through, so that they see them; a commit makes it durable
-//! with one sync and opens the next. What a crash interrupts is as if it had never been written. Everything is under
-//! fixed-length keys in ring order, so that a slot is a range.
+//! with one sync and opens the next. What a crash interrupts is as if it had never been written.
+//! `tables` says what lies where, `rows` how it is written, `opening` when a database may be used at all.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Receipt;
@@ -15,43 +14,20 @@ use peernet_core::member::{Member, PeerId};
 use peernet_core::register::{Register, Version};
 use peernet_core::slot::SlotRecord;
 use peernet_core::store::{Entry, Identity, Remembered, Store, StoreError};
-use peernet_proto::v1;
-use prost::Message;
-use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, Table,
-    TableDefinition, TableHandle, WriteTransaction,
-};
+use redb::{Database, Durability, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use super::faulty::FaultyFile;
 use super::{OpenError, sync_dir};
 use crate::faults::DiskFaults;
-use crate::wire::Wire;
 
-/// Layout of the database. Raised whenever an older version could misread it.
-const FORMAT: u32 = 2;
-/// Memory for pages of the database, bytes. Guess: holds the versions of a million names.
-const CACHE: usize = 64 * 1024 * 1024;
+mod opening;
+mod rows;
+mod tables;
 
-/// Single values: [`FORMAT_ENTRY`], [`IDENTITY`].
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const FORMAT_ENTRY: &str = "format";
-const IDENTITY: &str = "identity";
-/// Identity → member.
-const MEMBERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("members");
-/// Slot → record.
-const SLOTS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("slots");
-/// Hash of the name → register.
-const REGISTERS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("registers");
-/// Hash of the name → version of its register, so that replicas can be compared without reading values.
-const VERSIONS: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> = TableDefinition::new("versions");
-/// Hash of the name → greatest ballot promised for it, where that is above its register's version.
-const PROMISES: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> = TableDefinition::new("promises");
-/// Name → its hash, for listing.
-const NAMES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("names");
-/// Hash of the bytes → length, big-endian, and a byte of flags (none yet: 0).
-const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; 5]> = TableDefinition::new("chunks");
-/// Leaver and slot, big-endian → receipt.
-const RECEIPTS: TableDefinition<'_, &[u8; 18], &[u8]> = TableDefinition::new("receipts");
+use opening::{check_format, checked};
+use rows::{chunk_len, decode, encode, keys_of, receipt_key, version, version_bytes};
+use tables::{
+    CHUNKS, IDENTITY, MEMBERS, META, NAMES, PROMISES, RECEIPTS, REGISTERS, SLOTS, VERSIONS,
+};
 
 /// A peer's memory on its volume. See [`Store`] for the contract.
 ///
@@ -447,92 +423,6 @@ impl DiskStore {
     }
 }
 
-/// Opens the database and makes sure that every page has the checksum its parent says.
-fn checked(path: &Path, faults: &Arc<DiskFaults>) -> Result<Database, OpenError> {
-    let reading = |error: DatabaseError| match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
-        DatabaseError::Storage(StorageError::Corrupted(reason)) => damage(path, reason),
-        other => OpenError::Database {
-            path: path.to_owned(),
-            reason: other.to_string(),
-        },
-    };
-    // After a crash all pages are checked anyway.
-    let recovered = Arc::new(AtomicBool::new(false));
-    let (noticed, mut builder) = (recovered.clone(), Database::builder());
-    builder
-        .set_cache_size(CACHE)
-        .set_repair_callback(move |_| noticed.store(true, Ordering::Relaxed));
-    let mut database = if faults.touch_meta() {
-        let file = FaultyFile::open(path, faults.clone()).map_err(reading)?;
-        builder.create_with_backend(file)
-    } else {
-        builder.create(path)
-    }
-    .map_err(reading)?;
-    if recovered.load(Ordering::Relaxed) {
-        return Ok(database);
-    }
-    match database.check_integrity() {
-        Ok(true) => Ok(database),
-        // It would go back to an older commit, and so take back what was promised since.
-        Ok(false) => Err(damage(path, "only an earlier state is whole".into())),
-        Err(error) => Err(reading(error)),
-    }
-}
-
-fn damage(path: &Path, reason: String) -> OpenError {
-    OpenError::Damaged {
-        path: path.to_owned(),
-        reason,
-    }
-}
-
-/// Refuses a database of another format, and marks a new one with ours.
-fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
-    let failed = |e: redb::Error| OpenError::Database {
-        path: path.to_owned(),
-        reason: e.to_string(),
-    };
-    let reading = database.begin_read().map_err(|e| failed(e.into()))?;
-    let tables: Vec<_> = reading
-        .list_tables()
-        .map_err(|e| failed(e.into()))?
-        .collect();
-    if tables.is_empty() {
-        let writing = begin(database).map_err(|e| OpenError::Database {
-            path: path.to_owned(),
-            reason: e.to_string(),
-        })?;
-        let format = v1::Format {
-            version: FORMAT,
-            created_by: concat!("peernet ", env!("CARGO_PKG_VERSION")).into(),
-        };
-        let mut meta = writing.open_table(META).map_err(|e| failed(e.into()))?;
-        meta.insert(FORMAT_ENTRY, format.encode_to_vec().as_slice())
-            .map_err(|e| failed(e.into()))?;
-        drop(meta);
-        return writing.commit().map_err(|e| failed(e.into()));
-    }
-    if !tables.iter().any(|t| t.name() == META.name()) {
-        return Err(OpenError::Foreign(path.to_owned()));
-    }
-    let meta = reading.open_table(META).map_err(|e| failed(e.into()))?;
-    let value = meta.get(FORMAT_ENTRY).map_err(|e| failed(e.into()))?;
-    let format = value.and_then(|v| v1::Format::decode(v.value()).ok());
-    match format
-        .ok_or_else(|| OpenError::Foreign(path.to_owned()))?
-        .version
-    {
-        FORMAT => Ok(()),
-        found => Err(OpenError::Format {
-            path: path.to_owned(),
-            found,
-            known: FORMAT,
-        }),
-    }
-}
-
 fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
     let mut transaction = database
         .begin_write()
@@ -554,70 +444,5 @@ fn damaged(action: &'static str, what: &str) -> StoreError {
     StoreError {
         action,
         reason: format!("it holds {what}"),
-    }
-}
-
-fn encode<T: Wire<Form: Message>>(value: &T) -> Vec<u8> {
-    value.to_wire().encode_to_vec()
-}
-
-fn decode<T: Wire<Form: Message + Default>>(
-    bytes: &[u8],
-    action: &'static str,
-) -> Result<T, StoreError> {
-    let form = T::Form::decode(bytes).map_err(|e| StoreError {
-        action,
-        reason: e.to_string(),
-    })?;
-    T::from_wire(form, "record").map_err(|e| StoreError {
-        action,
-        reason: e.to_string(),
-    })
-}
-
-/// The least and greatest keys of a slot.
-fn keys_of(slot: Slot) -> ([u8; 32], [u8; 32]) {
-    let (mut first, mut last) = ([0; 32], [0xff; 32]);
-    first[..8].copy_from_slice(&slot.start().0.to_be_bytes());
-    last[0] = first[0];
-    last[1] = first[1] | 0x0f;
-    (first, last)
-}
-
-fn receipt_key(leaver: PeerId, slot: u16) -> [u8; 18] {
-    let mut key = [0; 18];
-    key[..16].copy_from_slice(&leaver.0.to_be_bytes());
-    key[16..].copy_from_slice(&slot.to_be_bytes());
-    key
-}
-
-fn chunk_len(value: &[u8; 5]) -> u32 {
-    let [a, b, c, d, _flags] = *value;
-    u32::from_be_bytes([a, b, c, d])
-}
-
-/// Bytes of a version in the database.
-const VERSION: usize = 40;
-
-fn version_bytes(version: &Version) -> [u8; VERSION] {
-    let mut bytes = [0; VERSION];
-    bytes[..8].copy_from_slice(&version.epoch.to_be_bytes());
-    bytes[8..16].copy_from_slice(&version.round.to_be_bytes());
-    bytes[16..32].copy_from_slice(&version.writer.0.to_be_bytes());
-    bytes[32..].copy_from_slice(&version.op.to_be_bytes());
-    bytes
-}
-
-fn version(bytes: &[u8; VERSION]) -> Version {
-    let part = |from: usize, len: usize| {
-        bytes[from..from + len]
-            .iter()
-            .fold(0, |n: u128, b| n << 8 | u128::from(*b))
-    };
-    Version {
-        epoch: part(0, 8) as u64,
-        round: part(8, 8) as u64,
-        writer: PeerId(part(16, 16)),
-        op: part(32, 8) as u64,
     }
 }

@@ -1,0 +1,29 @@
+//! The tables. All keys but names have a fixed length and are in ring order, so that a slot is a range.
+
+use redb::TableDefinition;
+
+use super::rows::VERSION;
+
+/// Single values: [`FORMAT_ENTRY`], [`IDENTITY`].
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const FORMAT_ENTRY: &str = "format";
+pub(super) const IDENTITY: &str = "identity";
+/// Identity → member.
+pub(super) const MEMBERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("members");
+/// Slot → record.
+pub(super) const SLOTS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("slots");
+/// Hash of the name → register.
+pub(super) const REGISTERS: TableDefinition<'_, &[u8; 32], &[u8]> =
+    TableDefinition::new("registers");
+/// Hash of the name → version of its register, so that replicas can be compared without reading values.
+pub(super) const VERSIONS: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> =
+    TableDefinition::new("versions");
+/// Hash of the name → greatest ballot promised for it, where that is above its register's version.
+pub(super) const PROMISES: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> =
+    TableDefinition::new("promises");
+/// Name → its hash, for listing.
+pub(super) const NAMES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("names");
+/// Hash of the bytes → length, big-endian, and a byte of flags (none yet: 0).
+pub(super) const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; 5]> = TableDefinition::new("chunks");
+/// Leaver and slot, big-endian → receipt.
+pub(super) const RECEIPTS: TableDefinition<'_, &[u8; 18], &[u8]> = TableDefinition::new("receipts");
