@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -16,10 +17,13 @@ use tokio::time::sleep;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::daemon::Life;
 
 mod conditions;
+mod document;
 mod files;
 mod problem;
 mod range;
@@ -99,22 +103,35 @@ async fn converse(
     }
 }
 
+/// What a peer serves, with its description.
+fn described() -> OpenApiRouter<Arc<Life>> {
+    OpenApiRouter::with_openapi(document::preface())
+        .routes(routes!(files::list))
+        .routes(routes!(files::get, files::head, files::put, files::delete))
+        .routes(routes!(views::peers))
+        .routes(routes!(views::status))
+        .routes(routes!(views::alive))
+        .routes(routes!(views::ready))
+}
+
+/// The description of what a peer serves by HTTP: an OpenAPI 3.1 document as JSON.
+pub fn openapi() -> String {
+    document::finished(described().into_openapi())
+}
+
 fn router(life: Arc<Life>) -> Router {
-    let file = get(files::get)
-        .head(files::head)
-        .put(files::put)
-        .delete(files::delete);
     let nameless = get(files::nameless)
         .put(files::nameless)
         .delete(files::nameless);
-    Router::new()
-        .route("/v1/files", get(files::list))
+    let (router, description) = described().split_for_parts();
+    let description = Bytes::from(document::finished(description));
+    router
         .route("/v1/files/", nameless)
-        .route("/v1/files/{*name}", file)
-        .route("/v1/peers", get(views::peers))
-        .route("/v1/status", get(views::status))
-        .route("/healthz", get(views::alive))
-        .route("/readyz", get(views::ready))
+        .route(
+            "/openapi.json",
+            get(async move || document::json(description)),
+        )
+        .route("/docs", get(document::page))
         .fallback(problem::no_such_resource)
         .method_not_allowed_fallback(problem::no_such_method)
         .with_state(life)

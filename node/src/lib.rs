@@ -27,3 +27,4 @@ const _: () = assert!(
 pub use config::{Config, ConfigError, Setup};
 pub use daemon::{AssignError, Bound, DaemonError, run};
 pub use driver::Failure;
+pub use http::openapi;

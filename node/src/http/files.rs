@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::conditions::{is_known, on_change, range_applies};
 use super::problem::Problem;
@@ -21,14 +22,71 @@ use crate::files::{BrokenOff, FileError};
 
 type Named = Result<Path<String>, PathRejection>;
 
-/// A file as JSON.
-#[derive(Serialize)]
-struct FileView {
+/// Where a file is. Clients may leave the slashes of its name as they are, or encode them.
+const FILE: &str = "/v1/files/{*name}";
+
+/// Documents the name in a path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "read by the derived documentation only")]
+struct FileName {
+    /// Of the file: at most 1,024 bytes of UTF-8; segments separated by single slashes, which a client may leave as
+    /// they are or percent-encode. No segment is `.` or `..`.
+    #[param(
+        min_length = 1,
+        max_length = 1024,
+        pattern = r"^(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+(?:/(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+)*$",
+        example = "holiday/2026/beach.jpg"
+    )]
     name: String,
+}
+
+/// Documents the headers of those who read.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by the derived documentation only")]
+struct Reading {
+    /// Etags that the client has.
+    #[param(rename = "If-None-Match", required = false)]
+    if_none_match: String,
+    /// One range of bytes; anything else is answered with the whole file.
+    #[param(rename = "Range", required = false, example = "bytes=0-1023")]
+    range: String,
+    /// The range is wanted only of the file with this etag, else the whole.
+    #[param(rename = "If-Range", required = false)]
+    if_range: String,
+}
+
+/// Documents the headers of those who change something.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by the derived documentation only")]
+struct Changing {
+    /// Only if the file has one of these etags, which are quoted; `*`: if there is a file.
+    #[param(rename = "If-Match", required = false)]
+    if_match: String,
+    /// Only if the file has none of these etags; `*`: if there is no file.
+    #[param(rename = "If-None-Match", required = false)]
+    if_none_match: String,
+}
+
+/// What is known of a file without its bytes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = File)]
+struct FileView {
+    /// Segments separated by slashes.
+    #[schema(examples("holiday/2026/beach.jpg"))]
+    name: String,
+    /// Bytes.
     size: u64,
+    /// Without the quotes that it has in headers; changes exactly when the content does.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
     etag: String,
+    /// As given by whoever stored it; may be empty.
     content_type: String,
+    /// Milliseconds since 1970 by the clock of the peer that stored it; informational only.
     modified_unix_ms: u64,
+    /// Chunks it was cut into; 0 when its bytes are in the name's own record.
     chunks: u64,
 }
 
@@ -53,7 +111,25 @@ impl From<v1::FileInfo> for FileView {
     }
 }
 
-/// `PUT`: 201 when the name was free, 200 when its file was replaced.
+/// Stores a file
+///
+/// The body becomes the file, whole or not at all, and is durable on the write quorum when this is answered.
+#[utoipa::path(
+    put,
+    path = FILE,
+    operation_id = "putFile",
+    tag = "files",
+    params(
+        FileName, Changing),
+    request_body(content_type = "*/*", description = "The bytes; their content type is kept"),
+    responses(
+        (status = 200, body = FileView, description = "The file was replaced", headers(("ETag" = String))),
+        (status = 201, body = FileView, description = "The name was free", headers(("ETag" = String))),
+        (status = 400, response = Problem),
+        (status = 412, response = Problem),
+        (status = 507, response = Problem),
+    )
+)]
 pub(super) async fn put(
     State(life): State<Arc<Life>>,
     name: Named,
@@ -99,7 +175,22 @@ pub(super) async fn put(
     .await
 }
 
-/// `GET`, whole or a range.
+/// Reads a file, whole or a range
+#[utoipa::path(
+    get,
+    path = FILE,
+    operation_id = "getFile",
+    tag = "files",
+    params(FileName, Reading),
+    responses(
+        (status = 200, content_type = "*/*", description = "The whole file", headers(("ETag" = String), ("Accept-Ranges" = String))),
+        (status = 206, content_type = "*/*", description = "The range", headers(("ETag" = String), ("Content-Range" = String))),
+        (status = 304, description = "The client has it already", headers(("ETag" = String))),
+        (status = 400, response = Problem),
+        (status = 404, response = Problem),
+        (status = 416, response = Problem),
+    )
+)]
 pub(super) async fn get(
     State(life): State<Arc<Life>>,
     name: Named,
@@ -133,7 +224,20 @@ pub(super) async fn get(
     .await
 }
 
-/// `HEAD`: what `GET` would say of the whole file.
+/// Tells what is known of a file
+#[utoipa::path(
+    head,
+    path = FILE,
+    operation_id = "headFile",
+    tag = "files",
+    params(FileName, Reading),
+    responses(
+        (status = 200, description = "What GET would say of the whole file", headers(("ETag" = String), ("Content-Length" = u64), ("Accept-Ranges" = String))),
+        (status = 304, description = "The client has it already", headers(("ETag" = String))),
+        (status = 400, description = "Not a file's name"),
+        (status = 404, description = "There is no such file"),
+    )
+)]
 pub(super) async fn head(
     State(life): State<Arc<Life>>,
     name: Named,
@@ -152,7 +256,21 @@ pub(super) async fn head(
     .await
 }
 
-/// `DELETE`.
+/// Removes a file
+#[utoipa::path(
+    delete,
+    path = FILE,
+    operation_id = "deleteFile",
+    tag = "files",
+    params(
+        FileName, Changing),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 400, response = Problem),
+        (status = 404, response = Problem),
+        (status = 412, response = Problem),
+    )
+)]
 pub(super) async fn delete(
     State(life): State<Arc<Life>>,
     name: Named,
@@ -168,26 +286,46 @@ pub(super) async fn delete(
 }
 
 /// Query of a listing.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Listing {
+    /// What the names begin with; empty: anything.
     #[serde(default)]
     prefix: String,
+    /// Names after this one only: `next` of the page before.
     #[serde(default)]
     after: String,
-    #[serde(default)]
-    limit: u32,
+    /// Most files on the page.
+    #[param(minimum = 1, maximum = 1000, default = 1000)]
+    limit: Option<u32>,
 }
 
-/// A page of a listing as JSON.
-#[derive(Serialize)]
+/// A page of a listing.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
 struct PageView {
+    /// In byte order of their names.
     files: Vec<FileView>,
     /// Give as `after` for the next page; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// `GET /v1/files`.
+/// Lists files
+///
+/// In byte order of their names, one page at a time.
+#[utoipa::path(
+    get,
+    path = "/v1/files",
+    operation_id = "listFiles",
+    tag = "files",
+    params(Listing),
+    responses(
+        (status = 200, body = PageView, description = "A page"),
+        (status = 400, response = Problem),
+    )
+)]
 pub(super) async fn list(
     State(life): State<Arc<Life>>,
     query: Result<Query<Listing>, QueryRejection>,
@@ -197,6 +335,11 @@ pub(super) async fn list(
         after,
         limit,
     }) = query.map_err(|error| Problem::invalid(error.body_text()))?;
+    // Over gRPC, 0 is what is not given.
+    let limit = match limit {
+        Some(0) => return Err(FileError::Limit(0).into()),
+        given => given.unwrap_or_default(),
+    };
     call(&life, async |running| {
         let page = running.files.list(prefix, after, limit).await?;
         let files = page.files.into_iter().map(FileView::from).collect();

@@ -4,19 +4,29 @@ use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::{ToResponse, ToSchema};
 
 use crate::daemon::NotServing;
 use crate::driver::PeerError;
 use crate::files::{ErrorKind, FileError};
 
-/// What went wrong with a request.
-#[derive(Debug, Serialize)]
+/// What went wrong with a request (RFC 9457). Nothing was changed.
+#[derive(Debug, Serialize, ToSchema, ToResponse)]
+#[response(content_type = "application/problem+json")]
 pub(super) struct Problem {
+    /// Names the kind of problem; not a place to look it up.
+    #[schema(examples("urn:peernet:problem:not_found"))]
     r#type: String,
+    /// The kind of problem in words.
     title: &'static str,
+    /// The same as the answer's.
     #[serde(serialize_with = "as_number")]
+    #[schema(value_type = u16, minimum = 400, maximum = 599)]
     status: StatusCode,
+    /// What happened, and what to do about it.
     detail: String,
+    /// The kind of problem for programs, the same as over gRPC.
+    #[schema(examples("not_found"))]
     code: &'static str,
     /// Bytes of the file, when the range was wrong.
     #[serde(skip)]

@@ -8,22 +8,39 @@ use peernet_core::io::Status;
 use peernet_core::member::Member;
 use peernet_proto::v1::PeerState;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::AnyOfBuilder;
+use utoipa::openapi::{Object, Ref, Schema};
 
 use super::problem::Problem;
 use crate::daemon::Life;
 use crate::wire::{Disk, peer_info};
 
-/// A peer as JSON. Positions are text, since JavaScript's numbers lose their last digits.
-#[derive(Serialize)]
+/// A peer, as the asked peer knows it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Peer)]
 pub(super) struct PeerView {
+    /// Identity, 32 hex digits; new whenever the peer starts from an empty or departed volume.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
     id: String,
+    /// The pod's or process's name.
+    #[schema(examples("demo-3"))]
     name: String,
+    /// `host:port` for gRPC.
     address: String,
+    /// `host:port` for REST.
     http_address: String,
+    /// Failure domain.
     zone: String,
+    /// Place on the ring, 0 to 2^64-1; text, since JavaScript's numbers lose their last digits.
+    #[schema(pattern = "^[0-9]{1,20}$")]
     position: String,
+    /// One of unknown, joining, active, suspect, down, leaving and left.
+    #[schema(examples("active"))]
     state: &'static str,
+    /// It was told to leave.
     leaving: bool,
+    /// Of its program.
     version: String,
 }
 
@@ -53,13 +70,27 @@ impl From<&Member> for PeerView {
     }
 }
 
-/// The registry as JSON.
-#[derive(Serialize)]
+/// The registry.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Peers)]
 pub(super) struct PeersView {
+    /// In ring order.
     peers: Vec<PeerView>,
 }
 
-/// `GET /v1/peers`, in ring order.
+/// Lists the peers
+///
+/// The registry, as this peer knows it.
+#[utoipa::path(
+    get,
+    path = "/v1/peers",
+    operation_id = "listPeers",
+    tag = "peers",
+    responses(
+        (status = 200, body = PeersView, description = "All members, and those that have left lately"),
+        (status = 503, response = Problem),
+    )
+)]
 pub(super) async fn peers(State(life): State<Arc<Life>>) -> Result<Json<PeersView>, Problem> {
     let members = life.member()?.peer.members().await?;
     Ok(Json(PeersView {
@@ -67,30 +98,55 @@ pub(super) async fn peers(State(life): State<Arc<Life>>) -> Result<Json<PeersVie
     }))
 }
 
-/// A peer's status as JSON; what only a member has is left out before it is one.
-#[derive(Serialize)]
+/// What a peer knows of itself; what only a member has is left out before it is one.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Status)]
 pub(super) struct StatusView {
+    /// Member of the ring, and caught up since its start.
     ready: bool,
+    /// Why it is not ready; empty when it is.
     reason: String,
+    /// Bytes.
     disk_free: u64,
+    /// Bytes.
     disk_total: u64,
+    /// Writes are refused because the disk is too full.
     disk_full: bool,
     #[serde(flatten)]
+    #[schema(schema_with = only_of_a_member)]
     member: Option<MemberStatusView>,
 }
 
-#[derive(Serialize)]
-struct MemberStatusView {
+/// All of it or nothing: flattened, an `Option` has no schema of its own.
+fn only_of_a_member() -> Schema {
+    let member = Ref::from_schema_name("MemberStatus");
+    AnyOfBuilder::new().item(member).item(Object::new()).into()
+}
+
+/// What a member of a ring knows of itself.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MemberStatus)]
+pub(super) struct MemberStatusView {
+    /// UUID of the network.
     network_id: String,
+    /// Itself in the registry.
     #[serde(rename = "self")]
     myself: PeerView,
+    /// Slots whose records and chunks it holds.
     slots_held: u32,
+    /// Those not yet caught up with their other replicas.
     slots_behind: u32,
+    /// Those whose configuration is moving.
     slots_moving: u32,
+    /// Chunks on its disk.
     chunks_held: u64,
+    /// Their bytes.
     bytes_held: u64,
+    /// Chunks known to be missing here and being fetched.
     chunks_missing: u64,
+    /// Identity of the member before it on the ring.
     predecessor: Option<String>,
+    /// Identities of those after it.
     successors: Vec<String>,
 }
 
@@ -111,7 +167,16 @@ impl From<Status> for MemberStatusView {
     }
 }
 
-/// `GET /v1/status`: also answered by a peer that waits for its network, or has left it.
+/// Tells this peer's status
+///
+/// Also answered by a peer that waits for its network, or has left it.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    operation_id = "status",
+    tag = "peers",
+    responses((status = 200, body = StatusView, description = "What the peer knows of itself"))
+)]
 pub(super) async fn status(State(life): State<Arc<Life>>) -> Json<StatusView> {
     let Disk { free, total, full } = life.disk();
     let (ready, reason, member) = match life.status().await {
@@ -128,12 +193,31 @@ pub(super) async fn status(State(life): State<Arc<Life>>) -> Json<StatusView> {
     })
 }
 
-/// `GET /healthz`: the process serves.
+/// Tells whether the process serves
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "alive",
+    tag = "probes",
+    responses((status = 200, body = str, content_type = "text/plain", description = "It does"))
+)]
 pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: the peer is a member of the ring and has caught up since its start.
+/// Tells whether the peer is ready
+///
+/// It is a member of the ring and has caught up since its start.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "ready",
+    tag = "probes",
+    responses(
+        (status = 200, body = str, content_type = "text/plain", description = "It is"),
+        (status = 503, response = Problem),
+    )
+)]
 pub(super) async fn ready(State(life): State<Arc<Life>>) -> Result<&'static str, Problem> {
     let status = life.status().await?;
     if status.ready {

@@ -118,6 +118,7 @@ async fn files_are_resources() {
     changes_are_conditional([a, b, c]).await;
     names_are_percent_encoded(b).await;
     listings_and_views(c).await;
+    describes_itself(a).await;
     what_makes_no_sense_is_refused(a).await;
     truncated_uploads_store_nothing(a, b).await;
     let gone = send(a, "DELETE /v1/files/rest/1 HTTP/1.1", b"").await;
@@ -202,12 +203,11 @@ async fn listings_and_views(to: SocketAddr) {
             .len(),
         3
     );
-    get(to, "/v1/files?limit=1001", "")
-        .await
-        .is_problem(400, "invalid");
-    get(to, "/v1/files?limit=x", "")
-        .await
-        .is_problem(400, "invalid");
+    for query in ["limit=1001", "limit=0", "limit=x", "prefex=rest/"] {
+        get(to, &format!("/v1/files?{query}"), "")
+            .await
+            .is_problem(400, "invalid");
+    }
     let peers = get(to, "/v1/peers", "").await.json();
     assert!(
         peers["peers"]
@@ -223,6 +223,21 @@ async fn listings_and_views(to: SocketAddr) {
     );
     assert_eq!(get(to, "/healthz", "").await.status, 200);
     assert_eq!(get(to, "/readyz", "").await.status, 200);
+}
+
+/// The description is served as it is committed, and the page that shows it needs nobody else.
+async fn describes_itself(to: SocketAddr) {
+    let description = get(to, "/openapi.json", "").await;
+    assert_eq!(description.headers["content-type"], "application/json");
+    assert!(description.body == include_bytes!("../../../docs/openapi.json"));
+    let document = description.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/v1/files/{name}"]["put"].is_object());
+    let page = get(to, "/docs", "").await;
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(page.headers["content-security-policy"].contains("connect-src 'self'"));
+    let page = String::from_utf8(page.body).unwrap();
+    assert!(page.contains("/openapi.json") && !page.contains("://"));
 }
 
 /// Compare-and-set over HTTP, each step through another peer.
