@@ -288,12 +288,21 @@ impl Network {
         Ok(zones)
     }
 
-    /// Reads every copy of these files back: there have to be at least three of each thing.
+    /// Reads every copy of these files back, once: there have to be at least three of each thing.
     ///
     /// # Errors
     /// See [`copies::check`].
-    pub async fn three_copies(&self, files: &FileSet) -> Result<Copies> {
+    pub async fn copies(&self, files: &FileSet) -> Result<Copies> {
         copies::check(&self.network_id().await?, files, &self.peers(), 3).await
+    }
+
+    /// Waits until there are at least three copies of each thing. Two are enough for an acknowledgement; the third may
+    /// come later.
+    ///
+    /// # Errors
+    /// There are not within seven minutes.
+    pub async fn three_copies(&self, files: &FileSet) -> Result<Copies> {
+        eventually("three copies", RESIZING, || self.copies(files)).await
     }
 
     /// Waits until the copies lie in different zones, as far as the peers are in different ones: which zones are left
@@ -306,7 +315,7 @@ impl Network {
         let zones = &self.zones().await?;
         let distinct = zones.values().collect::<BTreeSet<_>>().len();
         eventually("copies lie in different zones", AGREEMENT, || async move {
-            let copies = self.three_copies(files).await?;
+            let copies = self.copies(files).await?;
             Ok(copies.lie_in_zones(zones, distinct.min(3))?)
         })
         .await

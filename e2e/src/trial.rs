@@ -147,7 +147,7 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// One is missing.
     pub async fn copies(&self) -> Result<Copies> {
-        self.network.three_copies(&self.files).await
+        self.network.copies(&self.files).await
     }
 
     /// All peers are there and one ring, everything has three copies, and what was deleted is gone.

@@ -79,8 +79,7 @@ async fn all_is_well(scenario: &Scenario, network: &Network, files: &FileSet) ->
     network.one_ring(6).await?;
     network.ready(6, FORMATION).await?;
     scenario.note("six peers are one ring");
-    let restored = || async { network.three_copies(files).await };
-    eventually("three copies", REPAIR, restored).await?;
+    network.three_copies(files).await?;
     network.spread_over_zones(files).await?;
     files.verify(|| network.serving()).await?;
     scenario.note("all files are there, with three copies in three zones");
