@@ -10,11 +10,13 @@
 //! - [`gossip`]: the same with full, if late, knowledge of the members.
 //! - [`keys`]: keys per node, with virtual nodes and with slots.
 //! - [`balance`]: what `placement` proposes: load, walk and movement.
+//! - [`flood`]: unstructured search.
 //! - [`figure`]: pictures of it.
 
 pub mod balance;
 pub mod churn;
 pub mod figure;
+pub mod flood;
 pub mod gossip;
 pub mod keys;
 pub mod still;
