@@ -64,6 +64,12 @@ pub enum Command {
     Replace(Replace),
     /// Give up what only lost peers held, so that everything can be written again
     Recover(Recover),
+    /// Do it all on a full screen, with keys
+    Menu,
+    /// Print what teaches a shell to complete this command
+    Completions(Completions),
+    /// Write the man pages into a directory
+    Man(Man),
     /// Run one peer in the foreground
     #[command(hide = true)]
     Peer(Box<Peer>),
@@ -80,7 +86,7 @@ pub struct Put {
     #[arg(long = "as", value_name = "NAME")]
     pub name: Option<String>,
     /// Media type to keep with the file
-    #[arg(long, default_value = "application/octet-stream", value_name = "TYPE")]
+    #[arg(long, default_value = crate::put::CONTENT_TYPE, value_name = "TYPE")]
     pub content_type: String,
     /// Fail rather than replace a file that is there
     #[arg(long)]
@@ -187,6 +193,25 @@ pub struct Recover {
     /// Directory of the running `peernet up` [default: the one that runs]
     #[arg(long)]
     pub dir: Option<PathBuf>,
+}
+
+/// Prints completions.
+#[derive(clap::Args, Debug)]
+#[command(after_help = COMPLETIONS)]
+pub struct Completions {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+const COMPLETIONS: &str =
+    "For bash: peernet completions bash >~/.local/share/bash-completion/completions/peernet";
+
+/// Writes man pages.
+#[derive(clap::Args, Debug)]
+pub struct Man {
+    /// Where to, such as ~/.local/share/man/man1; made if it is missing
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 /// Runs one peer.

@@ -111,24 +111,7 @@ async fn deliver(
         fetch(&global.server, name, &mut out, bar, GetError::Stdout).await?;
         return out.flush().await.map_err(GetError::Stdout);
     }
-    let path = destination(name, path);
-    let failed = |reason| GetError::Write {
-        path: path.clone(),
-        reason,
-    };
-    if is_special(&path) {
-        let device = tokio::fs::OpenOptions::new().write(true).open(&path).await;
-        let mut device = device.map_err(failed)?;
-        fetch(&global.server, name, &mut device, bar, failed).await?;
-        return device.flush().await.map_err(failed);
-    }
-    let temporary = temporary(&path).map_err(failed)?;
-    let mut file = tokio::fs::File::from_std(temporary.reopen().map_err(failed)?);
-    let info = fetch(&global.server, name, &mut file, bar, failed).await?;
-    file.flush().await.map_err(failed)?;
-    file.sync_all().await.map_err(failed)?;
-    temporary.persist(&path).map_err(|e| failed(e.error))?;
-    let file = File::from(info);
+    let (path, file) = save(&global.server, name, path, bar).await?;
     let print = || -> io::Result<()> {
         if !global.output.document(&file)? {
             output::print(&format!(
@@ -140,6 +123,34 @@ async fn deliver(
         Ok(())
     };
     print().map_err(GetError::Stdout)
+}
+
+/// Fetches a file to where it belongs: says where that is.
+pub(crate) async fn save(
+    servers: &Servers,
+    name: &Name,
+    path: Option<&Path>,
+    bar: &ProgressBar,
+) -> Result<(PathBuf, File), GetError> {
+    let path = destination(name, path);
+    let failed = |reason| GetError::Write {
+        path: path.clone(),
+        reason,
+    };
+    if is_special(&path) {
+        let device = tokio::fs::OpenOptions::new().write(true).open(&path).await;
+        let mut device = device.map_err(&failed)?;
+        let info = fetch(servers, name, &mut device, bar, &failed).await?;
+        device.flush().await.map_err(failed)?;
+        return Ok((path, info.into()));
+    }
+    let temporary = temporary(&path).map_err(&failed)?;
+    let mut file = tokio::fs::File::from_std(temporary.reopen().map_err(&failed)?);
+    let info = fetch(servers, name, &mut file, bar, &failed).await?;
+    file.flush().await.map_err(&failed)?;
+    file.sync_all().await.map_err(&failed)?;
+    temporary.persist(&path).map_err(|e| failed(e.error))?;
+    Ok((path, info.into()))
 }
 
 /// Whether `path` is a device, a pipe or a socket: something to write to, never to replace.

@@ -3,7 +3,7 @@
 //! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`] and [`status`] each perform one command;
 //! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
 //! the operator acts on pods, [`up`] starts it; [`scale`], [`replace`] and [`recover`]
-//! talk to one that runs. [`exit`] maps every failure to an
+//! talk to one that runs. [`menu`] is all of it on a full screen, [`manual`] its completions and man pages. [`exit`] maps every failure to an
 //! exit code.
 
 #![forbid(unsafe_code)]
@@ -20,6 +20,8 @@ use crate::exit::Exit;
 pub mod args;
 pub mod exit;
 pub mod get;
+pub mod manual;
+pub mod menu;
 pub mod names;
 pub mod output;
 pub mod progress;
@@ -39,6 +41,10 @@ enum Failure {
     Put(#[from] put::PutError),
     #[error(transparent)]
     Get(#[from] get::GetError),
+    #[error(transparent)]
+    Manual(#[from] manual::ManualError),
+    #[error(transparent)]
+    Menu(#[from] menu::MenuError),
     #[error(transparent)]
     Names(#[from] names::NamesError),
     #[error(transparent)]
@@ -60,6 +66,8 @@ impl Failure {
         match self {
             Failure::Put(e) => e.exit(),
             Failure::Get(e) => e.exit(),
+            Failure::Manual(e) => e.exit(),
+            Failure::Menu(e) => e.exit(),
             Failure::Names(e) => e.exit(),
             Failure::Status(e) => e.exit(),
             Failure::Up(e) => e.exit(),
@@ -102,6 +110,9 @@ fn perform(args: Args) -> Result<ExitCode, Failure> {
             Command::Scale(command) => return Ok(scale::run(&global, command).await?),
             Command::Replace(command) => replace::run(&global, command).await?,
             Command::Recover(command) => return Ok(recover::run(&global, command).await?),
+            Command::Menu => menu::run(&global).await?,
+            Command::Completions(command) => manual::completions(&command)?,
+            Command::Man(command) => manual::pages(&command)?,
             Command::Peer(peer) => runner::child::run(*peer).await?,
         }
         Ok(ExitCode::SUCCESS)

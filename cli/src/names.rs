@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::args::{Explain, Global, Ls, Rm};
 use crate::exit::Exit;
 use crate::output;
-use crate::servers::CallError;
+use crate::servers::{CallError, Servers};
 
 /// Why a command on names failed.
 #[derive(Debug, Error)]
@@ -102,17 +102,8 @@ pub async fn list(global: &Global, ls: Ls) -> Result<(), NamesError> {
     let mut files = Vec::new();
     let mut after = String::new();
     loop {
-        let request = ListRequest {
-            prefix: ls.prefix.clone(),
-            after: after.clone(),
-            limit: 0,
-        };
-        let page = global
-            .server
-            .call(async |channel| FilesClient::new(channel).list(request.clone()).await)
-            .await?;
-        let ListResponse { files: page, next } = page.into_inner();
-        files.extend(page.into_iter().map(File::from));
+        let (page, next) = page(&global.server, &ls.prefix, after).await?;
+        files.extend(page);
         if next.is_empty() {
             break;
         }
@@ -123,6 +114,24 @@ pub async fn list(global: &Global, ls: Ls) -> Result<(), NamesError> {
     }
     output::print(&file_table(&files, global.output.is_wide()))?;
     Ok(())
+}
+
+/// The files after a name, as many as a peer says at once; and the name to go on after, empty at the end.
+pub(crate) async fn page(
+    servers: &Servers,
+    prefix: &str,
+    after: String,
+) -> Result<(Vec<File>, String), CallError> {
+    let request = ListRequest {
+        prefix: prefix.to_owned(),
+        after,
+        limit: 0,
+    };
+    let answer = servers
+        .call(async |channel| FilesClient::new(channel).list(request.clone()).await)
+        .await?;
+    let ListResponse { files, next } = answer.into_inner();
+    Ok((files.into_iter().map(File::from).collect(), next))
 }
 
 fn file_table(files: &[File], wide: bool) -> String {
@@ -164,16 +173,8 @@ pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
     let mut removed = Vec::new();
     let mut failures = Vec::new();
     for name in &names {
-        let request = DeleteRequest {
-            name: name.as_str().to_owned(),
-            when: None,
-        };
-        match global
-            .server
-            .call(async |channel| FilesClient::new(channel).delete(request.clone()).await)
-            .await
-        {
-            Ok(_) => removed.push(name.as_str()),
+        match delete(&global.server, name.as_str()).await {
+            Ok(()) => removed.push(name.as_str()),
             Err(error) => failures.push(error),
         }
     }
@@ -196,6 +197,18 @@ pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Removes one name.
+pub(crate) async fn delete(servers: &Servers, name: &str) -> Result<(), CallError> {
+    let request = DeleteRequest {
+        name: name.to_owned(),
+        when: None,
+    };
+    servers
+        .call(async |channel| FilesClient::new(channel).delete(request.clone()).await)
+        .await?;
+    Ok(())
 }
 
 /// Who holds a file, as printed.

@@ -70,11 +70,16 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     text
 }
 
-/// `true` when escape sequences are welcome on standard output: a terminal, and `NO_COLOR` (no-color.org) unset or
-/// empty.
+/// `true` when `NO_COLOR` (no-color.org) is set and not empty.
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
+}
+
+/// `true` when escape sequences are welcome on standard output: a terminal, and no word against colours.
 fn colors() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    !refused && std::env::var_os("TERM").is_none_or(|t| t != "dumb") && io::stdout().is_terminal()
+    !no_color()
+        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+        && io::stdout().is_terminal()
 }
 
 /// The first word of a verdict: green when all is well, yellow when not, plain where colours are not wanted.

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use crate::args::{Global, Put};
@@ -23,6 +24,8 @@ use crate::servers::{CallError, Connection, Servers};
 
 /// Bytes in one message. 256 KiB was the best of those measured on loopback.
 const PART: usize = 256 * 1024;
+/// Media type of a file of which nothing is said.
+pub(crate) const CONTENT_TYPE: &str = "application/octet-stream";
 /// Messages read ahead of the network; times [`PART`] is the memory a transfer takes.
 const READ_AHEAD: usize = 8;
 
@@ -113,9 +116,11 @@ pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
     let mut stored = Vec::new();
     let mut outcome = Ok(());
     for job in &jobs {
-        match store(&global.server, job, &put.content_type, put.if_absent).await {
+        let bar = progress::transfer(job.name.as_str(), None);
+        let sent = store(&global.server, job, &put.content_type, put.if_absent, &bar).await;
+        bar.finish_and_clear();
+        match sent {
             Ok(file) => {
-                let file = File::from(file);
                 if matches!(global.output, output::Format::Table | output::Format::Wide) {
                     output::print(&format!(
                         "stored {} ({})\n",
@@ -137,10 +142,10 @@ pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
 
 /// One file to store.
 #[derive(PartialEq, Eq, Debug)]
-struct Job {
+pub(crate) struct Job {
     /// `-` for standard input.
     path: PathBuf,
-    name: Name,
+    pub(crate) name: Name,
 }
 
 impl Job {
@@ -154,7 +159,7 @@ fn is_stdin(path: &Path) -> bool {
 }
 
 /// Tells paths from the name, and gives each path its name.
-fn jobs(put: &Put, exists: impl Fn(&Path) -> bool) -> Result<Vec<Job>, PutError> {
+pub(crate) fn jobs(put: &Put, exists: impl Fn(&Path) -> bool) -> Result<Vec<Job>, PutError> {
     let (paths, target) = match (&put.name, put.paths.as_slice()) {
         (Some(name), paths) => (paths, Some(name.clone())),
         (None, [path, name]) if is_stdin(path) => (&put.paths[..1], Some(utf8(name)?)),
@@ -204,19 +209,20 @@ fn utf8(path: &Path) -> Result<String, PutError> {
 
 /// Stores one file. A file is offered to the next server when one cannot take it now; standard input cannot be read
 /// twice.
-async fn store(
+pub(crate) async fn store(
     servers: &Servers,
     job: &Job,
     content_type: &str,
     if_absent: bool,
-) -> Result<FileInfo, PutError> {
+    bar: &ProgressBar,
+) -> Result<File, PutError> {
     let tries = if job.is_stdin() { 1 } else { servers.count() };
     let mut failed = 0;
     loop {
-        let bar = progress::transfer(job.name.as_str(), None);
         let (source, size) = open(job).await?;
+        bar.set_position(0);
         if let Some(size) = size {
-            progress::learn_size(&bar, size);
+            progress::learn_size(bar, size);
         }
         let connection = servers.connect(failed).await?;
         let header = PutHeader {
@@ -228,13 +234,11 @@ async fn store(
                 ..Precondition::default()
             }),
         };
-        let sent = send(&connection, job, header, source, &bar).await;
-        bar.finish_and_clear();
-        match sent {
+        match send(&connection, job, header, source, bar).await {
             Err(PutError::Call(error)) if error.exit() == Exit::Retryable && failed + 1 < tries => {
                 failed += 1
             }
-            sent => return sent,
+            sent => return sent.map(File::from),
         }
     }
 }
@@ -273,7 +277,9 @@ async fn send(
 ) -> Result<FileInfo, PutError> {
     let size = header.size;
     let (parts, queue) = mpsc::channel(READ_AHEAD);
-    let mut reader = tokio::spawn(read(source, header, parts, bar.clone()));
+    // A call that is given up takes its reader with it: the stream then ends short of the size that was announced, and the
+    // peer refuses it whole.
+    let mut reader = AbortOnDropHandle::new(tokio::spawn(read(source, header, parts, bar.clone())));
     let mut client = FilesClient::new(connection.channel.clone());
     let answer = client.put(ReceiverStream::new(queue));
     tokio::pin!(answer);

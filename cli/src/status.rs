@@ -12,13 +12,13 @@ use crate::args::{Global, Status};
 use crate::exit::Exit;
 use crate::output;
 use crate::progress;
-use crate::servers::CallError;
+use crate::servers::{CallError, Servers};
 use crate::status::picture::{Peer, Picture, state_name};
 use crate::status::verdict::Verdict;
 
-mod picture;
+pub(crate) mod picture;
 mod survey;
-mod verdict;
+pub(crate) mod verdict;
 
 /// Why the network could not be looked at.
 #[derive(Debug, Error)]
@@ -54,10 +54,9 @@ struct Document<'a> {
 /// Says how the network is; exits with 5 when it is degraded and that was asked.
 pub async fn run(global: &Global, status: Status) -> Result<ExitCode, StatusError> {
     let spinner = progress::spinner("asking every peer");
-    let survey = survey::survey(&global.server).await;
+    let looked = look(&global.server).await;
     spinner.finish_and_clear();
-    let picture = Picture::of(survey?);
-    let verdict = Verdict::on(&picture);
+    let (picture, verdict) = looked?;
     if !global.output.document(&Document {
         verdict: &verdict,
         picture: &picture,
@@ -70,6 +69,13 @@ pub async fn run(global: &Global, status: Status) -> Result<ExitCode, StatusErro
     } else {
         0
     }))
+}
+
+/// Asks every peer that can be reached, and judges.
+pub(crate) async fn look(servers: &Servers) -> Result<(Picture, Verdict), CallError> {
+    let picture = Picture::of(survey::survey(servers).await?);
+    let verdict = Verdict::on(&picture);
+    Ok((picture, verdict))
 }
 
 fn page(picture: &Picture, verdict: &Verdict, wide: bool) -> String {

@@ -7,6 +7,8 @@ use crate::network::{Network, peernet, send_signal};
 
 #[path = "loopback/loss.rs"]
 mod loss;
+#[path = "loopback/menu.rs"]
+mod menu;
 #[path = "loopback/network.rs"]
 mod network;
 
@@ -96,6 +98,8 @@ fn a_network_on_loopback_from_up_to_the_end() {
         "{status}"
     );
     assert!(status.contains("1 more peer may fail"), "{status}");
+
+    menu::everything_by_keys(&network);
 
     crash(&network);
     scaling(&mut network);

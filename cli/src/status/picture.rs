@@ -12,59 +12,59 @@ use super::survey::{Answer, Survey};
 /// The network as seen from here.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Picture {
+pub(crate) struct Picture {
     /// UUID.
-    pub(super) network_id: String,
+    pub(crate) network_id: String,
     /// The name of the peer that was asked first.
-    pub(super) asked: String,
+    pub(crate) asked: String,
     /// No other peer can be reached from here, as through `kubectl port-forward`: the states are the asked peer's
     /// opinion.
-    pub(super) only_asked: bool,
+    pub(crate) only_asked: bool,
     /// Members, by name; those that left are not among them.
-    pub(super) peers: Vec<Peer>,
+    pub(crate) peers: Vec<Peer>,
     /// What is known of the copies; nothing when no peer told.
-    pub(super) copies: Option<Copies>,
+    pub(crate) copies: Option<Copies>,
 }
 
 /// One member.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Peer {
-    pub(super) name: String,
-    pub(super) id: String,
-    pub(super) zone: String,
-    pub(super) state: State,
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) zone: String,
+    pub(crate) state: State,
     /// Why it is not ready; empty otherwise.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) reason: String,
-    pub(super) address: String,
-    pub(super) http_address: String,
+    pub(crate) reason: String,
+    pub(crate) address: String,
+    pub(crate) http_address: String,
     /// 16 hex digits.
-    pub(super) position: String,
-    pub(super) version: String,
+    pub(crate) position: String,
+    pub(crate) version: String,
     /// By its own word.
     #[serde(flatten)]
-    pub(super) figures: Option<Figures>,
+    pub(crate) figures: Option<Figures>,
 }
 
 /// What a peer says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Figures {
-    pub(super) slots: u32,
-    pub(super) behind: u32,
-    pub(super) moving: u32,
-    pub(super) chunks: u64,
-    pub(super) bytes: u64,
-    pub(super) chunks_missing: u64,
-    pub(super) disk_free: u64,
-    pub(super) disk_total: u64,
-    pub(super) disk_full: bool,
+pub(crate) struct Figures {
+    pub(crate) slots: u32,
+    pub(crate) behind: u32,
+    pub(crate) moving: u32,
+    pub(crate) chunks: u64,
+    pub(crate) bytes: u64,
+    pub(crate) chunks_missing: u64,
+    pub(crate) disk_free: u64,
+    pub(crate) disk_total: u64,
+    pub(crate) disk_full: bool,
 }
 
 /// How a peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(crate) enum State {
     /// A member, ready.
     Active,
     /// A member that catches up after its start.
@@ -83,7 +83,7 @@ pub(super) enum State {
 
 impl State {
     /// It serves what it holds.
-    pub(super) fn is_up(self) -> bool {
+    pub(crate) fn is_up(self) -> bool {
         matches!(
             self,
             State::Active | State::CatchingUp | State::Joining | State::Leaving
@@ -114,30 +114,30 @@ impl Serialize for State {
 /// How many copies the slots have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Copies {
+pub(crate) struct Copies {
     /// Copies wanted.
-    pub(super) factor: u32,
+    pub(crate) factor: u32,
     /// Slots that this judges: all of them, or those the asked peer holds.
-    pub(super) slots: u32,
+    pub(crate) slots: u32,
     /// Slots with fewer copies than wanted.
-    pub(super) slots_short: u32,
+    pub(crate) slots_short: u32,
     /// Slots without a majority of copies: neither readable nor writable for certain.
-    pub(super) slots_stuck: u32,
+    pub(crate) slots_stuck: u32,
     /// Slots that are moving to other peers, or whose replicas are being compared after a change.
-    pub(super) slots_busy: u32,
+    pub(crate) slots_busy: u32,
     /// Copies of the slot that has fewest.
-    pub(super) fewest: u32,
+    pub(crate) fewest: u32,
 }
 
 impl Copies {
     /// Copies that names need: a majority.
-    pub(super) fn majority(self) -> u32 {
+    pub(crate) fn majority(self) -> u32 {
         self.factor / 2 + 1
     }
 }
 
 /// In words, as `peernet peers` prints it.
-pub(super) fn state_name(state: PeerState) -> &'static str {
+pub(crate) fn state_name(state: PeerState) -> &'static str {
     match state {
         PeerState::Unspecified => "unknown",
         PeerState::Joining => "joining",
@@ -150,13 +150,13 @@ pub(super) fn state_name(state: PeerState) -> &'static str {
 }
 
 /// A ring position as 16 hex digits: JSON numbers cannot carry 64 bits everywhere.
-pub(super) fn position(position: u64) -> String {
+pub(crate) fn position(position: u64) -> String {
     format!("{position:016x}")
 }
 
 impl Picture {
     /// Adds the answers up.
-    pub(super) fn of(survey: Survey) -> Self {
+    pub(crate) fn of(survey: Survey) -> Self {
         let Survey {
             asked,
             members,
@@ -307,7 +307,7 @@ fn copies(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use peernet_proto::v1::LeaveReportResponse;
 
     use super::*;

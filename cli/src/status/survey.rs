@@ -23,25 +23,25 @@ const AT_ONCE: usize = 32;
 const REPORT_BYTES: usize = 16 << 20;
 
 /// What was heard.
-pub(super) struct Survey {
+pub(crate) struct Survey {
     /// The peer that the server address led to.
-    pub(super) asked: Answer,
+    pub(crate) asked: Answer,
     /// All members as that peer knows them, in ring order.
-    pub(super) members: Vec<PeerInfo>,
+    pub(crate) members: Vec<PeerInfo>,
     /// The answers of those reached directly, the asked one included, by identity.
-    pub(super) answers: BTreeMap<String, Answer>,
+    pub(crate) answers: BTreeMap<String, Answer>,
 }
 
 /// One peer's own word.
 #[derive(Clone)]
-pub(super) struct Answer {
-    pub(super) status: StatusResponse,
+pub(crate) struct Answer {
+    pub(crate) status: StatusResponse,
     /// The slots it holds; nothing when it did not say.
-    pub(super) report: Option<LeaveReportResponse>,
+    pub(crate) report: Option<LeaveReportResponse>,
 }
 
 /// Asks the first server that answers who the members are, then each of them.
-pub(super) async fn survey(servers: &Servers) -> Result<Survey, CallError> {
+pub(crate) async fn survey(servers: &Servers) -> Result<Survey, CallError> {
     let heard = servers.call(async |channel| {
         let answer = ask(channel.clone()).await?;
         let members = PeersClient::new(channel)

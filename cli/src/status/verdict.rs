@@ -8,25 +8,25 @@ use crate::output::counted;
 /// What is said above and below the table.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// One sentence, beginning with `OK:` or `DEGRADED:`.
-    pub(super) verdict: String,
+    pub(crate) verdict: String,
     /// Something is not as it should be.
-    pub(super) degraded: bool,
+    pub(crate) degraded: bool,
     /// How many more peers may fail, any ones, with every file still readable and writable; nothing when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) may_fail: Option<u32>,
+    pub(crate) may_fail: Option<u32>,
     /// The same in words.
-    pub(super) tolerance: String,
+    pub(crate) tolerance: String,
     /// Things to know about single peers or the view, a sentence each.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// What to type next.
-    pub(super) next: String,
+    pub(crate) next: String,
 }
 
 impl Verdict {
     /// Judges the picture.
-    pub(super) fn on(picture: &Picture) -> Self {
+    pub(crate) fn on(picture: &Picture) -> Self {
         let faults = faults(picture);
         let degraded = !faults.is_empty();
         let verdict = if degraded {

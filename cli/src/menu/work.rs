@@ -1,0 +1,205 @@
+//! Performing effects in the background.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use peernet_core::key::Name;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+
+use crate::args::Put;
+use crate::get;
+use crate::menu::app::{Effect, Event, Which};
+use crate::menu::listing::Page;
+use crate::menu::transfers::Meter;
+use crate::names;
+use crate::put;
+use crate::servers::Servers;
+use crate::status;
+
+/// Transfers that move bytes at once; the others wait their turn. Guess: enough to fill a link, few enough to finish one
+/// after another.
+const AT_ONCE: usize = 3;
+/// Longest that a listing, a removal or a look at the peers may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is under way.
+pub(super) struct Work {
+    servers: Servers,
+    tasks: JoinSet<Event>,
+    /// The listing under way of each pane: a newer one replaces it.
+    listings: BTreeMap<Which, AbortHandle>,
+    transfers: BTreeMap<u64, (ProgressBar, AbortHandle)>,
+    turns: Arc<Semaphore>,
+}
+
+impl Work {
+    pub(super) fn new(servers: Servers) -> Self {
+        Work {
+            servers,
+            tasks: JoinSet::new(),
+            listings: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    /// Begins what the application wants; the answer comes out of [`Work::next`].
+    pub(super) fn perform(&mut self, effect: Effect) {
+        let servers = self.servers.clone();
+        match effect {
+            Effect::List {
+                which,
+                ticket,
+                prefix,
+                after,
+            } => {
+                let first = after.is_empty();
+                let task = self.tasks.spawn_local(async move {
+                    let page = patiently(names::page(&servers, &prefix, after)).await;
+                    let page = page.map(|(files, next)| Page { files, next });
+                    Event::Listed {
+                        which,
+                        ticket,
+                        first,
+                        page,
+                    }
+                });
+                if let Some(earlier) = self.listings.insert(which, task) {
+                    earlier.abort();
+                }
+            }
+            Effect::Look => {
+                self.tasks.spawn_local(async move {
+                    Event::Looked(patiently(status::look(&servers)).await.map(Box::new))
+                });
+            }
+            Effect::Remove { name } => {
+                self.tasks.spawn_local(async move {
+                    let outcome = patiently(names::delete(&servers, &name)).await;
+                    Event::Removed { name, outcome }
+                });
+            }
+            Effect::Put { id, path, name } => {
+                self.transfer(id, async move |bar| {
+                    store(&servers, &path, name, &bar).await
+                });
+            }
+            Effect::Get { id, name, path } => {
+                self.transfer(id, async move |bar| {
+                    fetch(&servers, &name, &path, &bar).await
+                });
+            }
+            Effect::Cancel { id } => {
+                if let Some((_, task)) = self.transfers.remove(&id) {
+                    task.abort();
+                }
+            }
+            // Whoever owns the terminal does it.
+            Effect::Quit => {}
+        }
+    }
+
+    fn transfer<F>(&mut self, id: u64, job: impl FnOnce(ProgressBar) -> F + 'static)
+    where
+        F: Future<Output = Result<String, String>> + 'static,
+    {
+        let (bar, turns) = (ProgressBar::hidden(), self.turns.clone());
+        let meter = bar.clone();
+        let task = self.tasks.spawn_local(async move {
+            let _turn = turns.acquire_owned().await.expect("never closed");
+            bar.reset();
+            Event::Moved {
+                id,
+                outcome: job(bar).await,
+            }
+        });
+        self.transfers.insert(id, (meter, task));
+    }
+
+    /// The next thing that is done. Waits for ever when nothing is under way.
+    pub(super) async fn next(&mut self) -> Event {
+        loop {
+            match self.tasks.join_next().await {
+                None => std::future::pending().await,
+                Some(Ok(event)) => {
+                    if let Event::Moved { id, .. } = &event {
+                        self.transfers.remove(id);
+                    }
+                    return event;
+                }
+                Some(Err(error)) if error.is_cancelled() => {}
+                // Its message is on the terminal already, which the panic's hook has given back.
+                Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+    }
+
+    /// How far each transfer is.
+    pub(super) fn meters(&self) -> Vec<(u64, Meter)> {
+        let meter = |bar: &ProgressBar| Meter {
+            bytes: bar.position(),
+            size: bar.length(),
+            bytes_per_second: bar.per_sec(),
+            seconds_left: bar.eta().as_secs(),
+        };
+        let all = self.transfers.iter();
+        all.map(|(id, (bar, _))| (*id, meter(bar))).collect()
+    }
+}
+
+/// With an end, and the failure in words.
+async fn patiently<T, E: std::fmt::Display>(
+    job: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(PATIENCE, job).await {
+        Ok(outcome) => outcome.map_err(|e| e.to_string()),
+        Err(_) => Err(format!(
+            "no answer within {} s; r tries again",
+            PATIENCE.as_secs()
+        )),
+    }
+}
+
+async fn store(
+    servers: &Servers,
+    path: &str,
+    name: String,
+    bar: &ProgressBar,
+) -> Result<String, String> {
+    let put = Put {
+        paths: vec![local(path)],
+        name: Some(name),
+        content_type: put::CONTENT_TYPE.into(),
+        if_absent: false,
+    };
+    let jobs = put::jobs(&put, |path| path.exists()).map_err(|e| e.to_string())?;
+    let job = jobs.first().expect("one path is one job");
+    let stored = put::store(servers, job, &put.content_type, put.if_absent, bar).await;
+    stored.map(|file| file.name).map_err(|e| e.to_string())
+}
+
+async fn fetch(
+    servers: &Servers,
+    name: &str,
+    path: &str,
+    bar: &ProgressBar,
+) -> Result<String, String> {
+    let name = Name::new(name.to_owned()).map_err(|e| e.to_string())?;
+    let saved = get::save(servers, &name, Some(&local(path)), bar).await;
+    let (path, _) = saved.map_err(|e| e.to_string())?;
+    Ok(path.display().to_string())
+}
+
+/// No shell is there to expand `~`, but whoever types a path expects it.
+fn local(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), env::var_os("HOME")) {
+        (Some(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}

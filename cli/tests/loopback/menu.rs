@@ -1,0 +1,138 @@
+//! The menu in a real terminal, against a real network.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::network::Network;
+
+/// A busy machine's patience with one screen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A terminal of 80 columns and 24 lines that runs the menu, and then tells how the menu left it.
+struct Terminal<'a> {
+    network: &'a Network,
+    /// tmux's own socket, so that no other tmux is touched.
+    socket: String,
+}
+
+impl<'a> Terminal<'a> {
+    fn open(network: &'a Network) -> Self {
+        let socket = network.path("tmux").to_str().unwrap().to_owned();
+        let terminal = Terminal { network, socket };
+        let server = format!("PEERNET_SERVER={}", network.server(0));
+        let shell = format!(
+            "{} menu; echo left with $?; stty -a; exec sleep 600",
+            env!("CARGO_BIN_EXE_peernet")
+        );
+        let size = ["-d", "-x", "80", "-y", "24", "-e", &server];
+        terminal.tmux(&[&["new-session"], &size[..], &["sh", "-c", &shell]].concat());
+        terminal
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        let out = Command::new("tmux")
+            .args(["-S", &self.socket, "-f", "/dev/null"])
+            .args(args)
+            .output()
+            .expect("tmux is installed (apt-get install tmux)");
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "tmux {args:?}: {words}");
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Presses keys, by tmux's names for them.
+    fn press(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// Types a text and Enter, in place of what is proposed.
+    fn answer(&self, text: &str) {
+        self.press(&["C-u"]);
+        self.tmux(&["send-keys", "-l", text]);
+        self.press(&["Enter"]);
+    }
+
+    fn sees(&self, text: &str) {
+        self.network
+            .wait_for(&format!("the screen shows '{text}'"), PATIENCE, || {
+                self.screen().contains(text)
+            });
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the screen was:\n{}", self.screen());
+        }
+        self.tmux(&["kill-server"]);
+    }
+}
+
+/// Everything once, by keys.
+pub(crate) fn everything_by_keys(network: &Network) {
+    let (path, copy) = (network.path("menu.txt"), network.path("copy.txt"));
+    fs::write(&path, "by keys").unwrap();
+    let terminal = Terminal::open(network);
+    terminal.sees("ok: ");
+
+    terminal.press(&["p"]);
+    terminal.sees("Local file to store");
+    terminal.answer(path.to_str().unwrap());
+    terminal.sees("Store as");
+    terminal.answer("menu/a.txt");
+    terminal.sees("ok: stored menu/a.txt");
+
+    terminal.press(&["/"]);
+    terminal.sees("Names that begin with");
+    terminal.answer("menu/");
+    terminal.sees("1 beginning with menu/");
+
+    terminal.press(&["g"]);
+    terminal.sees("Write menu/a.txt to");
+    terminal.answer(copy.to_str().unwrap());
+    terminal.sees("ok: wrote menu/a.txt");
+    assert_eq!(fs::read_to_string(&copy).unwrap(), "by keys");
+    terminal.press(&["5"]);
+    terminal.sees("0 under way");
+
+    terminal.press(&["3"]);
+    terminal.sees("OK: ");
+    terminal.tmux(&["resize-window", "-x", "120", "-y", "40"]);
+    terminal.sees("local-1");
+    terminal.press(&["4"]);
+    terminal.sees("● local-1");
+    assert_eq!(
+        terminal.screen().lines().count(),
+        40,
+        "{}",
+        terminal.screen()
+    );
+
+    terminal.press(&["2"]);
+    terminal.sees("menu/a.txt");
+    terminal.press(&["d"]);
+    terminal.sees("for good? y/n");
+    terminal.press(&["y"]);
+    terminal.sees("ok: removed menu/a.txt");
+    assert_eq!(network.fail(&["get", "menu/a.txt", "-"]).0, 3);
+
+    terminal.press(&["q"]);
+    terminal.sees("left with 0");
+    // As it was: echoing, line by line, on its own screen.
+    let left = terminal.screen();
+    let settings: Vec<&str> = left.split([' ', ';', '\n']).collect();
+    assert!(
+        settings.contains(&"icanon") && settings.contains(&"echo"),
+        "{left}"
+    );
+    assert_eq!(
+        terminal.tmux(&["display", "-p", "#{alternate_on}"]).trim(),
+        "0"
+    );
+}
