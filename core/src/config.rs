@@ -1,5 +1,7 @@
 //! Every number a peer's decisions depend on, with its unit and where it comes from.
 
+use crate::outbox::Consumers;
+
 /// How a network replicates; the same for all its peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Replication {
@@ -58,6 +60,8 @@ pub struct Settings {
     pub operation: u64,
     /// Client operations on names under way at once; more are refused as busy.
     pub operations: usize,
+    /// Who performs effects of writes ([`crate::outbox`]); the same at all peers, as each marks what it stores.
+    pub effects: Consumers,
 }
 
 impl Default for Settings {
@@ -78,6 +82,7 @@ impl Default for Settings {
             anti_entropy: 60_000,
             operation: 10_000,
             operations: 4_096,
+            effects: Consumers::NONE,
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::key::{Key, Name, Slot};
 use crate::leave::Report;
 use crate::member::{Hint, Member, PeerId};
 use crate::message::{Listed, Message};
+use crate::outbox::{Consumer, Effect};
 use crate::recover::Recovery;
 use crate::register::{Condition, Register, Value, Version, WriteId};
 use crate::slot::SlotConfig;
@@ -85,6 +86,21 @@ pub enum Request {
         /// At most so many, 1 to 1,000.
         limit: u32,
     },
+    /// Effects of writes that this consumer has to perform, in slots that this peer owns: [`Answer::Effects`], as soon as
+    /// there are any. They are offered again until they are settled. A consumer asks once at a time.
+    Effects {
+        /// Who asks.
+        consumer: Consumer,
+        /// At most so many, 1 to 256.
+        limit: u32,
+    },
+    /// A consumer has performed the effects of these writes. [`Answer::Done`].
+    Settle {
+        /// Who.
+        consumer: Consumer,
+        /// Names and the writes that they held, from [`Effect`].
+        writes: Vec<(Key, WriteId)>,
+    },
     /// Who holds these slots: [`Answer::Routes`], one per slot in order.
     Routes(Vec<Slot>),
     /// A writer's chunk is durable here; count it under this epoch? [`Answer::Chunk`].
@@ -140,6 +156,8 @@ pub enum Answer {
         /// Where the next page begins, when there may be one.
         next: Option<Name>,
     },
+    /// In the order of their keys, mostly; none when nothing came up within the time of an operation. At most one a name.
+    Effects(Vec<Effect>),
     /// One per slot asked.
     Routes(Vec<Route>),
     /// Outcome of [`Request::ChunkStored`].

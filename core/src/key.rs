@@ -24,6 +24,9 @@ pub(crate) const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 /// Longest name, in bytes of UTF-8.
 pub const NAME_MAX: usize = 1024;
 
+/// First character of names of the network's own.
+const INTERNAL: char = '\u{1}';
+
 /// A 256-bit BLAKE3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; 32]);
@@ -179,6 +182,30 @@ impl Name {
         Ok(Name(text))
     }
 
+    /// A name of the network's own, which no client can give, read, list or write: its text begins with U+0001. `text`
+    /// obeys the rules of other names and leaves room for that.
+    pub fn internal(text: &str) -> Result<Self, InvalidName> {
+        let Name(text) = Name::new(text)?;
+        let text = format!("{INTERNAL}{text}");
+        if text.len() > NAME_MAX {
+            return Err(InvalidName::TooLong(text.len()));
+        }
+        Ok(Name(text))
+    }
+
+    /// What another peer or the volume says is a name: any, also an internal one.
+    pub fn stored(text: String) -> Result<Self, InvalidName> {
+        match text.strip_prefix(INTERNAL) {
+            Some(rest) => Name::internal(rest),
+            None => Name::new(text),
+        }
+    }
+
+    /// Whether it is one of the network's own.
+    pub fn is_internal(&self) -> bool {
+        self.0.starts_with(INTERNAL)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -239,6 +266,11 @@ mod tests {
     fn names_are_refused_whole() {
         assert!(Name::new("a/b c/ü.txt").is_ok());
         assert!(Name::new("x".repeat(1024)).is_ok());
+        let internal = Name::internal("index/x").unwrap();
+        assert!(internal.is_internal());
+        assert_eq!(Name::stored(internal.as_str().to_owned()), Ok(internal.clone()));
+        assert_eq!(Name::new(internal.as_str()), Err(InvalidName::Control(1)));
+        assert!(Name::internal(&"x".repeat(1024)).is_err());
         assert_eq!(Name::new(""), Err(InvalidName::Empty));
         assert_eq!(Name::new("x".repeat(1025)), Err(InvalidName::TooLong(1025)));
         assert_eq!(Name::new("a\nb"), Err(InvalidName::Control(10)));

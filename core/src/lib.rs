@@ -21,6 +21,7 @@ pub mod member;
 pub mod merkle;
 pub mod message;
 pub mod peer;
+pub mod outbox;
 pub mod placement;
 pub mod preflight;
 pub mod providers;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
+use crate::outbox::Pending;
 use crate::register::{Condition, Register, Value, Version, WriteId};
 use crate::slot::{Ballot, SlotConfig};
 use crate::store::Entry;
@@ -321,6 +322,8 @@ pub enum Message {
         slot: Slot,
         /// In the order asked; those that do not exist are left out.
         registers: Vec<Register>,
+        /// The sender's marks of these names.
+        marks: Vec<(Key, Pending)>,
     },
     /// The sender holds all that the slot's other replicas hold, under this epoch.
     CaughtUp {
@@ -331,6 +334,18 @@ pub enum Message {
     SyncHint {
         /// Which slots.
         slots: Vec<Slot>,
+    },
+
+    // outbox
+    /// From the slot's owner: the effects of these writes are done for these consumers.
+    Settled {
+        /// At most one a name.
+        marks: Vec<(Key, Pending)>,
+    },
+    /// To the slot's owner: are these effects done?
+    Unsettled {
+        /// The sender's marks.
+        marks: Vec<(Key, Pending)>,
     },
 
     // handover

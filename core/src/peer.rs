@@ -3,7 +3,7 @@
 //! [`Peer::handle`] is a dispatcher; each concern has its room below this module:
 //! `gossip`, `probe` and `hints` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
 //! (proposing and deciding configurations), `names` (registers), `listing`, `sync` and `chunks` (catch-up and anti-entropy),
-//! `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `report` (what it says of itself).
+//! `outbox` (effects of writes), `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `report` (what it says of itself).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,6 +22,7 @@ mod hints;
 mod listing;
 mod moves;
 mod names;
+mod outbox;
 mod probe;
 mod recovery;
 mod report;
@@ -71,6 +72,7 @@ pub struct Peer<S> {
     slots: slots::Slots,
     moves: moves::Moves,
     names: names::Names,
+    outbox: outbox::Outbox,
     lists: BTreeMap<u64, listing::Listing>,
     next_op: u64,
     sync: sync::Sync,
@@ -111,6 +113,7 @@ impl<S: Store> Peer<S> {
             slots: slots::Slots::new(me, remembered.slots),
             moves: moves::Moves::default(),
             names: names::Names::default(),
+            outbox: outbox::Outbox::default(),
             lists: BTreeMap::new(),
             next_op: 0,
             sync: sync::Sync::default(),
@@ -125,6 +128,7 @@ impl<S: Store> Peer<S> {
             peer.set_active()?;
         }
         peer.resume_sync();
+        peer.resume_outbox()?;
         for timer in [
             Timer::Ping,
             Timer::Stabilise,
@@ -315,7 +319,13 @@ impl<S: Store> Peer<S> {
             }
             Message::SyncMore { slot, epoch, after } => self.on_sync_more(from, slot, epoch, after),
             Message::FetchNames { slot, keys } => self.on_fetch_names(from, slot, keys),
-            Message::Names { slot, registers } => self.on_names(from, slot, registers),
+            Message::Names {
+                slot,
+                registers,
+                marks,
+            } => self.on_names(from, slot, registers, marks),
+            Message::Settled { marks } => self.on_settled(marks),
+            Message::Unsettled { marks } => self.on_unsettled(from, marks),
             Message::CaughtUp { slots } => {
                 self.on_caught_up(from, slots);
                 Ok(())
@@ -347,6 +357,11 @@ impl<S: Store> Peer<S> {
                 after,
                 limit,
             } => self.start_list(id, prefix, after, limit)?,
+            Request::Effects { consumer, limit } => self.start_effects(id, consumer, limit)?,
+            Request::Settle { consumer, writes } => {
+                self.settle_effects(consumer, writes)?;
+                self.answer(id, Answer::Done);
+            }
             Request::Routes(slots) => {
                 let routes = slots.into_iter().map(|slot| self.route(slot)).collect();
                 self.answer(id, Answer::Routes(routes));
@@ -405,6 +420,7 @@ impl<S: Store> Peer<S> {
                 Timer::Drive => {
                     self.drive_moves()?;
                     self.drive_sync()?;
+                    self.drive_outbox()?;
                     self.drive_handover()?;
                     self.schedule(self.settings.drive_period, Timer::Drive);
                 }
@@ -421,6 +437,7 @@ impl<S: Store> Peer<S> {
     fn housekeep(&mut self) -> Done {
         self.retire_drained_dead()?;
         self.schedule_anti_entropy();
+        self.ask_owners()?;
         self.note_caught_up();
         Ok(())
     }

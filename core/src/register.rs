@@ -28,6 +28,7 @@ use bytes::Bytes;
 
 use crate::key::Name;
 use crate::member::PeerId;
+use crate::outbox::Trail;
 
 mod decide;
 
@@ -100,6 +101,8 @@ pub struct Register {
     pub write: WriteId,
     /// See [`Value`].
     pub value: Value,
+    /// What came before, as far as its effects may be undone.
+    pub trail: Trail,
 }
 
 impl Register {
@@ -209,6 +212,7 @@ mod tests {
             version: version(1, 0),
             write: write(7),
             value: Value::Deleted,
+            trail: Trail::default(),
         };
         assert!(Condition::Absent.admits(None));
         assert!(Condition::Absent.admits(Some(&gone)));

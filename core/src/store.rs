@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
+use crate::outbox::{Consumer, Pending};
 use crate::register::{Register, Version};
 use crate::slot::SlotRecord;
 
@@ -94,8 +95,20 @@ pub trait Store {
     fn promise(&self, key: &Key) -> Result<Option<Version>, StoreError>;
     /// Remembers a promise, replacing the one before.
     fn put_promise(&mut self, key: &Key, ballot: &Version) -> Result<(), StoreError>;
+    /// The mark of a name; see [`crate::outbox`].
+    fn mark(&self, key: &Key) -> Result<Option<Pending>, StoreError>;
+    /// Remembers a name's mark in the place of the one before, or forgets it.
+    fn put_mark(&mut self, key: &Key, mark: Option<&Pending>) -> Result<(), StoreError>;
+    /// Up to `limit` marks of a slot that name this consumer (or any), in order of their keys, after that key.
+    fn pending(
+        &self,
+        slot: Slot,
+        consumer: Option<Consumer>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Pending)>, StoreError>;
     /// Up to `limit` registers (tombstones included) whose name starts with `prefix` and comes after `after`, in byte
-    /// order of the name.
+    /// order of the name. Internal names are never listed.
     fn names(
         &self,
         prefix: &str,
@@ -112,7 +125,7 @@ pub trait Store {
 
     /// All entries of a slot in ascending order of [`Entry`].
     fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError>;
-    /// Forgets every register, promise and chunk of a slot; returns the keys of the chunks whose bytes may now be dropped.
+    /// Forgets every register, promise, mark and chunk of a slot; returns the keys of the chunks whose bytes may now be dropped.
     fn clear_slot(&mut self, slot: Slot) -> Result<Vec<Key>, StoreError>;
     /// Number of chunks held and their bytes.
     fn usage(&self) -> Result<(u64, u64), StoreError>;
@@ -122,7 +135,7 @@ pub trait Store {
     /// Receipts this peer issued for a leaver, in slot order.
     fn receipts(&self, leaver: PeerId) -> Result<Vec<Receipt>, StoreError>;
 
-    /// Forgets everything: identity, members, slots, registers, promises, chunk entries, receipts. The chunks' bytes stay where
+    /// Forgets everything: identity, members, slots, registers, promises, marks, chunk entries, receipts. The chunks' bytes stay where
     /// they are and may serve as a cache.
     fn reset(&mut self) -> Result<(), StoreError>;
     /// Makes all buffered writes durable, all or nothing.

@@ -62,6 +62,9 @@ pub enum Fault {
         /// Bytes it has.
         found: usize,
     },
+    /// No set of consumers of effects.
+    #[error("{0} is not a set of consumers")]
+    Consumers(u32),
     /// No slot has this number.
     #[error("slot {0} does not exist")]
     Slot(u32),
@@ -267,7 +270,7 @@ scalar!(
     |wire| array(&wire)
 );
 scalar!(Name, String, |value| value.as_str().to_owned(), |wire| {
-    Name::new(wire).map_err(Fault::Name)
+    Name::stored(wire).map_err(Fault::Name)
 });
 scalar!(String, String, |value| value.clone(), |wire| text(wire));
 scalar!(

@@ -97,6 +97,7 @@ impl<S: Store> Peer<S> {
                  version,
                  value,
                  write: _,
+                 trail: _,
              }| {
                 let head = match value {
                     Value::Present { head, .. } => Some(head),

@@ -38,6 +38,8 @@ enum Client {
     Request(RequestId),
     /// The peer that passed its write on to us, its operation, and the epoch under which we are the slot's owner.
     Peer { from: PeerId, op: u64, epoch: u64 },
+    /// The outbox: what the name holds must be decided before its effects are performed.
+    Decide,
     /// This peer itself: it may not store what another replica holds, because it has promised a ballot that never came.
     Settle,
 }
@@ -198,6 +200,11 @@ impl<S: Store> Peer<S> {
         self.start_operation(Client::Settle, name, None)
     }
 
+    /// Reads a name for the outbox, which decides it.
+    pub(super) fn start_decide(&mut self, name: Name) -> Done {
+        self.start_operation(Client::Decide, name, None)
+    }
+
     fn start_operation(&mut self, client: Client, name: Name, change: Option<Change>) -> Done {
         let key = Key::of_name(&name);
         let refusal = if self.names.len() >= self.settings.operations {
@@ -208,11 +215,15 @@ impl<S: Store> Peer<S> {
             None
         };
         let (Some(config), None) = (self.slots.config(key.slot()).cloned(), refusal) else {
-            if let Client::Request(id) = client {
-                self.answer(
-                    id,
-                    Answer::Failed(refusal.unwrap_or(RequestError::NotReady)),
-                );
+            match client {
+                Client::Request(id) => {
+                    let error = refusal.unwrap_or(RequestError::NotReady);
+                    self.answer(id, Answer::Failed(error));
+                }
+                Client::Decide => {
+                    self.outbox.reading.remove(&key);
+                }
+                Client::Peer { .. } | Client::Settle => {}
             }
             return Ok(());
         };
@@ -288,6 +299,7 @@ impl<S: Store> Peer<S> {
 
     /// Ends an operation and tells whoever waits.
     fn conclude(&mut self, operation: Operation, outcome: Outcome) -> Done {
+        self.note_decided(operation.key, &outcome)?;
         match operation.client {
             Client::Request(id) => {
                 let answer = match (outcome, &operation.change) {
@@ -308,6 +320,9 @@ impl<S: Store> Peer<S> {
                     self.names.done.add(change.write, &outcome);
                 }
                 self.send(from, Message::Proposed { op, outcome });
+            }
+            Client::Decide => {
+                self.outbox.reading.remove(&operation.key);
             }
             Client::Settle => {}
         }
@@ -330,6 +345,8 @@ impl<S: Store> Peer<S> {
             self.answer(id, Answer::Failed(error));
         } else if let (Client::Peer { .. }, Some(change)) = (operation.client, &operation.change) {
             self.names.done.add(change.write, &Outcome::Unknown);
+        } else if operation.client == Client::Decide {
+            self.outbox.reading.remove(&operation.key);
         }
         if operation.leads {
             self.names.freed.push(operation.key);
@@ -340,6 +357,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn give_up_operations(&mut self) {
         let names = std::mem::take(&mut self.names);
         let lists = std::mem::take(&mut self.lists).into_values();
+        let effects = self.give_up_effects();
         let queued = names.queues.into_values().flatten();
         let clients = names
             .operations
@@ -349,9 +367,10 @@ impl<S: Store> Peer<S> {
         let waiting: Vec<RequestId> = clients
             .filter_map(|client| match client {
                 Client::Request(id) => Some(id),
-                Client::Peer { .. } | Client::Settle => None,
+                Client::Peer { .. } | Client::Settle | Client::Decide => None,
             })
             .chain(lists.map(|l| l.request))
+            .chain(effects)
             .collect();
         for id in waiting {
             self.answer(id, Answer::Failed(RequestError::Left));

@@ -14,6 +14,7 @@ use crate::io::{Time, value_len};
 use crate::key::{Key, Slot};
 use crate::member::PeerId;
 use crate::message::{Message, Root};
+use crate::outbox::{Consumers, Pending};
 use crate::quorum::{catch_up_quorum, count};
 use crate::register::Register;
 use crate::store::{Entry, Store, StoreError};
@@ -451,22 +452,35 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn on_fetch_names(&mut self, from: PeerId, slot: Slot, keys: Vec<Key>) -> Done {
-        let mut registers = Vec::new();
+        let (mut registers, mut marks) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         for key in keys.into_iter().filter(|k| k.slot() == slot) {
             if let Some(register) = self.store.register(&key)? {
                 bytes += value_len(&register.value) + register.name.as_str().len() + 64;
+                bytes += register.trail.size();
+                marks.extend(self.store.mark(&key)?.map(|mark| (key, mark)));
                 registers.push(register);
             }
             if bytes > NAMES_BYTES {
                 break;
             }
         }
-        self.send(from, Message::Names { slot, registers });
+        let message = Message::Names {
+            slot,
+            registers,
+            marks,
+        };
+        self.send(from, message);
         Ok(())
     }
 
-    pub(super) fn on_names(&mut self, from: PeerId, slot: Slot, registers: Vec<Register>) -> Done {
+    pub(super) fn on_names(
+        &mut self,
+        from: PeerId,
+        slot: Slot,
+        registers: Vec<Register>,
+        marks: Vec<(Key, Pending)>,
+    ) -> Done {
         let deadline = self.now.after(self.settings.retry);
         let Some(exchange) = self.sync.exchanges.get_mut(&(slot, from)) else {
             return Ok(());
@@ -482,9 +496,13 @@ impl<S: Store> Peer<S> {
         }
         exchange.deadline = deadline;
         let mut kept = true;
+        let marks: BTreeMap<Key, Pending> = marks.into_iter().collect();
         for register in &registers {
-            if Key::of_name(&register.name).slot() == slot {
-                kept &= self.keep_register(slot, register)?;
+            let key = Key::of_name(&register.name);
+            if key.slot() == slot {
+                let mark = marks.get(&key).filter(|m| m.write == register.write);
+                let consumers = mark.map_or(Consumers::NONE, |m| m.consumers);
+                kept &= self.keep_register(slot, register, consumers)?;
             }
         }
         if kept {

@@ -6,6 +6,7 @@ use super::{Entry, Identity, Remembered, Store, StoreError};
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
+use crate::outbox::{Consumer, Pending};
 use crate::register::{Register, Version};
 use crate::slot::SlotRecord;
 
@@ -17,6 +18,7 @@ struct Tables {
     registers: BTreeMap<Key, Register>,
     names: BTreeMap<String, Key>,
     promises: BTreeMap<Key, Version>,
+    marks: BTreeMap<Key, Pending>,
     chunks: BTreeMap<Key, u32>,
     receipts: BTreeMap<(PeerId, Slot), Receipt>,
 }
@@ -100,7 +102,9 @@ impl Store for MemoryStore {
 
     fn put_register(&mut self, register: &Register) -> Result<(), StoreError> {
         let key = Key::of_name(&register.name);
-        write!(self, names, register.name.as_str().to_owned(), Some(key));
+        if !register.name.is_internal() {
+            write!(self, names, register.name.as_str().to_owned(), Some(key));
+        }
         write!(self, registers, key, Some(register.clone()));
         if self
             .tables
@@ -120,6 +124,31 @@ impl Store for MemoryStore {
     fn put_promise(&mut self, key: &Key, ballot: &Version) -> Result<(), StoreError> {
         write!(self, promises, *key, Some(*ballot));
         Ok(())
+    }
+
+    fn mark(&self, key: &Key) -> Result<Option<Pending>, StoreError> {
+        Ok(self.tables.marks.get(key).copied())
+    }
+
+    fn put_mark(&mut self, key: &Key, mark: Option<&Pending>) -> Result<(), StoreError> {
+        write!(self, marks, *key, mark.copied());
+        Ok(())
+    }
+
+    fn pending(
+        &self,
+        slot: Slot,
+        consumer: Option<Consumer>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Pending)>, StoreError> {
+        let marks = self.tables.marks.range(slot.keys());
+        Ok(marks
+            .filter(|(key, _)| after.is_none_or(|after| *key > after))
+            .filter(|(_, mark)| consumer.is_none_or(|c| mark.consumers.has(c)))
+            .take(limit)
+            .map(|(key, mark)| (*key, *mark))
+            .collect())
     }
 
     fn names(
@@ -189,6 +218,9 @@ impl Store for MemoryStore {
             .collect();
         for key in promises {
             write!(self, promises, key, None);
+        }
+        for (key, _) in self.pending(slot, None, None, usize::MAX)? {
+            write!(self, marks, key, None);
         }
         let names: Vec<(Key, String)> = self
             .tables

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use peernet_core::key::{Key, NAME_MAX, Slot};
 use peernet_core::member::PeerId;
 use peernet_core::message::{Digest, Listed, Message, Outcome, Root};
+use peernet_core::outbox::{Consumers, Pending};
 use peernet_core::register::{Condition, HEAD_MAX};
 use peernet_core::slot::SlotConfig;
 use peernet_core::store::Entry;
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// Version of the peers' protocol spoken here.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a peer handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,9 +126,11 @@ kinds! {
     SyncReply { slot, epoch, root, entries, after, more }
     SyncMore { slot, epoch, after }
     FetchNames { slot, keys }
-    Names { slot, registers }
+    Names { slot, registers, marks }
     CaughtUp { slots }
     SyncHint { slots }
+    Settled { marks }
+    Unsettled { marks }
     Prove { slot, epoch, root, drain_epoch }
     Proved { receipt }
 }
@@ -157,11 +160,15 @@ fn check(message: &Message) -> Result<(), WireError> {
         Message::FetchNames { slot, keys } => {
             in_slot(*slot, keys.iter().copied(), "FetchNames.keys")
         }
-        Message::Names { slot, registers } => in_slot(
-            *slot,
-            registers.iter().map(|r| Key::of_name(&r.name)),
-            "Names.registers",
-        ),
+        Message::Names {
+            slot,
+            registers,
+            marks,
+        } => {
+            let keys = registers.iter().map(|r| Key::of_name(&r.name));
+            in_slot(*slot, keys, "Names.registers")?;
+            in_slot(*slot, marks.iter().map(|(key, _)| *key), "Names.marks")
+        }
         _ => Ok(()),
     }
 }
@@ -259,6 +266,33 @@ impl Wire for (Slot, SlotConfig) {
             Field::take(slot, "Committed.slot")?,
             Field::take(config, "Committed.config")?,
         ))
+    }
+}
+
+impl Wire for (Key, Pending) {
+    type Form = message::Mark;
+
+    fn to_wire(&self) -> message::Mark {
+        message::Mark {
+            key: self.0.put(),
+            write: self.1.write.put(),
+            consumers: self.1.consumers.bits().into(),
+        }
+    }
+
+    fn from_wire(form: message::Mark, _: &'static str) -> Result<Self, WireError> {
+        let message::Mark {
+            key,
+            write,
+            consumers,
+        } = form;
+        let known = u8::try_from(consumers).ok().and_then(Consumers::from_bits);
+        let known = known.filter(|c| !c.is_empty());
+        let pending = Pending {
+            write: Field::take(write, "Mark.write")?,
+            consumers: known.ok_or(Fault::Consumers(consumers).at("Mark.consumers"))?,
+        };
+        Ok((Field::take(key, "Mark.key")?, pending))
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Member, PeerId};
+use peernet_core::outbox::{State, TRAIL_MAX, Trail};
 use peernet_core::register::{HEAD_MAX, REGISTER_MAX, Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, SlotConfig};
 use peernet_proto::v1;
@@ -27,7 +28,43 @@ record!(Version => v1::Version { epoch, round, writer, op }, check |v| {
 
 record!(WriteId => v1::WriteId { peer, op });
 
-record!(Register => v1::Register { name, version, write, value });
+record!(Register => v1::Register { name, version, write, value, trail });
+
+required!(State);
+impl Wire for State {
+    type Form = v1::State;
+
+    fn to_wire(&self) -> v1::State {
+        let State {
+            version,
+            write,
+            head,
+        } = self;
+        v1::State {
+            version: version.put(),
+            write: write.put(),
+            head: head.clone(),
+        }
+    }
+
+    fn from_wire(form: v1::State, _: &'static str) -> Result<Self, WireError> {
+        let v1::State {
+            version,
+            write,
+            head,
+        } = form;
+        bytes_at_most(head.as_ref().map_or(0, Bytes::len), HEAD_MAX, "State.head")?;
+        Ok(State {
+            version: Field::take(version, "State.version")?,
+            write: Field::take(write, "State.write")?,
+            head: head.map(detached),
+        })
+    }
+}
+
+record!(Trail => v1::Trail { settled, unsettled, coalesced }, check |t| {
+    bytes_at_most(t.size(), TRAIL_MAX + HEAD_MAX + 128, "Trail")
+});
 
 record!(Receipt => v1::Receipt {
     leaver, drain_epoch, slot, epoch, root, receiver, chunks, bytes,

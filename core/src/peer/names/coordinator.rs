@@ -4,6 +4,7 @@ use super::{ASK_AGAIN, Client, FORWARDS, Heard, OUTBID_WAIT, Operation, Phase};
 use crate::key::Slot;
 use crate::member::PeerId;
 use crate::message::{Message, Outcome};
+use crate::outbox::Trail;
 use crate::peer::{Done, Peer, Timer};
 use crate::quorum::{count, has_majority, majority};
 use crate::register::{Base, Register, Step, Version, after_claim, after_read};
@@ -145,7 +146,7 @@ impl<S: Store> Peer<S> {
                 let outcome = self.declined(operation.base.is_some());
                 self.conclude(operation, outcome)
             }
-            Client::Request(_) | Client::Settle => self.claim(operation),
+            Client::Request(_) | Client::Settle | Client::Decide => self.claim(operation),
         }
     }
 
@@ -260,14 +261,16 @@ impl<S: Store> Peer<S> {
             step = Step::Settle;
         }
         let holds = best.as_ref().map(|r| r.write);
+        let settled = self.is_settled(&operation.key, best.as_ref())?;
         let (register, ours, repair) = match (step, best, change) {
             (Step::Unknown, ..) => return self.conclude(operation, Outcome::Unknown),
-            (Step::Apply, _, Some(change)) => {
+            (Step::Apply, best, Some(change)) => {
                 let register = Register {
                     name: operation.name.clone(),
                     version: ballot,
                     write: change.write,
                     value: change.value.clone(),
+                    trail: Trail::after(best.as_ref(), settled),
                 };
                 operation.base = Some(Base {
                     since: ballot,

@@ -6,6 +6,7 @@ use super::{Change, Client, Heard, Operation, Phase, is_too_large};
 use crate::key::{Key, Name, Slot};
 use crate::member::PeerId;
 use crate::message::{Message, Outcome};
+use crate::outbox::Trail;
 use crate::peer::{self, Peer};
 use crate::register::{Base, Condition, Register, Value, Version, WriteId};
 use crate::store::Store;
@@ -108,11 +109,13 @@ impl<S: Store> Peer<S> {
             since: version,
             replaces: Some(current.as_ref().map(|r| r.write)),
         });
+        let settled = self.is_settled(&operation.key, current.as_ref())?;
         let register = Register {
             name: operation.name.clone(),
             version,
             write,
             value,
+            trail: Trail::after(current.as_ref(), settled),
         };
         // Its own copy comes first: the owner's next proposal starts from there, whoever else has stored this one.
         let full = self.disk_full && register.is_present();
@@ -126,6 +129,11 @@ impl<S: Store> Peer<S> {
             repair: false,
         };
         self.ask(operation, phase)
+    }
+
+    /// Whether this peer, as the owner, carries an operation out on this name.
+    pub(in crate::peer) fn is_led(&self, key: &Key) -> bool {
+        self.names.queues.contains_key(key)
     }
 
     /// The operation that led on this name is over: the next one.

@@ -3,6 +3,7 @@
 use crate::key::{Key, Slot};
 use crate::member::PeerId;
 use crate::message::Message;
+use crate::outbox::Consumers;
 use crate::peer::{Done, Peer};
 use crate::register::{Acceptor, Register, Version};
 use crate::store::{Store, StoreError};
@@ -17,9 +18,19 @@ impl<S: Store> Peer<S> {
         })
     }
 
-    fn put_name(&mut self, slot: Slot, register: &Register) -> Done {
+    /// Stores a register in the place of `held`; the effects of a write that is new here are pending for `consumers`.
+    fn put_name(
+        &mut self,
+        slot: Slot,
+        held: Option<&Register>,
+        register: &Register,
+        consumers: Consumers,
+    ) -> Done {
         self.store.put_register(register)?;
         self.slots.touch(slot);
+        if held.is_none_or(|r| r.write != register.write) {
+            self.mark(register, consumers)?;
+        }
         Ok(())
     }
 
@@ -77,7 +88,8 @@ impl<S: Store> Peer<S> {
             Err(version) => Message::Outbid { op, version },
             Ok(()) => {
                 if acceptor.admitted != Some(register.version) {
-                    self.put_name(key.slot(), &register)?;
+                    let effects = self.settings.effects;
+                    self.put_name(key.slot(), held.as_ref(), &register, effects)?;
                 }
                 Message::WriteReply { op }
             }
@@ -96,17 +108,19 @@ impl<S: Store> Peer<S> {
     ) -> Result<bool, StoreError> {
         let allowed = self.acceptor(key, held)?.admit(register.version).is_ok();
         if allowed {
-            self.put_name(key.slot(), register)?;
+            self.put_name(key.slot(), held, register, self.settings.effects)?;
         }
         Ok(allowed)
     }
 
     /// Takes over what another replica has admitted. False when a promise forbids it: then the name has to be decided
-    /// again before this replica may say that it holds what the other one does.
+    /// again before this replica may say that it holds what the other one does. `consumers` is whose effects are pending
+    /// there.
     pub(in crate::peer) fn keep_register(
         &mut self,
         slot: Slot,
         register: &Register,
+        consumers: Consumers,
     ) -> Result<bool, StoreError> {
         let key = Key::of_name(&register.name);
         let held = self.store.register(&key)?;
@@ -118,7 +132,7 @@ impl<S: Store> Peer<S> {
             self.settle(register.name.clone())?;
             return Ok(false);
         }
-        self.put_name(slot, register)?;
+        self.put_name(slot, held.as_ref(), register, consumers)?;
         Ok(true)
     }
 
