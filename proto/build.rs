@@ -15,6 +15,7 @@ const FILES: &[&str] = &[
     "peernet/v1/peers.proto",
     "peernet/v1/records.proto",
     "peernet/v1/ring.proto",
+    "peernet/v1/search.proto",
     "peernet/v1/storage.proto",
 ];
 

@@ -268,7 +268,10 @@ mod tests {
         assert!(Name::new("x".repeat(1024)).is_ok());
         let internal = Name::internal("index/x").unwrap();
         assert!(internal.is_internal());
-        assert_eq!(Name::stored(internal.as_str().to_owned()), Ok(internal.clone()));
+        assert_eq!(
+            Name::stored(internal.as_str().to_owned()),
+            Ok(internal.clone())
+        );
         assert_eq!(Name::new(internal.as_str()), Err(InvalidName::Control(1)));
         assert!(Name::internal(&"x".repeat(1024)).is_err());
         assert_eq!(Name::new(""), Err(InvalidName::Empty));

@@ -100,7 +100,7 @@ pub trait Store {
     /// Remembers a name's mark in the place of the one before, or forgets it.
     fn put_mark(&mut self, key: &Key, mark: Option<&Pending>) -> Result<(), StoreError>;
     /// Up to `limit` marks of a slot that name this consumer (or any), in order of their keys, after that key.
-    fn pending(
+    fn marks(
         &self,
         slot: Slot,
         consumer: Option<Consumer>,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use peernet_core::key::{Key, Name, Position, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
+use peernet_core::outbox::{Consumer, Consumers, Pending, Trail};
 use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, Frozen, SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
@@ -103,6 +104,8 @@ contract! {
     names_are_listed_in_byte_order
     entries_are_those_of_the_slot_in_order
     promises_last_until_something_as_great_is_stored
+    marks_are_found_by_slot_and_consumer
+    internal_names_are_stored_but_not_listed
     clearing_a_slot_leaves_the_others
     usage_follows_chunks
     receipts_are_by_leaver_in_slot_order
@@ -179,6 +182,7 @@ fn register(name: &str, counter: u64) -> Register {
             op: counter,
         },
         value,
+        trail: Trail::default(),
     }
 }
 
@@ -431,6 +435,66 @@ fn promises_last_until_something_as_great_is_stored<V: Volume>() {
     store.put_promise(&key, &version(8)).unwrap();
     store.clear_slot(key.slot()).unwrap();
     assert_eq!(store.promise(&key).unwrap(), None);
+}
+
+fn marks_are_found_by_slot_and_consumer<V: Volume>() {
+    let mut volume = V::empty();
+    let store = volume.store();
+    let mark = |op, bits| Pending {
+        write: register("f", op).write,
+        consumers: Consumers::from_bits(bits).unwrap(),
+    };
+    for (n, bits) in [(3, 2), (1, 1), (2, 3), (0xff, 2)] {
+        store
+            .put_mark(&key(9, n), Some(&mark(n.into(), bits)))
+            .unwrap();
+    }
+    store.put_mark(&key(10, 0), Some(&mark(1, 1))).unwrap();
+    store.commit().unwrap();
+    store.put_mark(&key(9, 4), Some(&mark(4, 1))).unwrap();
+    volume.power_cut();
+    let store = volume.store();
+    let found = |store: &V::Store, consumer, after: Option<u8>, limit| -> Vec<u8> {
+        let after = after.map(|n| key(9, n));
+        let marks = store
+            .marks(slot(9), consumer, after.as_ref(), limit)
+            .unwrap();
+        marks.iter().map(|(key, _)| key.0[31]).collect()
+    };
+    assert_eq!(found(store, None, None, 9), [1, 2, 3, 0xff]);
+    assert_eq!(found(store, Some(Consumer::Index), None, 9), [1, 2]);
+    assert_eq!(found(store, Some(Consumer::Events), Some(2), 1), [3]);
+    assert_eq!(store.mark(&key(9, 2)).unwrap(), Some(mark(2, 3)));
+    store.put_mark(&key(9, 2), Some(&mark(7, 2))).unwrap();
+    store.put_mark(&key(9, 3), None).unwrap();
+    assert_eq!(store.mark(&key(9, 2)).unwrap(), Some(mark(7, 2)));
+    assert_eq!(found(store, None, None, 9), [1, 2, 0xff]);
+    store.clear_slot(slot(9)).unwrap();
+    assert!(found(store, None, None, 9).is_empty());
+    assert_eq!(store.mark(&key(10, 0)).unwrap(), Some(mark(1, 1)));
+    store.reset().unwrap();
+    assert_eq!(store.mark(&key(10, 0)).unwrap(), None);
+}
+
+fn internal_names_are_stored_but_not_listed<V: Volume>() {
+    let mut volume = V::empty();
+    let store = volume.store();
+    let internal = Register {
+        name: Name::internal("index/x").unwrap(),
+        trail: Trail::after(Some(&register("a", 1)), true),
+        ..register("a", 1)
+    };
+    store.put_register(&internal).unwrap();
+    store.put_register(&register("b", 1)).unwrap();
+    store.commit().unwrap();
+    volume.power_cut();
+    let store = volume.store();
+    let key = Key::of_name(&internal.name);
+    assert_eq!(store.register(&key).unwrap(), Some(internal));
+    assert_eq!(listed(store, "", None, 10), ["b"]);
+    assert_eq!(store.entries(key.slot()).unwrap().len(), 1);
+    store.clear_slot(key.slot()).unwrap();
+    assert_eq!(store.register(&key).unwrap(), None);
 }
 
 fn clearing_a_slot_leaves_the_others<V: Volume>() {

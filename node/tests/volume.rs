@@ -7,6 +7,7 @@ use bytes::Bytes;
 use peernet_core::key::{Key, Name, Position, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
+use peernet_core::outbox::Trail;
 use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
@@ -53,7 +54,7 @@ fn a_volume_of_another_format_is_refused_and_left_alone() {
     let database = Database::open(&file).unwrap();
     let writing = database.begin_write().unwrap();
     let format = v1::Format {
-        version: 3,
+        version: 4,
         created_by: "a later version".into(),
     };
     writing
@@ -69,8 +70,8 @@ fn a_volume_of_another_format_is_refused_and_left_alone() {
             matches!(
                 error,
                 OpenError::Format {
-                    found: 3,
-                    known: 2,
+                    found: 4,
+                    known: 3,
                     ..
                 }
             ),
@@ -224,6 +225,7 @@ fn write(store: &mut impl Store, step: &Step) {
                     op: counter,
                 },
                 value: present.unwrap_or(Value::Deleted),
+                trail: Trail::default(),
             };
             store.put_register(&register).unwrap();
         }

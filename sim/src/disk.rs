@@ -10,6 +10,7 @@ use std::rc::Rc;
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Member, PeerId};
+use peernet_core::outbox::{Consumer, Pending};
 use peernet_core::register::{Register, Version};
 use peernet_core::slot::SlotRecord;
 use peernet_core::store::memory::MemoryStore;
@@ -133,6 +134,24 @@ impl Store for Disk {
 
     fn put_promise(&mut self, key: &Key, ballot: &Version) -> Result<(), StoreError> {
         self.write(|s| s.put_promise(key, ballot))
+    }
+
+    fn mark(&self, key: &Key) -> Result<Option<Pending>, StoreError> {
+        self.read(|s| s.mark(key))
+    }
+
+    fn put_mark(&mut self, key: &Key, mark: Option<&Pending>) -> Result<(), StoreError> {
+        self.write(|s| s.put_mark(key, mark))
+    }
+
+    fn marks(
+        &self,
+        slot: Slot,
+        consumer: Option<Consumer>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Pending)>, StoreError> {
+        self.read(|s| s.marks(slot, consumer, after, limit))
     }
 
     fn names(

@@ -38,6 +38,8 @@ pub struct Flaws {
     pub one_copy: bool,
     /// The operator takes leavers away without a verdict.
     pub no_verdict: bool,
+    /// A consumer of effects settles them before it performs them.
+    pub settle_first: bool,
 }
 
 struct Inner {

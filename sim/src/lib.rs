@@ -6,7 +6,7 @@
 //! A run is judged by [`model`] (is every answer that clients got a legal one?) and [`check`] (is the end state the one
 //! wanted?). The same seed gives the same run, event by event; [`world::World::trace`] hashes all of them to prove it.
 //!
-//! Read it in this order: [`world`], [`network`], [`peer`], [`fleet`], [`client`], [`cluster`], [`operator`],
+//! Read it in this order: [`world`], [`network`], [`peer`], [`fleet`], [`client`], [`consumer`], [`cluster`], [`operator`],
 //! [`model`], [`check`], [`scenario`].
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@
 pub mod check;
 pub mod client;
 pub mod cluster;
+pub mod consumer;
 pub mod disk;
 pub mod fleet;
 pub mod model;

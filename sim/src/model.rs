@@ -190,6 +190,15 @@ impl Model {
         )
     }
 
+    /// All acknowledged writes.
+    pub fn acknowledged(&self) -> Vec<(Name, Stamp)> {
+        let all = self.names.iter().flat_map(|(name, history)| {
+            let stamps = history.writes.values().filter_map(|w| w.acked);
+            stamps.map(|(_, stamp)| (name.clone(), stamp))
+        });
+        all.collect()
+    }
+
     /// For each name whose newest acknowledged write is a file with no unknown write beside it: that file and its
     /// version. A later write can only have replaced it by being acknowledged.
     pub fn certain(&self) -> Vec<(Name, Record, Version)> {

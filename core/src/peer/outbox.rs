@@ -56,7 +56,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn resume_outbox(&mut self) -> Done {
         for slot in self.slots.held().clone() {
             for consumer in Consumer::ALL {
-                if !self.store.pending(slot, Some(consumer), None, 1)?.is_empty() {
+                if !self.store.marks(slot, Some(consumer), None, 1)?.is_empty() {
                     self.outbox.slots.entry(consumer).or_default().insert(slot);
                 }
             }
@@ -144,7 +144,12 @@ impl<S: Store> Peer<S> {
 
     /// Answers consumers for which there is something to do, or whose patience is over.
     pub(super) fn drive_outbox(&mut self) -> Done {
-        let waiting: Vec<_> = self.outbox.waiters.iter().map(|(c, w)| (*c, w.limit)).collect();
+        let waiting: Vec<_> = self
+            .outbox
+            .waiters
+            .iter()
+            .map(|(c, w)| (*c, w.limit))
+            .collect();
         for (consumer, limit) in waiting {
             let effects = self.effects(consumer, limit)?;
             let late = self.outbox.waiters[&consumer].deadline <= self.now;
@@ -174,16 +179,25 @@ impl<S: Store> Peer<S> {
         let first = cursor.map(|key| key.slot());
         let dirty = |range: &dyn Fn(Slot) -> bool| -> Vec<Slot> {
             let slots = self.outbox.slots.get(&consumer).into_iter().flatten();
-            slots.copied().filter(|s| range(*s) && self.owns(*s)).collect()
+            slots
+                .copied()
+                .filter(|s| range(*s) && self.owns(*s))
+                .collect()
         };
         // Round the ring, and the cursor's slot twice: after the cursor first, all of it last.
         let mut turns: Vec<(Slot, Option<Key>)> = Vec::new();
         let after = |slot: Slot| cursor.filter(|key| key.slot() == slot);
-        turns.extend(dirty(&|s| Some(s) >= first).into_iter().map(|s| (s, after(s))));
+        turns.extend(
+            dirty(&|s| Some(s) >= first)
+                .into_iter()
+                .map(|s| (s, after(s))),
+        );
         turns.extend(dirty(&|s| Some(s) <= first).into_iter().map(|s| (s, None)));
         let mut effects: Vec<Effect> = Vec::new();
         for (slot, after) in turns {
-            let marks = self.store.pending(slot, Some(consumer), after.as_ref(), MARKS)?;
+            let marks = self
+                .store
+                .marks(slot, Some(consumer), after.as_ref(), MARKS)?;
             if marks.is_empty() && after.is_none() {
                 self.forget_slot(consumer, slot);
             }
@@ -284,10 +298,19 @@ impl<S: Store> Peer<S> {
             if !self.owns(key.slot()) || held.is_none_or(|r| r.write != theirs.write) {
                 continue;
             }
-            let ours = self.store.mark(&key)?.map_or(Consumers::NONE, |m| m.consumers);
+            let ours = self
+                .store
+                .mark(&key)?
+                .map_or(Consumers::NONE, |m| m.consumers);
             let consumers = theirs.consumers.without(ours);
             if !consumers.is_empty() {
-                done.push((key, Pending { consumers, ..theirs }));
+                done.push((
+                    key,
+                    Pending {
+                        consumers,
+                        ..theirs
+                    },
+                ));
             }
         }
         self.tell_settled(BTreeMap::from([(from, done)]));
@@ -309,9 +332,11 @@ impl<S: Store> Peer<S> {
             let Some(owner) = owner.filter(|id| *id != self.me) else {
                 continue;
             };
-            let marks = self.store.pending(slot, None, None, MARKS)?;
+            let marks = self.store.marks(slot, None, None, MARKS)?;
             if marks.is_empty() {
-                Consumer::ALL.map(|c| self.forget_slot(c, slot));
+                Consumer::ALL
+                    .iter()
+                    .for_each(|c| self.forget_slot(*c, slot));
             }
             count += marks.len();
             questions.entry(owner).or_default().extend(marks);

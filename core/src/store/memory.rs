@@ -135,7 +135,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn pending(
+    fn marks(
         &self,
         slot: Slot,
         consumer: Option<Consumer>,
@@ -219,7 +219,7 @@ impl Store for MemoryStore {
         for key in promises {
             write!(self, promises, key, None);
         }
-        for (key, _) in self.pending(slot, None, None, usize::MAX)? {
+        for (key, _) in self.marks(slot, None, None, usize::MAX)? {
             write!(self, marks, key, None);
         }
         let names: Vec<(Key, String)> = self

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Member, PeerId};
+use peernet_core::outbox::{Consumer, Pending};
 use peernet_core::register::{Register, Version};
 use peernet_core::slot::SlotRecord;
 use peernet_core::store::{Entry, Identity, Remembered, Store, StoreError};
@@ -24,9 +25,11 @@ mod rows;
 mod tables;
 
 use opening::{check_format, checked};
-use rows::{chunk_len, decode, encode, keys_of, receipt_key, version, version_bytes};
+use rows::{
+    chunk_len, decode, encode, keys_of, mark, mark_bytes, receipt_key, version, version_bytes,
+};
 use tables::{
-    CHUNKS, IDENTITY, MEMBERS, META, NAMES, PROMISES, RECEIPTS, REGISTERS, SLOTS, VERSIONS,
+    CHUNKS, IDENTITY, MARKS, MEMBERS, META, NAMES, PROMISES, RECEIPTS, REGISTERS, SLOTS, VERSIONS,
 };
 
 /// A peer's memory on its volume. See [`Store`] for the contract.
@@ -193,9 +196,11 @@ impl Store for DiskStore {
         self.table_mut(VERSIONS)?
             .insert(&key, &version)
             .map_err(failed(action))?;
-        self.table_mut(NAMES)?
-            .insert(register.name.as_str(), &key)
-            .map_err(failed(action))?;
+        if !register.name.is_internal() {
+            self.table_mut(NAMES)?
+                .insert(register.name.as_str(), &key)
+                .map_err(failed(action))?;
+        }
         if self
             .promise(&Key(key))?
             .is_some_and(|p| p <= register.version)
@@ -218,6 +223,59 @@ impl Store for DiskStore {
             .insert(&key.0, &version_bytes(ballot))
             .map_err(failed("writing a promise"))?;
         Ok(())
+    }
+
+    fn mark(&self, key: &Key) -> Result<Option<Pending>, StoreError> {
+        let action = "reading a mark";
+        let marks = self.table(MARKS)?;
+        let value = marks.get(&key.0).map_err(failed(action))?;
+        value.map(|v| known_mark(v.value(), action)).transpose()
+    }
+
+    fn put_mark(&mut self, key: &Key, mark: Option<&Pending>) -> Result<(), StoreError> {
+        let action = "writing a mark";
+        let mut marks = self.table_mut(MARKS)?;
+        match mark {
+            Some(mark) => drop(
+                marks
+                    .insert(&key.0, &mark_bytes(mark))
+                    .map_err(failed(action))?,
+            ),
+            None => drop(marks.remove(&key.0).map_err(failed(action))?),
+        }
+        Ok(())
+    }
+
+    fn marks(
+        &self,
+        slot: Slot,
+        consumer: Option<Consumer>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Pending)>, StoreError> {
+        let action = "reading marks";
+        let (first, last) = keys_of(slot);
+        let first = after.map_or(first, |key| key.0.max(first));
+        let mut found = Vec::new();
+        let marks = self.table(MARKS)?;
+        if first > last {
+            return Ok(found);
+        }
+        for row in marks
+            .range::<&[u8; 32]>(&first..=&last)
+            .map_err(failed(action))?
+        {
+            let (key, value) = row.map_err(failed(action))?;
+            let key = Key(*key.value());
+            if found.len() == limit {
+                break;
+            }
+            let mark = known_mark(value.value(), action)?;
+            if after != Some(&key) && consumer.is_none_or(|c| mark.consumers.has(c)) {
+                found.push((key, mark));
+            }
+        }
+        Ok(found)
     }
 
     fn names(
@@ -332,6 +390,7 @@ impl Store for DiskStore {
         {
             let (_, value) = row.map_err(failed(action))?;
             let register: Register = decode(value.value(), action)?;
+            // An internal name is not there.
             names
                 .remove(register.name.as_str())
                 .map_err(failed(action))?;
@@ -344,6 +403,9 @@ impl Store for DiskStore {
                 .retain_in::<&[u8; 32], _>(range(), |_, _| false)
                 .map_err(failed(action))?;
         }
+        self.table(MARKS)?
+            .retain_in::<&[u8; 32], _>(range(), |_, _| false)
+            .map_err(failed(action))?;
         Ok(dropped)
     }
 
@@ -389,6 +451,7 @@ impl Store for DiskStore {
             pending.delete_table(REGISTERS),
             pending.delete_table(VERSIONS),
             pending.delete_table(PROMISES),
+            pending.delete_table(MARKS),
             pending.delete_table(NAMES),
             pending.delete_table(CHUNKS),
             pending.delete_table(RECEIPTS),
@@ -438,6 +501,10 @@ fn failed<E: Into<redb::Error>>(action: &'static str) -> impl FnOnce(E) -> Store
         action,
         reason: error.into().to_string(),
     }
+}
+
+fn known_mark(bytes: &[u8; rows::MARK], action: &'static str) -> Result<Pending, StoreError> {
+    mark(bytes).ok_or_else(|| damaged(action, "a mark for an unknown consumer"))
 }
 
 fn damaged(action: &'static str, what: &str) -> StoreError {

@@ -336,6 +336,7 @@ fn register(held: (Version, u8)) -> Register {
             head: Default::default(),
             body: Default::default(),
         },
+        trail: Default::default(),
     }
 }
 

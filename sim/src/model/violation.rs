@@ -80,6 +80,16 @@ pub enum Violation {
         /// It is there.
         exists: bool,
     },
+    /// The effects of an acknowledged write were never performed.
+    EffectLost {
+        /// Where.
+        name: Name,
+    },
+    /// Effects of a name's writes were performed in another order than the writes.
+    EffectsDisordered {
+        /// Where.
+        name: Name,
+    },
     /// Nobody answered for too long.
     Unavailable {
         /// Where.
@@ -109,6 +119,7 @@ impl Violation {
             Violation::Unreadable { .. }
             | Violation::LeftBehind { .. }
             | Violation::ReleasedEarly { .. }
+            | Violation::EffectLost { .. }
             | Violation::Listed { exists: true, .. } => Kind::Lost,
             Violation::Listed { exists: false, .. } => Kind::Resurrected,
             Violation::NotLinearizable { values, .. } => match values {
@@ -122,6 +133,7 @@ impl Violation {
             | Violation::FromTheFuture { .. }
             | Violation::NoOrder { .. }
             | Violation::WronglyRefused { .. }
+            | Violation::EffectsDisordered { .. }
             | Violation::Disagreement { .. } => Kind::Broken,
             Violation::Unavailable { .. } => Kind::Stuck,
         }
@@ -154,6 +166,18 @@ impl fmt::Display for Violation {
                 )
             }
             Violation::Unreadable { name, key } => write!(f, "{name}: chunk {key} is lost"),
+            Violation::EffectLost { name } => {
+                write!(
+                    f,
+                    "{name}: the effects of an acknowledged write never happened"
+                )
+            }
+            Violation::EffectsDisordered { name } => {
+                write!(
+                    f,
+                    "{name}: effects happened in another order than the writes"
+                )
+            }
             Violation::LeftBehind { name, key, copies } => {
                 write!(
                     f,

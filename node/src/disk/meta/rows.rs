@@ -2,7 +2,8 @@
 
 use peernet_core::key::Slot;
 use peernet_core::member::PeerId;
-use peernet_core::register::Version;
+use peernet_core::outbox::{Consumers, Pending};
+use peernet_core::register::{Version, WriteId};
 use peernet_core::store::StoreError;
 use prost::Message;
 
@@ -45,6 +46,30 @@ pub(super) fn receipt_key(leaver: PeerId, slot: u16) -> [u8; 18] {
 pub(super) fn chunk_len(value: &[u8; 5]) -> u32 {
     let [a, b, c, d, _flags] = *value;
     u32::from_be_bytes([a, b, c, d])
+}
+
+/// Bytes of a mark in the database.
+pub(super) const MARK: usize = 25;
+
+pub(super) fn mark_bytes(mark: &Pending) -> [u8; MARK] {
+    let mut bytes = [0; MARK];
+    bytes[0] = mark.consumers.bits();
+    bytes[1..17].copy_from_slice(&mark.write.peer.0.to_be_bytes());
+    bytes[17..].copy_from_slice(&mark.write.op.to_be_bytes());
+    bytes
+}
+
+/// `None` for consumers that this version does not know.
+pub(super) fn mark(bytes: &[u8; MARK]) -> Option<Pending> {
+    let (consumers, rest) = bytes.split_first()?;
+    let (peer, op) = rest.split_first_chunk()?;
+    Some(Pending {
+        write: WriteId {
+            peer: PeerId(u128::from_be_bytes(*peer)),
+            op: u64::from_be_bytes(*op.first_chunk()?),
+        },
+        consumers: Consumers::from_bits(*consumers)?,
+    })
 }
 
 /// Bytes of a version in the database.

@@ -2,7 +2,7 @@
 
 use redb::TableDefinition;
 
-use super::rows::VERSION;
+use super::rows::{MARK, VERSION};
 
 /// Single values: [`FORMAT_ENTRY`], [`IDENTITY`].
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -21,7 +21,9 @@ pub(super) const VERSIONS: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> =
 /// Hash of the name → greatest ballot promised for it, where that is above its register's version.
 pub(super) const PROMISES: TableDefinition<'_, &[u8; 32], &[u8; VERSION]> =
     TableDefinition::new("promises");
-/// Name → its hash, for listing.
+/// Hash of the name → whose effects of which write are pending.
+pub(super) const MARKS: TableDefinition<'_, &[u8; 32], &[u8; MARK]> = TableDefinition::new("marks");
+/// Name → its hash, for listing; no internal names.
 pub(super) const NAMES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("names");
 /// Hash of the bytes → length, big-endian, and a byte of flags (none yet: 0).
 pub(super) const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; 5]> = TableDefinition::new("chunks");

@@ -231,6 +231,7 @@ fn bad_names_and_large_values_are_refused() {
             value: Some(v1::Value {
                 form: Some(v1::value::Form::Present(present)),
             }),
+            trail: Some(v1::Trail::default()),
         };
         Kind::Write(message::Write {
             repair: false,
@@ -325,7 +326,7 @@ fn another_protocol_version_is_refused() {
     );
     assert_eq!(
         error.to_string(),
-        "DeliverRequest.protocol_version: version 1 is not spoken here, only version 2"
+        "DeliverRequest.protocol_version: version 1 is not spoken here, only version 3"
     );
 }
 

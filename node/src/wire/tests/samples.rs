@@ -5,6 +5,7 @@ use peernet_core::key::{Key, Name, Position, SLOTS, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
 use peernet_core::message::{Digest, Listed, Message, Outcome, Root};
+use peernet_core::outbox::{Consumers, Pending, State, Trail};
 use peernet_core::register::{Condition, Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, SlotConfig};
 use peernet_core::store::Entry;
@@ -144,11 +145,46 @@ pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 pub(super) fn register() -> impl Strategy<Value = Register> {
-    (name(), version(), write_id(), value()).prop_map(|(name, version, write, value)| Register {
-        name,
-        version,
+    let internal = "[a-z]{1,9}".prop_map(|n| Name::internal(&n).unwrap());
+    let name = prop_oneof![name(), internal];
+    (name, version(), write_id(), value(), trail()).prop_map(
+        |(name, version, write, value, trail)| Register {
+            name,
+            version,
+            write,
+            value,
+            trail,
+        },
+    )
+}
+
+fn state() -> impl Strategy<Value = State> + Clone {
+    let head = option::of(vec(any::<u8>(), 0..40).prop_map(Bytes::from));
+    let write = (any::<u128>(), any::<u64>());
+    (epoch(), write, head).prop_map(|(epoch, (peer, op), head)| State {
+        version: Version::least_of(epoch),
+        write: WriteId {
+            peer: PeerId(peer),
+            op,
+        },
+        head,
+    })
+}
+
+fn trail() -> impl Strategy<Value = Trail> {
+    (option::of(state()), vec(state(), 0..3), any::<u64>()).prop_map(
+        |(settled, unsettled, coalesced)| Trail {
+            settled,
+            unsettled,
+            coalesced,
+        },
+    )
+}
+
+fn mark() -> impl Strategy<Value = Pending> {
+    (write_id(), 1..4_u8).prop_map(|(write, bits)| Pending {
         write,
-        value,
+        consumers: Consumers::from_bits(bits).unwrap(),
     })
 }
 
@@ -314,9 +350,13 @@ pub(super) fn names() -> impl Strategy<Value = Message> {
 }
 
 pub(super) fn copies() -> impl Strategy<Value = Message> {
-    let slot_names = vec(register(), 1..2).prop_map(|registers| Message::Names {
-        slot: Key::of_name(&registers[0].name).slot(),
-        registers,
+    let slot_names = (vec(register(), 1..2), mark()).prop_map(|(registers, mark)| {
+        let key = Key::of_name(&registers[0].name);
+        Message::Names {
+            slot: key.slot(),
+            registers,
+            marks: vec![(key, mark)],
+        }
     });
     prop_oneof![
         vec((slot(), epoch(), root()), 0..4).prop_map(|items| Message::SyncRequest { items }),
@@ -350,6 +390,8 @@ pub(super) fn copies() -> impl Strategy<Value = Message> {
         slot_names,
         vec((slot(), epoch()), 0..4).prop_map(|slots| Message::CaughtUp { slots }),
         vec(slot(), 0..4).prop_map(|slots| Message::SyncHint { slots }),
+        vec((key(), mark()), 0..4).prop_map(|marks| Message::Settled { marks }),
+        vec((key(), mark()), 0..4).prop_map(|marks| Message::Unsettled { marks }),
         (slot(), epoch(), root(), count()).prop_map(|(slot, epoch, root, drain_epoch)| {
             Message::Prove {
                 slot,
