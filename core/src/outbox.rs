@@ -175,7 +175,7 @@ impl Trail {
                 ..Trail::default()
             };
         }
-        let mut trail = current.trail.clone();
+        let mut trail = Trail::clone(&current.trail);
         trail.unsettled.push(state);
         let mut excess = trail.size().saturating_sub(TRAIL_MAX);
         let mut dropped = 0;
@@ -214,7 +214,7 @@ impl Effect {
         Effect {
             key: Key::of_name(&register.name),
             name: register.name.clone(),
-            trail: register.trail.clone(),
+            trail: Trail::clone(&register.trail),
             state: State::of(register),
         }
     }
@@ -250,7 +250,7 @@ mod tests {
                 head: Bytes::from(vec![0; 2_000]),
                 body: Bytes::new(),
             },
-            trail,
+            trail: trail.into(),
         }
     }
 

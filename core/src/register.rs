@@ -102,7 +102,7 @@ pub struct Register {
     /// See [`Value`].
     pub value: Value,
     /// What came before, as far as its effects may be undone.
-    pub trail: Trail,
+    pub trail: Box<Trail>,
 }
 
 impl Register {
@@ -212,7 +212,7 @@ mod tests {
             version: version(1, 0),
             write: write(7),
             value: Value::Deleted,
-            trail: Trail::default(),
+            trail: Box::default(),
         };
         assert!(Condition::Absent.admits(None));
         assert!(Condition::Absent.admits(Some(&gone)));

@@ -182,7 +182,7 @@ fn register(name: &str, counter: u64) -> Register {
             op: counter,
         },
         value,
-        trail: Trail::default(),
+        trail: Box::default(),
     }
 }
 
@@ -481,7 +481,7 @@ fn internal_names_are_stored_but_not_listed<V: Volume>() {
     let store = volume.store();
     let internal = Register {
         name: Name::internal("index/x").unwrap(),
-        trail: Trail::after(Some(&register("a", 1)), true),
+        trail: Trail::after(Some(&register("a", 1)), true).into(),
         ..register("a", 1)
     };
     store.put_register(&internal).unwrap();

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use peernet_core::key::{Key, Name, Position, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
-use peernet_core::outbox::Trail;
 use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
@@ -225,7 +224,7 @@ fn write(store: &mut impl Store, step: &Step) {
                     op: counter,
                 },
                 value: present.unwrap_or(Value::Deleted),
-                trail: Trail::default(),
+                trail: Box::default(),
             };
             store.put_register(&register).unwrap();
         }

@@ -86,7 +86,6 @@ mod tests {
     use super::*;
     use crate::key::Name;
     use crate::member::PeerId;
-    use crate::outbox::Trail;
     use crate::register::Value;
 
     fn write(op: u64) -> WriteId {
@@ -107,7 +106,7 @@ mod tests {
             },
             write: write(op),
             value: Value::Deleted,
-            trail: Trail::default(),
+            trail: Box::default(),
         }
     }
 

@@ -62,6 +62,16 @@ impl Wire for State {
     }
 }
 
+impl Field<Option<v1::Trail>> for Box<Trail> {
+    fn put(&self) -> Option<v1::Trail> {
+        Some(self.to_wire())
+    }
+
+    fn take(form: Option<v1::Trail>, field: &'static str) -> Result<Self, WireError> {
+        <Trail as Field<_>>::take(form, field).map(Box::new)
+    }
+}
+
 record!(Trail => v1::Trail { settled, unsettled, coalesced }, check |t| {
     bytes_at_most(t.size(), TRAIL_MAX + HEAD_MAX + 128, "Trail")
 });

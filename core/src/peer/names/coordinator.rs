@@ -270,7 +270,7 @@ impl<S: Store> Peer<S> {
                     version: ballot,
                     write: change.write,
                     value: change.value.clone(),
-                    trail: Trail::after(best.as_ref(), settled),
+                    trail: Trail::after(best.as_ref(), settled).into(),
                 };
                 operation.base = Some(Base {
                     since: ballot,

@@ -115,7 +115,7 @@ impl<S: Store> Peer<S> {
             version,
             write,
             value,
-            trail: Trail::after(current.as_ref(), settled),
+            trail: Trail::after(current.as_ref(), settled).into(),
         };
         // Its own copy comes first: the owner's next proposal starts from there, whoever else has stored this one.
         let full = self.disk_full && register.is_present();

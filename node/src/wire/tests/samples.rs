@@ -153,7 +153,7 @@ pub(super) fn register() -> impl Strategy<Value = Register> {
             version,
             write,
             value,
-            trail,
+            trail: trail.into(),
         },
     )
 }
