@@ -25,8 +25,10 @@ mod replica;
 
 /// How long to wait for answers before asking again, in milliseconds. Guess: many round trips, still unnoticed.
 const ASK_AGAIN: u64 = 400;
-/// How often a write is passed on to an owner that does not answer before it is claimed here instead (guess).
-const FORWARDS: u32 = 3;
+/// How often a write is passed on to an owner that answers to pings, but not to this, before it is claimed here instead:
+/// for 4 s of the 10 s that an operation has. An owner that is down is not waited for; one with a slow disk is, since a
+/// claim beside it may end in doubt (guess).
+const FORWARDS: u32 = 10;
 /// Longest wait before a ballot that was outbid is followed by a greater one, in milliseconds, times the number of times
 /// that it happened. Guess: some syncs of a disk, so that one of two proposers gets through.
 const OUTBID_WAIT: u64 = 20;

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use peernet_core::io::{Answer, Request};
 use peernet_core::key::{Key, Name};
+use peernet_core::message::Message;
 use peernet_core::register::{Condition, Value};
 
 use crate::network::Replicas;
@@ -74,5 +75,24 @@ fn the_first_write_after_its_owner_has_restarted_is_not_in_doubt() {
     replicas.run(1_000, |_, _| {});
     assert_eq!(self::owner(&mut replicas), owner);
     let answer = replicas.ask((owner + 1) % 3, put("after"));
+    assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
+}
+
+#[test]
+fn an_owner_that_is_slow_to_answer_but_well_is_waited_for() {
+    let mut replicas = Replicas::new(3, |_| Vec::new());
+    replicas.run(2_000, |_, _| {});
+    replicas.ask(1, Request::ReadName(name()));
+    let owner = owner(&mut replicas);
+    replicas.ask(owner, put("its own"));
+    replicas.run(3_000, |_, _| {});
+    replicas.lost = |message| matches!(message, Message::Proposed { .. });
+    let passed_on = replicas.request((owner + 1) % 3, put("passed on"));
+    // Another write follows it: a claim would find that one, and could not tell what became of the first.
+    let next = replicas.ask(owner, put("next"));
+    assert!(matches!(next, Answer::Written { .. }), "{next:?}");
+    replicas.run(2_500, |_, _| {});
+    replicas.lost = |_| false;
+    let answer = replicas.answer(passed_on);
     assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
 }

@@ -17,6 +17,8 @@ pub(crate) struct Replicas {
     pub(crate) peers: Vec<Peer<MemoryStore>>,
     /// Nothing goes to this one or comes from it.
     pub(crate) cut_off: Option<usize>,
+    /// Messages of this kind are lost.
+    pub(crate) lost: fn(&Message) -> bool,
     now: u64,
     answers: Vec<(RequestId, Answer)>,
     requests: u64,
@@ -79,6 +81,7 @@ impl Replicas {
         Replicas {
             peers: (0..count).map(peer).collect(),
             cut_off: None,
+            lost: |_| false,
             now: 0,
             answers: Vec::new(),
             requests: 0,
@@ -114,16 +117,27 @@ impl Replicas {
 
     /// What a peer answers to a request, within ten seconds.
     pub(crate) fn ask(&mut self, n: usize, request: Request) -> Answer {
+        let id = self.request(n, request);
+        self.answer(id)
+    }
+
+    /// Gives a peer a request.
+    pub(crate) fn request(&mut self, n: usize, request: Request) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
         self.hand(n, Input::Request { id, request }, &mut |_, _| {});
+        id
+    }
+
+    /// The answer to a request, within ten seconds.
+    pub(crate) fn answer(&mut self, id: RequestId) -> Answer {
         for _ in 0..220 {
             if let Some(at) = self.answers.iter().position(|(of, _)| *of == id) {
                 return self.answers.remove(at).1;
             }
             self.run(50, |_, _| {});
         }
-        panic!("p-{n} never answered");
+        panic!("{id:?} was never answered");
     }
 
     /// Hands over one input and all that follows from it at once.
@@ -141,6 +155,7 @@ impl Replicas {
                 .unwrap();
             for output in out {
                 match output {
+                    Output::Send { message, .. } if (self.lost)(&message) => {}
                     Output::Send { address, message } => {
                         meddle(&message, &mut self.peers);
                         let to = (0..self.peers.len()).find(|n| member(*n).address == address);
