@@ -11,11 +11,13 @@ const FILES: &[&str] = &[
     "peernet/v1/admin.proto",
     "peernet/v1/chunks.proto",
     "peernet/v1/files.proto",
+    "peernet/v1/flood.proto",
     "peernet/v1/manifest.proto",
     "peernet/v1/peers.proto",
     "peernet/v1/records.proto",
     "peernet/v1/ring.proto",
     "peernet/v1/search.proto",
+    "peernet/v1/shares.proto",
     "peernet/v1/storage.proto",
 ];
 

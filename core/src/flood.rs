@@ -25,7 +25,7 @@
 //! [`finder::Finder`] is the machine: messages in, messages out, without a table of members; the peer's room gives it
 //! the neighbours, the simulator arrays.
 
-use crate::key::Key;
+use crate::key::{Key, Name};
 use crate::member::PeerId;
 use crate::share::{Offer, Wanted};
 
@@ -155,6 +155,19 @@ pub struct Ask {
     pub everywhere: bool,
     /// End with so many files found; 0: find all in reach.
     pub want: usize,
+}
+
+/// What a client of this peer wants with shares.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Publish this file, or one more under a name that was published; its bytes are here. `Answer::Done`.
+    Offer(Offer),
+    /// Publish it no more. `Answer::Done`.
+    Withdraw(Name),
+    /// Search. `Answer::Found`.
+    Search(Ask),
+    /// Who has this content, as announced at its slot? `Answer::Providers`.
+    Providers(Key),
 }
 
 /// A file that was found.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::flood::{Command, Cost, Found};
 use crate::key::{Key, Name, Slot};
 use crate::leave::Report;
 use crate::member::{Hint, Member, PeerId};
@@ -133,6 +134,8 @@ pub enum Request {
     Hint(Vec<(PeerId, Hint)>),
     /// Give peers up for good, and put these configurations in force. [`Answer::Recovered`].
     Recover(Recovery),
+    /// Shared files; see [`Command`].
+    Flood(Command),
 }
 
 /// Answer to a [`Request`].
@@ -170,6 +173,17 @@ pub enum Answer {
     LeaveReport(Box<Report>),
     /// Outcome of [`Request::Recover`]: who is to be given up but alive, so that nothing was done; empty when it was.
     Recovered(Vec<PeerId>),
+    /// Outcome of a search among shared files.
+    Found(Found),
+    /// Who has a content.
+    Providers {
+        /// Which.
+        content: Key,
+        /// As they have announced, those thought to be alive.
+        peers: Vec<PeerId>,
+        /// What it cost to ask.
+        cost: Cost,
+    },
     /// Done.
     Done,
     /// It could not be done.

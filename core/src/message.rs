@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::flood::Step;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
@@ -364,5 +365,12 @@ pub enum Message {
     Proved {
         /// By the sender.
         receipt: Receipt,
+    },
+
+    // shared files
+    /// A step of an unstructured search, or about who has what; see [`crate::flood`].
+    Flood {
+        /// Which.
+        step: Step,
     },
 }

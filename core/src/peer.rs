@@ -3,7 +3,7 @@
 //! [`Peer::handle`] is a dispatcher; each concern has its room below this module:
 //! `gossip`, `probe` and `hints` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
 //! (proposing and deciding configurations), `names` (registers), `listing`, `sync` and `chunks` (catch-up and anti-entropy),
-//! `outbox` (effects of writes), `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `report` (what it says of itself).
+//! `outbox` (effects of writes), `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `flood` (shared files), `report` (what it says of itself).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,6 +16,7 @@ use crate::store::{Identity, Store, StoreError};
 
 mod chord;
 mod chunks;
+mod flood;
 mod gossip;
 mod handover;
 mod hints;
@@ -50,6 +51,8 @@ enum Timer {
     Housekeeping,
     /// A client's operation waits too long for answers.
     Operation(u64),
+    /// A search among shared files waits too long for answers.
+    Search(u64),
 }
 
 /// One peer of the network.
@@ -77,6 +80,7 @@ pub struct Peer<S> {
     next_op: u64,
     sync: sync::Sync,
     handover: handover::Handover,
+    flood: flood::Room,
     /// No room for new files.
     disk_full: bool,
     /// Caught up once since the start; see [`crate::io::Status::ready`].
@@ -97,12 +101,14 @@ impl<S: Store> Peer<S> {
         let remembered = store.remembered()?;
         let fresh = remembered.members.is_empty() && remembered.slots.is_empty();
         let me = identity.member.id;
+        let mut rng = fastrand::Rng::with_seed(seed);
         let mut peer = Peer {
             store,
             settings,
             network: identity.network,
             me,
-            rng: fastrand::Rng::with_seed(seed),
+            flood: flood::Room::new(&identity.member, rng.u64(..)),
+            rng,
             now,
             timers: BTreeSet::new(),
             out: Vec::new(),
@@ -341,6 +347,10 @@ impl<S: Store> Peer<S> {
                 drain_epoch,
             } => self.on_prove(from, slot, epoch, root, drain_epoch),
             Message::Proved { receipt } => self.on_proved(from, receipt),
+            Message::Flood { step } => {
+                self.on_flood(from, step);
+                Ok(())
+            }
         }
     }
 
@@ -398,6 +408,7 @@ impl<S: Store> Peer<S> {
                 let alive = self.on_recovery(recovery)?;
                 self.answer(id, Answer::Recovered(alive));
             }
+            Request::Flood(command) => self.on_flood_command(id, command),
             Request::LeaveReport(leavers) => {
                 let report = self.leave_report(&leavers)?;
                 self.answer(id, Answer::LeaveReport(Box::new(report)));
@@ -429,6 +440,7 @@ impl<S: Store> Peer<S> {
                     self.schedule(1_000, Timer::Housekeeping);
                 }
                 Timer::Operation(op) => self.on_operation_timer(op)?,
+                Timer::Search(op) => self.on_search_timer(op),
             }
         }
         Ok(())
@@ -438,6 +450,7 @@ impl<S: Store> Peer<S> {
         self.retire_drained_dead()?;
         self.schedule_anti_entropy();
         self.ask_owners()?;
+        self.refresh_shares();
         self.note_caught_up();
         Ok(())
     }

@@ -1,18 +1,15 @@
 //! Files that stay with the peer that shares them: only who has them is published, not their bytes.
 //!
-//! A [`Share`] is what the sharer's volume remembers; an [`Offer`] is the part of it that others see when they search
-//! ([`crate::flood`]). Both are named by their *content*: the hash of the inline bytes or of the encoded manifest, the
-//! same as a stored file's etag, so that equal files cut alike have the same name wherever they are.
+//! An [`Offer`] is what others see of a shared file when they search ([`crate::flood`]). It names the file's *content* by
+//! the hash of the inline bytes or of the encoded manifest, the same as a stored file's etag, so that equal files cut
+//! alike are known as equal wherever they are. The bytes are the daemon's concern.
 
-use bytes::Bytes;
 use thiserror::Error;
 
 use crate::key::{Key, Name};
 
 /// Files one peer may share. Guess: what a search may walk over in a millisecond, and a few MiB of memory.
 pub const SHARES_MAX: usize = 4_096;
-/// Chunks of one shared file, its manifest's nodes included: 64 GiB in chunks of 1 MiB, 2 MiB of references.
-pub const CHUNKS_MAX: usize = 65_536;
 /// Tags of one shared file.
 pub const TAGS_MAX: usize = 16;
 /// Bytes of one tag.
@@ -23,9 +20,6 @@ pub const TEXT_MAX: usize = 256;
 pub const WORDS_MAX: usize = 16;
 /// Bytes of a content type.
 pub const TYPE_MAX: usize = 255;
-/// Bytes of a share's body: the same as a register holds, so that whatever can be stored can be shared.
-pub const BODY_MAX: usize = 64 * 1024;
-
 /// What is published of a shared file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Offer {
@@ -41,17 +35,6 @@ pub struct Offer {
     pub tags: Vec<String>,
     /// Milliseconds since the Unix epoch by the sharer's clock; informational only.
     pub since: u64,
-}
-
-/// A shared file, as the sharer's volume remembers it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Share {
-    /// What is published.
-    pub offer: Offer,
-    /// The inline bytes or the manifest, in the daemon's encoding; at most [`BODY_MAX`] bytes.
-    pub body: Bytes,
-    /// Every chunk it needs, each once: durable here, and kept as long as the share is.
-    pub chunks: Vec<Key>,
 }
 
 /// Why a file cannot be shared, or searched for.

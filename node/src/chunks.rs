@@ -9,6 +9,8 @@ use bytes::Bytes;
 use peernet_core::io::{ChunkOutcome, Endpoint};
 use peernet_core::key::Key;
 use peernet_core::member::PeerId;
+use peernet_core::share::Offer;
+use peernet_proto::v1;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -17,6 +19,7 @@ use tracing::warn;
 use crate::config::CHUNK_SIZE_MAX;
 use crate::disk::{self, ChunkFiles, Purpose};
 use crate::driver::{PeerError, PeerHandle};
+use crate::wire::Wire;
 
 pub(crate) mod fetch;
 mod remote;
@@ -121,6 +124,22 @@ impl Chunks {
         }
         let data = self.pool.get(&self.network, &holder.address, key).await?;
         verify(key, data).await
+    }
+
+    /// What a shared content consists of, as `provider` says: an offer and an encoded body, which the caller checks.
+    pub(crate) async fn describe(
+        &self,
+        provider: &Endpoint,
+        content: Key,
+    ) -> Result<(Offer, Bytes), ChunkError> {
+        let described = self
+            .pool
+            .describe(&self.network, &provider.address, content);
+        let v1::DescribeShareResponse { offer, body } = described.await?;
+        let offer = offer.ok_or(ChunkError::Missing)?;
+        let offer = Offer::from_wire(offer, "DescribeShareResponse.offer");
+        let offer = offer.map_err(|e| ChunkError::Unavailable(e.to_string()))?;
+        Ok((offer, body))
     }
 
     /// Which of `keys` the peer `id` at `address` holds.

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::config::{Config, ConfigError, Setup};
 use crate::disk::{self, OpenError};
 use crate::driver::Failure;
+use crate::shares::shelf::Shelf;
 use crate::{grpc, http};
 
 mod life;
@@ -81,8 +82,12 @@ impl Bound {
         }
         let (dir, reserve) = (setup.data_dir.clone(), setup.disk_reserve_percent);
         let plan = setup.faults.disk;
-        let opened = spawn_blocking(move || disk::open_faulty(&dir, reserve, plan)).await;
-        let (store, files) = opened.map_err(|_| Failure::Panicked)??;
+        let opened = spawn_blocking(move || {
+            // The store first: it keeps a second process away from all the rest.
+            let (store, files) = disk::open_faulty(&dir, reserve, plan)?;
+            Ok::<_, OpenError>((store, files, Shelf::open(&dir, reserve)?))
+        });
+        let (store, files, shelf) = opened.await.map_err(|_| Failure::Panicked)??;
         let (grpc, grpc_address) = listen(setup.grpc_listen).await?;
         let (http, http_address) = listen(setup.http_listen).await?;
         let (failed, failures) = mpsc::channel(1);
@@ -92,6 +97,7 @@ impl Bound {
             http_address.port(),
             store,
             files,
+            shelf,
             failed,
         )?;
         Ok(Bound {

@@ -80,7 +80,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
         move |source| OpenError::Io {
             path: path.to_owned(),
             source,
@@ -109,6 +109,6 @@ pub fn open_faulty(
 }
 
 /// Makes a folder's entries durable: a new or renamed file is only then sure to be found after a power cut.
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }

@@ -17,20 +17,21 @@ use crate::chunks::{ChunkError, Chunks};
 use crate::driver::{PeerError, PeerHandle};
 
 mod budget;
-mod cutter;
+pub(crate) mod cutter;
 mod explain;
 mod fetch;
 mod get;
 mod list;
-mod manifest;
+pub(crate) mod manifest;
 mod precondition;
 mod put;
-mod record;
+pub(crate) mod record;
 mod spread;
 mod tally;
 
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use precondition::{Precondition, Tags};
+pub(crate) use put::now_unix_ms;
 pub(crate) use record::{CONTENT_TYPE_MAX, RecordError, Summary};
 
 use budget::Budget;

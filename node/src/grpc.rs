@@ -9,6 +9,7 @@ use peernet_proto::v1::chunks_server::ChunksServer;
 use peernet_proto::v1::files_server::FilesServer;
 use peernet_proto::v1::peers_server::PeersServer;
 use peernet_proto::v1::ring_server::RingServer;
+use peernet_proto::v1::shares_server::SharesServer;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ mod chunks;
 mod files;
 mod peers;
 mod ring;
+mod shares;
 mod status;
 
 /// Flow control: a chunk of 1 MiB passes without a stop (measured; HTTP/2's default of 64 KiB halves the throughput).
@@ -76,6 +78,10 @@ pub(crate) async fn serve(
                 .max_encoding_message_size(MESSAGE_MAX),
         )
         .add_service(sized!(PeersServer, peers::Peers::new(life.clone())))
+        .add_service(
+            SharesServer::new(shares::Shares::new(life.clone()))
+                .max_encoding_message_size(MESSAGE_MAX),
+        )
         .add_service(sized!(RingServer, ring::Ring::new(life)))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

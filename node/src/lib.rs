@@ -15,6 +15,7 @@ mod files;
 mod grpc;
 mod http;
 mod seeds;
+mod shares;
 mod transport;
 pub mod wire;
 

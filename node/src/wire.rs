@@ -10,9 +10,11 @@
 use bytes::Bytes;
 use peernet_core::key::{InvalidName, Key, Name, Position, SLOTS, Slot};
 use peernet_core::member::{InvalidPeerId, Liveness, PeerId};
+use peernet_core::share::InvalidShare;
 use peernet_proto::v1;
 use thiserror::Error;
 
+mod flood;
 mod message;
 mod public;
 mod records;
@@ -110,6 +112,9 @@ pub enum Fault {
     /// Control characters in a text.
     #[error("contains a control character")]
     Control,
+    /// Not a shared file, or not a search for one.
+    #[error(transparent)]
+    Share(InvalidShare),
     /// A peer that speaks another version of the protocol.
     #[error("version {0} is not spoken here, only version {PROTOCOL}")]
     Version(u32),

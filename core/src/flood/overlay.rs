@@ -28,15 +28,13 @@ pub struct Neighbours {
 
 impl Neighbours {
     /// Of `me` in `zone`, given the members that are present.
-    pub fn new<'a>(
-        me: PeerId,
-        zone: &str,
-        present: impl Iterator<Item = &'a Member> + Clone,
-    ) -> Self {
-        let zonal = present.clone().filter(|m| m.zone == zone);
+    pub fn new(me: PeerId, zone: &str, present: &[&Member]) -> Self {
+        let among = |m: &&&Member| m.zone == zone;
+        let zonal = present.iter().filter(among).map(|m| m.ring_key());
+        let all = present.iter().map(|m| m.ring_key());
         Neighbours {
-            zone: Circles::new(zonal.map(Member::ring_key).collect()).beside(me),
-            all: Circles::new(present.map(Member::ring_key).collect()).beside(me),
+            zone: Circles::new(zonal.collect()).beside(me),
+            all: Circles::new(all.collect()).beside(me),
         }
     }
 

@@ -79,7 +79,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// How many entries its tables have, by concern: to be shown, and to show that they are bounded.
-    pub fn tables(&self) -> [(&'static str, usize); 9] {
+    pub fn tables(&self) -> [(&'static str, usize); 10] {
         [
             ("members", self.gossip.all().count()),
             ("probes", self.gossip.probes.len()),
@@ -90,6 +90,7 @@ impl<S: Store> Peer<S> {
             ("missing chunks", self.sync.missing()),
             ("fetches", self.sync.fetching.len()),
             ("handover", self.handover.entries()),
+            ("shares", self.flood.entries()),
         ]
     }
 

@@ -10,6 +10,7 @@ use peernet_core::key::Key;
 use peernet_proto::v1;
 use peernet_proto::v1::chunks_client::ChunksClient;
 use peernet_proto::v1::put_chunk_response::Outcome;
+use peernet_proto::v1::shares_client::SharesClient;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -123,7 +124,28 @@ impl Pool {
         }
     }
 
+    /// What a shared content consists of; the caller checks it.
+    pub(super) async fn describe(
+        &self,
+        network: &str,
+        address: &str,
+        content: Key,
+    ) -> Result<v1::DescribeShareResponse, ChunkError> {
+        let request = v1::DescribeShareRequest {
+            network_id: network.to_owned(),
+            content: Bytes::copy_from_slice(&content.0),
+        };
+        let mut client = SharesClient::new(self.channel(address)?);
+        Ok(within(ASK, client.describe(request)).await?.into_inner())
+    }
+
     fn client(&self, address: &str) -> Result<ChunksClient<Channel>, ChunkError> {
+        Ok(ChunksClient::new(self.channel(address)?)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX))
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, ChunkError> {
         let now = Instant::now();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.retain(|_, (_, used)| now - *used < IDLE);
@@ -138,9 +160,7 @@ impl Pool {
         }
         let (channel, used) = channels.get_mut(address).ok_or(ChunkError::Missing)?;
         *used = now;
-        Ok(ChunksClient::new(channel.clone())
-            .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX))
+        Ok(channel.clone())
     }
 }
 

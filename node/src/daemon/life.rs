@@ -26,6 +26,8 @@ use crate::config::{Place, Setup};
 use crate::disk::{ChunkFiles, DiskStore, Purpose};
 use crate::driver::{self, Effects, Ended, Failure, PeerError, PeerHandle, Thread};
 use crate::files::Files;
+use crate::shares::Shares;
+use crate::shares::shelf::Shelf;
 use crate::transport::Transport;
 use crate::wire::Disk;
 use crate::{config, seeds};
@@ -86,6 +88,8 @@ pub(crate) struct Running {
     pub(crate) chunks: Arc<Chunks>,
     /// Its view of the network's files.
     pub(crate) files: Files,
+    /// The files that stay with it.
+    pub(crate) shares: Shares,
     left: watch::Receiver<bool>,
 }
 
@@ -115,6 +119,7 @@ pub(crate) struct Life {
     /// It was a member before, and needs nobody to tell it where it belongs.
     was_member: bool,
     chunk_files: Arc<ChunkFiles>,
+    shelf: Arc<Shelf>,
     running: watch::Sender<Option<Arc<Running>>>,
     /// Held while an assignment is carried out.
     volume: Mutex<Volume>,
@@ -141,6 +146,7 @@ impl Life {
         http_port: u16,
         store: DiskStore,
         files: ChunkFiles,
+        shelf: Shelf,
         failed: mpsc::Sender<Failure>,
     ) -> Result<Self, Failure> {
         let host = &setup.advertise_host;
@@ -152,6 +158,7 @@ impl Life {
             was_member,
             setup,
             chunk_files: Arc::new(files),
+            shelf: Arc::new(shelf),
             running: watch::Sender::new(None),
             volume: Mutex::new(Volume::Idle(Box::new(store))),
             failed,
@@ -253,7 +260,10 @@ impl Life {
 
     /// Waits until a chunk could not be made durable, and returns why: the peer cannot go on then.
     pub(super) async fn chunks_failed(&self) -> String {
-        self.chunk_files.failed().await
+        tokio::select! {
+            reason = self.chunk_files.failed() => reason,
+            reason = self.shelf.failed() => reason,
+        }
     }
 
     /// Joins (or founds) a network. The same assignment again changes nothing; after a leave it begins a new life.
@@ -289,6 +299,9 @@ impl Life {
                 info!(peer = %id, network = running.network, "assigned");
                 tokio::spawn(seeds::feed(running.peer.clone(), self.setup.seeds.clone()));
                 tokio::spawn(keep_sweeping(running.chunks.clone()));
+                let shares = running.shares.clone();
+                // Fails only when the peer stops.
+                tokio::spawn(async move { shares.restore().await });
                 tokio::spawn(self.clone().watch_room(running.peer.clone()));
                 self.running.send_replace(Some(running));
                 Ok(id)
@@ -425,6 +438,14 @@ impl Life {
             write,
             self.clients.clone(),
         );
+        let shares = Shares::new(
+            handle.clone(),
+            id,
+            chunks.clone(),
+            self.shelf.clone(),
+            self.setup.chunk_size,
+            self.clients.clone(),
+        );
         Ok((
             Arc::new(Running {
                 network,
@@ -432,6 +453,7 @@ impl Life {
                 peer: handle,
                 chunks,
                 files,
+                shares,
                 left,
             }),
             back,

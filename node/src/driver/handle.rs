@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peernet_core::flood::{self, Ask, Cost, Found};
 use peernet_core::io::{Answer, ChunkOutcome, Input, Request, RequestError, Route, Status};
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Report;
@@ -9,6 +10,7 @@ use peernet_core::member::{Hint, Member, PeerId};
 use peernet_core::message::{Listed, Message};
 use peernet_core::recover::Recovery;
 use peernet_core::register::{Condition, Register, Value};
+use peernet_core::share::Offer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -211,6 +213,30 @@ impl PeerHandle {
     /// What the peer knows of itself.
     pub(crate) async fn status(&self) -> Result<Status, PeerError> {
         expect!(self.request(Request::Status).await?, Answer::Status(status) => *status)
+    }
+
+    /// Publishes a shared file.
+    pub(crate) async fn offer(&self, offer: Offer) -> Result<(), PeerError> {
+        let request = Request::Flood(flood::Command::Offer(offer));
+        expect!(self.request(request).await?, Answer::Done => ())
+    }
+
+    /// Publishes it no more.
+    pub(crate) async fn withdraw(&self, name: Name) -> Result<(), PeerError> {
+        let request = Request::Flood(flood::Command::Withdraw(name));
+        expect!(self.request(request).await?, Answer::Done => ())
+    }
+
+    /// Searches among shared files.
+    pub(crate) async fn search(&self, ask: Ask) -> Result<Found, PeerError> {
+        let request = Request::Flood(flood::Command::Search(ask));
+        expect!(self.request(request).await?, Answer::Found(found) => found)
+    }
+
+    /// Who has announced a content, and what it cost to ask.
+    pub(crate) async fn providers(&self, content: Key) -> Result<(Vec<PeerId>, Cost), PeerError> {
+        let request = Request::Flood(flood::Command::Providers(content));
+        expect!(self.request(request).await?, Answer::Providers { peers, cost, .. } => (peers, cost))
     }
 
     /// Orders drains: identity, epoch, leaving.

@@ -17,7 +17,7 @@ pub(crate) const STALL: Duration = Duration::from_secs(30);
 pub(crate) struct BrokenOff(pub String);
 
 /// An upload, chunk by chunk. Memory grows only with what the client has sent.
-pub(super) struct Cutter<S> {
+pub(crate) struct Cutter<S> {
     body: Pin<Box<S>>,
     size: usize,
     announced: Option<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Cutter<S> {
 
 impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
     /// Chunks of `size` bytes; `announced` bytes are to come if that is known.
-    pub(super) fn new(body: S, size: u32, announced: Option<u64>) -> Self {
+    pub(crate) fn new(body: S, size: u32, announced: Option<u64>) -> Self {
         let (gathered, rest) = (BytesMut::new(), Bytes::new());
         Cutter {
             body: Box::pin(body),
@@ -44,13 +44,13 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
     }
 
     /// Bytes so far.
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     /// The next chunk, of full size unless it is the last; `None` at the end. Nothing is lost when the future is
     /// dropped and asked for again.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
         while !self.ended && self.gathered.len() < self.size {
             if self.rest.is_empty() {
                 self.receive().await?;

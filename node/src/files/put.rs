@@ -125,7 +125,7 @@ async fn finished(sending: Sending) -> Result<ChunkRef, FileError> {
         .map_err(|error| FileError::Interrupted(error.to_string()))?
 }
 
-fn now_unix_ms() -> u64 {
+pub(crate) fn now_unix_ms() -> u64 {
     // Before 1970 only when the clock was never set; it is informational anyway.
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -69,6 +69,40 @@ impl Content {
     }
 }
 
+impl Content {
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Content::Inline(bytes) => bytes.len() as u64,
+            Content::Chunks(manifest) => manifest.size(),
+        }
+    }
+
+    /// As it is kept and sent.
+    pub(crate) fn encode(&self) -> Bytes {
+        let content = match self {
+            Content::Inline(bytes) => v1::file_body::Content::Inline(bytes.clone()),
+            Content::Chunks(manifest) => v1::file_body::Content::Manifest(manifest.to_wire()),
+        };
+        let body = v1::FileBody {
+            content: Some(content),
+        };
+        body.encode_to_vec().into()
+    }
+
+    /// Checks what was kept or sent.
+    pub(crate) fn decode(body: &Bytes) -> Result<Self, RecordError> {
+        let wire = v1::FileBody::decode(body.clone()).map_err(|_| RecordError::Encoding)?;
+        match wire.content {
+            Some(v1::file_body::Content::Inline(bytes)) => Ok(Content::Inline(bytes)),
+            Some(v1::file_body::Content::Manifest(manifest)) => {
+                Ok(Content::Chunks(Manifest::from_wire(manifest)?))
+            }
+            None => Err(RecordError::Encoding),
+        }
+    }
+}
+
 /// A record that this version cannot read.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[allow(missing_docs, reason = "the messages are the documentation")]
@@ -106,16 +140,9 @@ pub(crate) fn encode(summary: &Summary, content: &Content) -> Value {
         modified_unix_ms: *modified_unix_ms,
         chunks: *chunks,
     };
-    let content = match content {
-        Content::Inline(bytes) => v1::file_body::Content::Inline(bytes.clone()),
-        Content::Chunks(manifest) => v1::file_body::Content::Manifest(manifest.to_wire()),
-    };
-    let body = v1::FileBody {
-        content: Some(content),
-    };
     Value::Present {
         head: head.encode_to_vec().into(),
-        body: body.encode_to_vec().into(),
+        body: content.encode(),
     }
 }
 
@@ -146,18 +173,8 @@ pub(crate) fn decode_head(head: &Bytes) -> Result<Summary, RecordError> {
 /// Reads head and body, which have to agree.
 pub(crate) fn decode(head: &Bytes, body: &Bytes) -> Result<(Summary, Content), RecordError> {
     let summary = decode_head(head)?;
-    let wire = v1::FileBody::decode(body.clone()).map_err(|_| RecordError::Encoding)?;
-    let content = match wire.content {
-        Some(v1::file_body::Content::Inline(bytes)) => Content::Inline(bytes),
-        Some(v1::file_body::Content::Manifest(manifest)) => {
-            Content::Chunks(Manifest::from_wire(manifest)?)
-        }
-        None => return Err(RecordError::Encoding),
-    };
-    let body = match &content {
-        Content::Inline(bytes) => bytes.len() as u64,
-        Content::Chunks(manifest) => manifest.size(),
-    };
+    let content = Content::decode(body)?;
+    let body = content.size();
     if body != summary.size {
         return Err(RecordError::Size {
             head: summary.size,

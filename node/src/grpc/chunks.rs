@@ -11,6 +11,7 @@ use peernet_proto::v1::put_chunk_response::Outcome;
 use tonic::{Request, Response, Status};
 
 use super::status::{check_network, not_serving, of_chunk};
+use crate::chunks::ChunkError;
 use crate::daemon::{Life, Running};
 
 /// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
@@ -69,7 +70,15 @@ impl v1::chunks_server::Chunks for Chunks {
     ) -> Result<Response<Self::GetStream>, Status> {
         let v1::GetChunkRequest { network_id, hash } = request.into_inner();
         let running = self.member(&network_id)?;
-        let data = running.chunks.read(key(&hash)?).await.map_err(of_chunk)?;
+        let key = key(&hash)?;
+        let data = match running.chunks.read(key).await {
+            // Not the ring's; perhaps of a file that is shared from here.
+            Err(ChunkError::Missing) => {
+                let shared = running.shares.chunk(key).await;
+                shared.map_err(|_| of_chunk(ChunkError::Missing))?
+            }
+            read => read.map_err(of_chunk)?,
+        };
         Ok(Response::new(stream::iter(parts(data)).boxed()))
     }
 

@@ -89,7 +89,8 @@ impl v1::files_server::Files for Files {
             let bytes = running
                 .files
                 .stream(found, range)
-                .flat_map(|part| stream::iter(cut(part)));
+                .flat_map(|part| stream::iter(cut(part)))
+                .map(|part| part.map(get_response::Part::Data));
             let parts = stream::iter([Ok(info)]).chain(bytes);
             Ok(parts
                 .map(|part| {
@@ -191,17 +192,15 @@ fn bodies(parts: Streaming<v1::PutRequest>) -> impl Stream<Item = Result<Bytes, 
     })
 }
 
-fn cut(part: Result<Bytes, FileError>) -> Vec<Result<get_response::Part, FileError>> {
-    match part {
-        Err(error) => vec![Err(error)],
-        Ok(mut data) => {
-            let mut parts = Vec::with_capacity(data.len().div_ceil(PART));
-            while !data.is_empty() {
-                parts.push(Ok(get_response::Part::Data(
-                    data.split_to(data.len().min(PART)),
-                )));
-            }
-            parts
-        }
-    }
+/// Pieces of at most [`PART`] bytes.
+pub(super) fn cut<E>(part: Result<Bytes, E>) -> impl Iterator<Item = Result<Bytes, E>> {
+    let (mut failed, mut data) = match part {
+        Ok(data) => (None, data),
+        Err(error) => (Some(error), Bytes::new()),
+    };
+    std::iter::from_fn(move || match failed.take() {
+        Some(error) => Some(Err(error)),
+        None if data.is_empty() => None,
+        None => Some(Ok(data.split_to(data.len().min(PART)))),
+    })
 }

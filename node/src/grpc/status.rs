@@ -9,6 +9,7 @@ use crate::chunks::ChunkError;
 use crate::daemon::{AssignError, NotServing};
 use crate::driver::PeerError;
 use crate::files::{ErrorKind, FileError};
+use crate::shares::ShareError;
 use crate::wire::WireError;
 
 fn of_kind(kind: ErrorKind, sentence: String) -> Status {
@@ -31,6 +32,10 @@ fn of_kind(kind: ErrorKind, sentence: String) -> Status {
 }
 
 pub(super) fn of_file(error: FileError) -> Status {
+    of_kind(error.kind(), error.to_string())
+}
+
+pub(super) fn of_share(error: ShareError) -> Status {
     of_kind(error.kind(), error.to_string())
 }
 

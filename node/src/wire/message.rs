@@ -133,6 +133,7 @@ kinds! {
     Unsettled { marks }
     Prove { slot, epoch, root, drain_epoch }
     Proved { receipt }
+    Flood { step }
 }
 
 /// What the types of the fields cannot say.

@@ -118,7 +118,7 @@ async fn a_peer_serves_only_its_own_network() {
     );
     let delivery = v1::DeliverRequest {
         network_id: OTHER_NETWORK.into(),
-        protocol_version: 2,
+        protocol_version: 3,
         from: vec![7; 16].into(),
         messages: Vec::new(),
     };

@@ -4,4 +4,5 @@ mod files;
 mod life;
 mod network;
 mod rest;
+mod shares;
 mod strangers;

@@ -38,6 +38,7 @@ pub(crate) struct Peer {
     log: PathBuf,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    zone: &'static str,
     process: Option<Child>,
 }
 
@@ -51,11 +52,30 @@ impl Network {
         network
     }
 
+    /// Starts a peer in each of these zones and waits until all are ready.
+    pub(crate) async fn start_in(zones: &[&'static str]) -> Network {
+        let mut network = Network::launched_in(zones).await;
+        for n in 0..zones.len() {
+            network.ready(n).await;
+        }
+        network
+    }
+
     /// Starts `count` peers and waits until all answer.
     pub(crate) async fn launched(count: usize) -> Network {
+        let zones: Vec<&str> = (0..count).map(|n| ZONES[n % 3]).collect();
+        Network::launched_in(&zones).await
+    }
+
+    async fn launched_in(zones: &[&'static str]) -> Network {
         let turn = TURN.acquire().await.expect("never closed");
         let dir = TempDir::new().expect("a temporary folder");
-        let peers = (0..count).map(|n| Peer::new(dir.path(), n)).collect();
+        let count = zones.len();
+        let peer = |(n, zone): (usize, &&'static str)| Peer {
+            zone,
+            ..Peer::new(dir.path(), n)
+        };
+        let peers = zones.iter().enumerate().map(peer).collect();
         let mut network = Network {
             dir,
             peers,
@@ -86,7 +106,7 @@ impl Network {
     /// Starts the process of a peer that does not run.
     pub(crate) fn launch(&mut self, n: usize) {
         let found: &[&str] = if n == 0 { &["--found"] } else { &[] };
-        let place = ["--network-id", NETWORK, "--zone", ZONES[n % 3]];
+        let place = ["--network-id", NETWORK, "--zone", self.peers[n].zone];
         self.launch_with(n, &[&place, found].concat());
     }
 
@@ -164,6 +184,7 @@ impl Peer {
             name,
             grpc,
             http,
+            zone: ZONES[n % 3],
             process: None,
         }
     }
@@ -177,6 +198,7 @@ impl Peer {
             log,
             grpc: free_port(),
             http: free_port(),
+            zone: ZONES[0],
             process: None,
         }
     }

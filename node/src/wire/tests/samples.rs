@@ -1,12 +1,14 @@
 //! Random values of every core type that has a form on the wire.
 
 use bytes::Bytes;
+use peernet_core::flood::{Query, QueryId, Step, Walk};
 use peernet_core::key::{Key, Name, Position, SLOTS, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
 use peernet_core::message::{Digest, Listed, Message, Outcome, Root};
 use peernet_core::outbox::{Consumers, Pending, State, Trail};
 use peernet_core::register::{Condition, Register, Value, Version, WriteId};
+use peernet_core::share::{Offer, Wanted};
 use peernet_core::slot::{Ballot, SlotConfig};
 use peernet_core::store::Entry;
 use proptest::collection::{btree_set, vec};
@@ -404,6 +406,67 @@ pub(super) fn copies() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn offer() -> impl Strategy<Value = Offer> {
+    let tags = vec("[a-z]{1,9}", 0..4);
+    (name(), any::<u64>(), key(), "[a-z/]{0,9}", tags, count()).prop_map(
+        |(name, size, content, content_type, tags, since)| Offer {
+            name,
+            size,
+            content,
+            content_type,
+            tags,
+            since,
+        },
+    )
+}
+
+fn query() -> impl Strategy<Value = Query> {
+    let wanted = prop_oneof![
+        vec("[a-z]{1,9}", 1..4).prop_map(Wanted::Words),
+        name().prop_map(Wanted::Name),
+        key().prop_map(Wanted::Content),
+    ];
+    let walk =
+        (0..64_u32, vec(id(), 0..5), any::<bool>()).prop_map(|(walker, trail, resume)| Walk {
+            walker,
+            trail,
+            resume,
+        });
+    let rest = (
+        option::of("[a-z]{0,4}"),
+        wanted,
+        0..1_025_u32,
+        option::of(walk),
+    );
+    (id(), any::<u64>(), rest).prop_map(|(asker, op, (zone, wanted, ttl, walk))| Query {
+        id: QueryId { asker, op },
+        zone,
+        wanted,
+        ttl,
+        walk,
+    })
+}
+
+pub(super) fn flood() -> impl Strategy<Value = Message> {
+    let step = prop_oneof![
+        query().prop_map(Step::Ask),
+        (any::<u64>(), vec(id(), 0..5), vec(offer(), 0..3))
+            .prop_map(|(op, told, offers)| Step::Tell { op, told, offers }),
+        (query(), vec(offer(), 0..3)).prop_map(|(query, offers)| Step::Check { query, offers }),
+        (vec(key(), 0..4), any::<bool>())
+            .prop_map(|(contents, gone)| Step::Announce { contents, gone }),
+        (any::<u64>(), key()).prop_map(|(op, content)| Step::Providers { op, content }),
+        (any::<u64>(), vec(id(), 0..4)).prop_map(|(op, peers)| Step::Provided { op, peers }),
+    ];
+    step.prop_map(|step| Message::Flood { step })
+}
+
 pub(super) fn any_message() -> impl Strategy<Value = Message> {
-    prop_oneof![membership_or_ring(), configuration(), names(), copies()]
+    prop_oneof![
+        membership_or_ring(),
+        configuration(),
+        names(),
+        copies(),
+        flood()
+    ]
 }

@@ -1,0 +1,261 @@
+//! Files that stay with this peer: shared from it, found at others, fetched from whoever has them.
+//!
+//! [`shelf`] keeps their bytes apart from the ring's, [`publish`] takes them in, [`fetch`] brings them here from others
+//! and so makes this peer one more who has them. Who has what is found by asking (`peernet_core::flood`); what comes is
+//! believed only when it has the hash that was asked for, the manifest as well as each chunk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use peernet_core::flood::{Ask, Cost, FLOOD_TTL, Found, Hit, Method};
+use peernet_core::io::Endpoint;
+use peernet_core::key::{InvalidName, Key, Name};
+use peernet_core::member::{Member, PeerId};
+use peernet_core::share::{InvalidShare, Offer, SHARES_MAX, Wanted};
+use thiserror::Error;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::spawn_blocking;
+use tokio_util::task::TaskTracker;
+
+use crate::chunks::{ChunkError, Chunks};
+use crate::disk;
+use crate::driver::{PeerError, PeerHandle};
+use crate::files::{ErrorKind, FileError};
+
+mod fetch;
+mod publish;
+pub(crate) mod shelf;
+
+pub(crate) use fetch::sum;
+pub(crate) use publish::Header;
+use shelf::{Shared, Shelf};
+
+/// Chunks of one shared file, nodes included: 64 GiB in chunks of 1 MiB.
+pub(crate) const CHUNKS_MAX: usize = 65_536;
+/// Files shared or fetched at once; each holds a few chunks in memory (guess).
+const TRANSFERS: usize = 8;
+
+/// Why something could not be done with a shared file.
+#[derive(Debug, Error)]
+pub(crate) enum ShareError {
+    /// This peer does not share it.
+    #[error("this peer shares no file '{0}'")]
+    NotShared(Name),
+    /// No peer that was asked shares it.
+    #[error("no peer {} shares {what}; {hint}", if *everywhere { "in reach" } else { "of this zone" })]
+    Nobody {
+        /// What was looked for.
+        what: String,
+        /// In all zones.
+        everywhere: bool,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Providers are known, but none delivers.
+    #[error("none of the {providers} peers that share it delivers {what}: {reason}; try again")]
+    Silent {
+        /// How many.
+        providers: usize,
+        /// Of it.
+        what: String,
+        /// Of the last failure.
+        reason: String,
+    },
+    /// Not a name.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// Not a share or a search.
+    #[error(transparent)]
+    Invalid(#[from] InvalidShare),
+    /// More than one peer shares.
+    #[error(
+        "this peer shares as much as it can ({SHARES_MAX} files); unshare some, or share from another peer"
+    )]
+    TooMany,
+    /// More than one file may have.
+    #[error("a shared file has at most {CHUNKS_MAX} chunks; store it with put instead")]
+    TooLarge,
+    /// The upload failed, or the manifest makes no sense.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The disk of this peer.
+    #[error("this peer cannot keep it: {0}")]
+    Chunk(#[from] ChunkError),
+    /// The records on this peer's volume.
+    #[error("this peer's volume failed: {0}")]
+    Volume(String),
+    /// This peer's state machine.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}
+
+impl From<disk::ChunkError> for ShareError {
+    fn from(error: disk::ChunkError) -> Self {
+        ShareError::Chunk(error.into())
+    }
+}
+
+impl ShareError {
+    /// What kind of failure this is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            ShareError::NotShared(_) | ShareError::Nobody { .. } => ErrorKind::NotFound,
+            ShareError::Silent { .. } => ErrorKind::Unavailable,
+            ShareError::Name(_) | ShareError::Invalid(_) | ShareError::TooLarge => {
+                ErrorKind::Invalid
+            }
+            ShareError::TooMany | ShareError::Chunk(ChunkError::Full) => ErrorKind::Full,
+            ShareError::File(error) => error.kind(),
+            ShareError::Chunk(_) | ShareError::Volume(_) => ErrorKind::Internal,
+            ShareError::Peer(error) => error.kind(),
+        }
+    }
+}
+
+/// The shared files of this peer and the way to those of others; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shares {
+    peer: PeerHandle,
+    me: PeerId,
+    chunks: Arc<Chunks>,
+    shelf: Arc<Shelf>,
+    chunk_size: u32,
+    turns: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// Somebody who has a file, as clients see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sharer {
+    /// What is shared.
+    pub(crate) offer: Offer,
+    /// By whom.
+    pub(crate) member: Member,
+}
+
+impl Shares {
+    /// Work that outlives its request is spawned on `tasks`.
+    pub(crate) fn new(
+        peer: PeerHandle,
+        me: PeerId,
+        chunks: Arc<Chunks>,
+        shelf: Arc<Shelf>,
+        chunk_size: u32,
+        tasks: TaskTracker,
+    ) -> Self {
+        Shares {
+            peer,
+            me,
+            chunks,
+            shelf,
+            chunk_size,
+            turns: Arc::new(Semaphore::new(TRANSFERS)),
+            tasks,
+        }
+    }
+
+    /// Publishes what the volume remembers.
+    pub(crate) async fn restore(&self) -> Result<(), PeerError> {
+        for offer in self.shelf.offers() {
+            self.peer.offer(offer).await?;
+        }
+        Ok(())
+    }
+
+    /// What this peer shares, in byte order of the names.
+    pub(crate) fn list(&self) -> Vec<Offer> {
+        self.shelf.offers()
+    }
+
+    /// Shares a file no more.
+    pub(crate) async fn unshare(&self, name: Name) -> Result<(), ShareError> {
+        // First unsaid, then gone: nobody is sent here for what is no more.
+        self.peer.withdraw(name.clone()).await?;
+        let (shelf, gone) = (self.shelf.clone(), name.clone());
+        match on_disk(move || shelf.remove(&gone)).await? {
+            Some(_) => Ok(()),
+            None => Err(ShareError::NotShared(name)),
+        }
+    }
+
+    /// Searches among peers.
+    pub(crate) async fn find(&self, ask: Ask) -> Result<(Vec<Sharer>, Cost), ShareError> {
+        let Found { hits, cost } = self.peer.search(ask).await?;
+        let members = self.members().await?;
+        let known = |Hit { peer, offer }: Hit| {
+            let member = members.get(&peer)?.clone();
+            Some(Sharer { offer, member })
+        };
+        Ok((hits.into_iter().filter_map(known).collect(), cost))
+    }
+
+    /// Who has announced a content, this peer's zone first.
+    pub(crate) async fn providers(&self, content: Key) -> Result<(Vec<Member>, Cost), ShareError> {
+        let (peers, cost) = self.peer.providers(content).await?;
+        let members = self.members().await?;
+        let zone = members.get(&self.me).map(|m| m.zone.clone());
+        let mut known: Vec<Member> = peers
+            .iter()
+            .filter_map(|id| members.get(id).cloned())
+            .collect();
+        known.sort_by_key(|m| (Some(&m.zone) != zone.as_ref(), m.name.clone()));
+        Ok((known, cost))
+    }
+
+    /// A shared file of this peer, for others.
+    pub(crate) fn describe(&self, content: Key) -> Option<Shared> {
+        self.shelf.of_content(content)
+    }
+
+    /// A chunk of a file that this peer shares or fetches, checked.
+    pub(crate) async fn chunk(&self, key: Key) -> Result<bytes::Bytes, ShareError> {
+        let shelf = self.shelf.clone();
+        on_disk(move || Ok(shelf.read(&key)?)).await
+    }
+
+    async fn members(&self) -> Result<BTreeMap<PeerId, Member>, PeerError> {
+        let members = self.peer.members().await?;
+        Ok(members.into_iter().map(|m| (m.id, m)).collect())
+    }
+
+    /// A place among the transfers.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, ShareError> {
+        // Never closed.
+        let turn = self.turns.acquire().await;
+        turn.map_err(|_| ShareError::Peer(PeerError::Stopped))
+    }
+}
+
+/// A search for all files that match, as far as a flood goes.
+pub(crate) fn flood(wanted: Wanted, everywhere: bool, want: usize) -> Ask {
+    Ask {
+        wanted,
+        method: Method::Flood,
+        // The more there are the further away the last one is.
+        ttl: if everywhere {
+            peernet_core::flood::FLOOD_TTL_MAX
+        } else {
+            FLOOD_TTL
+        },
+        everywhere,
+        want,
+    }
+}
+
+fn endpoint(member: &Member) -> Endpoint {
+    Endpoint {
+        id: member.id,
+        name: member.name.clone(),
+        address: member.address.clone(),
+        up: true,
+    }
+}
+
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ShareError> + Send + 'static,
+) -> Result<T, ShareError> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => Err(ShareError::Volume(panic.to_string())),
+    }
+}

@@ -1,0 +1,103 @@
+//! Taking in a file that is to be shared from here.
+
+use bytes::Bytes;
+use futures::Stream;
+use peernet_core::key::{Key, Name};
+use peernet_core::share::Offer;
+
+use super::shelf::{Draft, Shared};
+use super::{ShareError, Shares, on_disk};
+use crate::chunks::hash;
+use crate::config::INLINE_MAX;
+use crate::files::cutter::{BrokenOff, Cutter};
+use crate::files::manifest::{ChunkRef, TreeBuilder};
+use crate::files::record::Content;
+use crate::files::{FileError, now_unix_ms};
+
+/// What a client says of a file to be shared.
+#[derive(Clone, Debug)]
+pub(crate) struct Header {
+    /// Unique on this peer; what was shared under it is replaced.
+    pub(crate) name: Name,
+    /// Media type.
+    pub(crate) content_type: String,
+    /// Words to find it by.
+    pub(crate) tags: Vec<String>,
+    /// Bytes to come, if that is known.
+    pub(crate) announced: Option<u64>,
+}
+
+impl Shares {
+    /// Shares `body`: returns once it is durable here and published. One that breaks off, or whose length is not as
+    /// announced, leaves nothing.
+    pub(crate) async fn share(
+        &self,
+        header: Header,
+        body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+    ) -> Result<Offer, ShareError> {
+        let Header {
+            name,
+            content_type,
+            tags,
+            announced,
+        } = header;
+        let mut offer = Offer {
+            name,
+            size: 0,
+            content: Key([0; 32]),
+            content_type,
+            tags,
+            since: now_unix_ms(),
+        };
+        offer.check()?;
+        let _turn = self.turn().await?;
+        let mut body = Cutter::new(body, self.chunk_size, announced);
+        let mut draft = self.shelf.draft();
+        let content = match body.next().await? {
+            None => Content::Inline(Bytes::new()),
+            Some(only) if only.len() <= INLINE_MAX => Content::Inline(only),
+            Some(first) => {
+                let mut tree = TreeBuilder::new(self.chunk_size);
+                let (mut next, mut nodes) = (Some(first), Vec::new());
+                while let Some(data) = next {
+                    let (added, key, len) = keep(draft, data).await?;
+                    draft = added;
+                    tree.push(ChunkRef { key, len }, &mut nodes);
+                    for node in nodes.drain(..) {
+                        draft = keep(draft, node).await?.0;
+                    }
+                    next = body.next().await?;
+                }
+                let manifest = tree.finish(&mut nodes);
+                for node in nodes.drain(..) {
+                    draft = keep(draft, node).await?.0;
+                }
+                Content::Chunks(manifest)
+            }
+        };
+        offer.size = content.size();
+        offer.content = Key(content.etag());
+        self.publish(draft, Shared { offer, content }).await
+    }
+
+    /// Durable first, then said.
+    pub(super) async fn publish(&self, draft: Draft, shared: Shared) -> Result<Offer, ShareError> {
+        let offer = shared.offer.clone();
+        on_disk(move || draft.commit(shared)).await?;
+        self.peer.offer(offer.clone()).await?;
+        Ok(offer)
+    }
+}
+
+/// Hashes a chunk and makes it durable; away from the threads that serve connections.
+async fn keep(mut draft: Draft, data: Bytes) -> Result<(Draft, Key, u64), ShareError> {
+    let len = data.len() as u64;
+    let key = hash(data.clone())
+        .await
+        .map_err(|error| ShareError::File(FileError::Interrupted(error.to_string())))?;
+    on_disk(move || {
+        draft.add(key, &data)?;
+        Ok((draft, key, len))
+    })
+    .await
+}
