@@ -19,7 +19,7 @@ pub struct Args {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 2 wrong usage, 3 not found, 5 failed but may succeed when tried again, \
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 2 wrong usage, 3 not found, 5 failed but may succeed when tried again, \
                           6 failed and will again until something is changed, 7 a fault of PeerNet.";
 
 /// Options of every command.
@@ -30,7 +30,7 @@ pub struct Global {
         long,
         global = true,
         env = "PEERNET_SERVER",
-        default_value = "http://127.0.0.1:7000",
+        default_value = crate::servers::LOCAL,
         value_name = "URL,..."
     )]
     pub server: Servers,
@@ -44,6 +44,23 @@ pub struct Global {
 pub enum Command {
     /// Start peers on this machine, without Kubernetes, and keep them running until ctrl-C
     Up(Up),
+    /// What a peer anywhere can be asked for.
+    #[command(flatten)]
+    Shared(Shared),
+    /// Change the number of peers of a running `peernet up`
+    Scale(Scale),
+    /// Replace a peer of a running `peernet up` whose volume is gone for good
+    Replace(Replace),
+    /// Give up what only lost peers held, so that everything can be written again
+    Recover(Recover),
+    /// Run one peer in the foreground
+    #[command(hide = true)]
+    Peer(Box<Peer>),
+}
+
+/// The commands that `kubectl peernet` has too.
+#[derive(Subcommand, Debug)]
+pub enum Shared {
     /// Store files
     Put(Put),
     /// Fetch a file
@@ -58,21 +75,12 @@ pub enum Command {
     Status(Status),
     /// Show which peers hold each part of a file
     Explain(Explain),
-    /// Change the number of peers of a running `peernet up`
-    Scale(Scale),
-    /// Replace a peer of a running `peernet up` whose volume is gone for good
-    Replace(Replace),
-    /// Give up what only lost peers held, so that everything can be written again
-    Recover(Recover),
     /// Do it all on a full screen, with keys
     Menu,
     /// Print what teaches a shell to complete this command
     Completions(Completions),
     /// Write the man pages into a directory
     Man(Man),
-    /// Run one peer in the foreground
-    #[command(hide = true)]
-    Peer(Box<Peer>),
 }
 
 /// Stores files. The last of several arguments is the name to store under, unless it is a local file too.
@@ -245,16 +253,18 @@ mod tests {
         let args = parse("peernet ls docs/ -o json --server 10.0.0.1:7000,10.0.0.2:7000").unwrap();
         assert_eq!(args.global.output, Format::Json);
         assert_eq!(args.global.server.count(), 2);
-        assert!(matches!(args.command, Command::Ls(Ls { prefix }) if prefix == "docs/"));
+        assert!(
+            matches!(args.command, Command::Shared(Shared::Ls(Ls { prefix })) if prefix == "docs/")
+        );
     }
 
     #[test]
     fn standard_input_and_output_are_a_dash() {
         assert!(
-            matches!(parse("peernet put - log.txt").unwrap().command, Command::Put(p) if p.paths.len() == 2)
+            matches!(parse("peernet put - log.txt").unwrap().command, Command::Shared(Shared::Put(p)) if p.paths.len() == 2)
         );
         assert!(
-            matches!(parse("peernet get log.txt -").unwrap().command, Command::Get(g) if g.path == Some("-".into()))
+            matches!(parse("peernet get log.txt -").unwrap().command, Command::Shared(Shared::Get(g)) if g.path == Some("-".into()))
         );
     }
 

@@ -3,7 +3,8 @@
 //! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`] and [`status`] each perform one command;
 //! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
 //! the operator acts on pods, [`up`] starts it; [`scale`], [`replace`] and [`recover`]
-//! talk to one that runs. [`menu`] is all of it on a full screen, [`manual`] its completions and man pages. [`exit`] maps every failure to an
+//! talk to one that runs. [`menu`] is all of it on a full screen, [`manual`] its completions and man pages. [`kubectl`] is the same program as a plugin
+//! of kubectl. [`exit`] maps every failure to an
 //! exit code.
 
 #![forbid(unsafe_code)]
@@ -14,12 +15,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use thiserror::Error;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Global, Shared};
 use crate::exit::Exit;
+use crate::kubectl::{Plugin, Work};
 
 pub mod args;
 pub mod exit;
 pub mod get;
+pub mod kubectl;
 pub mod manual;
 pub mod menu;
 pub mod names;
@@ -41,6 +44,8 @@ enum Failure {
     Put(#[from] put::PutError),
     #[error(transparent)]
     Get(#[from] get::GetError),
+    #[error(transparent)]
+    Kubectl(#[from] kubectl::KubectlError),
     #[error(transparent)]
     Manual(#[from] manual::ManualError),
     #[error(transparent)]
@@ -66,6 +71,7 @@ impl Failure {
         match self {
             Failure::Put(e) => e.exit(),
             Failure::Get(e) => e.exit(),
+            Failure::Kubectl(e) => e.exit(),
             Failure::Manual(e) => e.exit(),
             Failure::Menu(e) => e.exit(),
             Failure::Names(e) => e.exit(),
@@ -80,8 +86,14 @@ impl Failure {
 
 /// Parses the command line, performs it and says how it went.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    match perform(args) {
+    let done = if kubectl::is_called() {
+        let plugin = Plugin::parse();
+        block_on(perform_in_cluster(plugin))
+    } else {
+        let Args { global, command } = Args::parse();
+        block_on(perform(global, command))
+    };
+    match done {
         Ok(code) => code,
         Err(failure) => {
             // A closed standard error leaves only the exit code to tell.
@@ -91,33 +103,51 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn perform(args: Args) -> Result<ExitCode, Failure> {
-    let Args { global, command } = args;
+fn block_on(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let done = runtime.block_on(async {
-        match command {
-            Command::Put(command) => put::run(&global, command).await?,
-            Command::Get(command) => get::run(&global, command).await?,
-            Command::Ls(command) => names::list(&global, command).await?,
-            Command::Rm(command) => names::remove(&global, command).await?,
-            Command::Explain(command) => names::explain(&global, command).await?,
-            Command::Peers => status::peers(&global).await?,
-            Command::Status(command) => return Ok(status::run(&global, command).await?),
-            Command::Up(command) => up::run(command).await?,
-            Command::Scale(command) => return Ok(scale::run(&global, command).await?),
-            Command::Replace(command) => replace::run(&global, command).await?,
-            Command::Recover(command) => return Ok(recover::run(&global, command).await?),
-            Command::Menu => menu::run(&global).await?,
-            Command::Completions(command) => manual::completions(&command)?,
-            Command::Man(command) => manual::pages(&command)?,
-            Command::Peer(peer) => runner::child::run(*peer).await?,
-        }
-        Ok(ExitCode::SUCCESS)
-    });
+    let done = runtime.block_on(work);
     // A read of standard input cannot be interrupted; do not wait for it.
     runtime.shutdown_background();
     done
+}
+
+async fn perform_in_cluster(plugin: Plugin) -> Result<ExitCode, Failure> {
+    match kubectl::prepare(plugin).await? {
+        Work::Shared(shared) => {
+            let (global, command) = *shared;
+            perform_shared(&global, command).await
+        }
+        Work::Done(code) => Ok(code),
+    }
+}
+
+async fn perform(global: Global, command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Shared(command) => return perform_shared(&global, command).await,
+        Command::Up(command) => up::run(command).await?,
+        Command::Scale(command) => return Ok(scale::run(&global, command).await?),
+        Command::Replace(command) => replace::run(&global, command).await?,
+        Command::Recover(command) => return Ok(recover::run(&global, command).await?),
+        Command::Peer(peer) => runner::child::run(*peer).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn perform_shared(global: &Global, command: Shared) -> Result<ExitCode, Failure> {
+    match command {
+        Shared::Put(command) => put::run(global, command).await?,
+        Shared::Get(command) => get::run(global, command).await?,
+        Shared::Ls(command) => names::list(global, command).await?,
+        Shared::Rm(command) => names::remove(global, command).await?,
+        Shared::Explain(command) => names::explain(global, command).await?,
+        Shared::Peers => status::peers(global).await?,
+        Shared::Status(command) => return Ok(status::run(global, command).await?),
+        Shared::Menu => menu::run(global).await?,
+        Shared::Completions(command) => manual::completions(&command)?,
+        Shared::Man(command) => manual::pages(&command)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -4,11 +4,12 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use thiserror::Error;
 
 use crate::args::{Args, Completions, Man};
 use crate::exit::Exit;
+use crate::kubectl::{self, Plugin};
 use crate::output;
 
 /// Why nothing, or not all of it, was written.
@@ -34,10 +35,22 @@ impl ManualError {
     }
 }
 
+/// Of the program as it was called.
+fn definition() -> Command {
+    if kubectl::is_called() {
+        Plugin::command()
+    } else {
+        Args::command()
+    }
+}
+
 /// Prints the completions of a shell.
 pub fn completions(command: &Completions) -> Result<(), ManualError> {
     let mut script = Vec::new();
-    clap_complete::generate(command.shell, &mut Args::command(), "peernet", &mut script);
+    // kubectl completes its plugins by itself, through an executable of another name.
+    let mut definition = definition();
+    let name = definition.get_name().to_owned();
+    clap_complete::generate(command.shell, &mut definition, name, &mut script);
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(())
 }
@@ -50,7 +63,7 @@ pub fn pages(command: &Man) -> Result<(), ManualError> {
         reason,
     };
     fs::create_dir_all(dir).map_err(failed)?;
-    clap_mangen::generate_to(Args::command(), dir).map_err(failed)?;
+    clap_mangen::generate_to(definition(), dir).map_err(failed)?;
     output::print(&format!("wrote the man pages to {}\n", dir.display()))?;
     Ok(())
 }

@@ -10,7 +10,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::exit::Exit;
+use crate::kubectl::forward::Forward;
 
+/// Where a peer of `peernet up` listens by default.
+pub(crate) const LOCAL: &str = "http://127.0.0.1:7000";
 /// How long one server may take to accept a connection. Guess: far above any round trip, short enough that a list of
 /// servers with dead ones in it is still usable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -19,15 +22,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Error)]
 pub enum CallError {
     /// None of the servers could be connected to.
-    #[error(
-        "no peer answers at {tried} ({reason}); start a network with `peernet up`, or reach one in Kubernetes with \
-         `kubectl port-forward svc/NAME 7000`, or name a peer with --server"
-    )]
+    #[error("no peer answers at {tried} ({reason}); {fix}")]
     Unreachable {
         /// The servers, comma-separated.
         tried: String,
         /// What went wrong with the last of them.
         reason: String,
+        /// What to do about it.
+        fix: &'static str,
     },
     /// The address cannot be understood.
     #[error("'{server}' is not the address of a peer: {reason}; write --server http://HOST:PORT")]
@@ -94,9 +96,21 @@ impl Connection {
     }
 }
 
-/// One or more servers, at least one.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Servers(Vec<String>);
+/// One or more servers, at least one, and how they are reached.
+#[derive(Clone, Debug)]
+pub struct Servers {
+    list: Vec<String>,
+    way: Way,
+}
+
+/// How a connection is made.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// By a socket.
+    Direct,
+    /// Through the API server of a cluster.
+    Cluster(Forward),
+}
 
 impl FromStr for Servers {
     type Err = Infallible;
@@ -116,38 +130,52 @@ impl FromStr for Servers {
         if servers.is_empty() {
             servers.push(text.to_owned());
         }
-        Ok(Servers(servers))
+        Ok(Servers {
+            list: servers,
+            way: Way::Direct,
+        })
     }
 }
 
 impl fmt::Display for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
+        f.write_str(&self.list.join(", "))
     }
 }
 
 impl Servers {
+    /// Pods of a cluster.
+    pub(crate) fn through(forward: Forward, list: Vec<String>) -> Self {
+        let way = Way::Cluster(forward);
+        Servers { list, way }
+    }
+
+    /// How they, and the peers they know, are reached.
+    pub(crate) fn way(&self) -> &Way {
+        &self.way
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.list.len()
     }
 
     /// Connects to the first that accepts, beginning with number `first` (modulo their count).
     pub async fn connect(&self, first: usize) -> Result<Connection, CallError> {
         let mut failure = None;
-        for i in 0..self.0.len() {
-            let server = &self.0[(first + i) % self.0.len()];
-            match connect(server, CONNECT_TIMEOUT).await {
+        for i in 0..self.list.len() {
+            let server = &self.list[(first + i) % self.list.len()];
+            match connect(&self.way, server, CONNECT_TIMEOUT).await {
                 Ok(connection) => return Ok(connection),
                 Err(error @ CallError::Address { .. }) => return Err(error),
                 Err(CallError::Unreachable { reason, .. }) => failure = Some(reason),
                 Err(error) => return Err(error),
             }
         }
-        let reason = failure.unwrap_or_default();
         Err(CallError::Unreachable {
             tried: self.to_string(),
-            reason,
+            reason: failure.unwrap_or_default(),
+            fix: self.way.fix(),
         })
     }
 
@@ -163,7 +191,7 @@ impl Servers {
             match op(connection.channel.clone()).await {
                 Ok(answer) => return Ok(answer),
                 Err(status)
-                    if tries < self.0.len()
+                    if tries < self.list.len()
                         && Exit::of_status(status.code()) == Exit::Retryable => {}
                 Err(status) => return Err(connection.refused(status)),
             }
@@ -171,8 +199,24 @@ impl Servers {
     }
 }
 
+impl Way {
+    fn fix(&self) -> &'static str {
+        match self {
+            Way::Direct => {
+                "start a network with `peernet up`, or reach one in Kubernetes with `kubectl peernet`, or name a peer \
+                 with --server"
+            }
+            Way::Cluster(_) => "try again, or see how the pods are with `kubectl get pods`",
+        }
+    }
+}
+
 /// Connects to one server.
-pub async fn connect(server: &str, timeout: Duration) -> Result<Connection, CallError> {
+pub(crate) async fn connect(
+    way: &Way,
+    server: &str,
+    timeout: Duration,
+) -> Result<Connection, CallError> {
     let address = |reason: String| CallError::Address {
         server: server.to_owned(),
         reason,
@@ -187,13 +231,15 @@ pub async fn connect(server: &str, timeout: Duration) -> Result<Connection, Call
         // Large enough to keep a loopback or data-centre link busy with one stream (measured: 4 to 8 MiB).
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20);
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|e| CallError::Unreachable {
-            tried: server.to_owned(),
-            reason: root_cause(&e),
-        })?;
+    let connected = match way {
+        Way::Direct => endpoint.connect().await,
+        Way::Cluster(forward) => forward.connect(&endpoint).await,
+    };
+    let channel = connected.map_err(|e| CallError::Unreachable {
+        tried: server.to_owned(),
+        reason: root_cause(&e),
+        fix: way.fix(),
+    })?;
     Ok(Connection {
         server: server.to_owned(),
         channel,

@@ -13,7 +13,7 @@ use peernet_proto::v1::{
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::servers::{CallError, Servers, connect};
+use crate::servers::{CallError, Servers, Way, connect};
 
 /// How long one peer may take for everything it is asked. Guess: a person waits for the slowest.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,7 +64,7 @@ pub(crate) async fn survey(servers: &Servers) -> Result<Survey, CallError> {
         .cloned();
     let mut answers: BTreeMap<String, Answer> = stream::iter(others)
         .map(async |member| {
-            let answer = tokio::time::timeout(PATIENCE, reach(&member))
+            let answer = tokio::time::timeout(PATIENCE, reach(servers.way(), &member))
                 .await
                 .ok()
                 .flatten()?;
@@ -83,8 +83,8 @@ pub(crate) async fn survey(servers: &Servers) -> Result<Survey, CallError> {
 }
 
 /// Asks a member at its own address; nothing if someone else answers there.
-async fn reach(member: &PeerInfo) -> Option<Answer> {
-    let connection = connect(&format!("http://{}", member.address), PATIENCE)
+async fn reach(way: &Way, member: &PeerInfo) -> Option<Answer> {
+    let connection = connect(way, &format!("http://{}", member.address), PATIENCE)
         .await
         .ok()?;
     let answer = ask(connection.channel).await.ok()?;

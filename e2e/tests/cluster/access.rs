@@ -200,7 +200,7 @@ async fn command_line(scenario: &Scenario, peer: &Peer) -> Result<()> {
 }
 
 /// `$PEERNET_BIN`, or what `cargo build` has made.
-fn command() -> Option<PathBuf> {
+pub(crate) fn command() -> Option<PathBuf> {
     if let Some(path) = env::var_os("PEERNET_BIN") {
         return Some(path.into());
     }

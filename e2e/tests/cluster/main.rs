@@ -9,6 +9,7 @@ mod crash;
 mod disturbance;
 mod lifecycle;
 mod partition;
+mod plugin;
 mod replace;
 mod resize;
 mod restart;
