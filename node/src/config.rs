@@ -11,6 +11,8 @@ use thiserror::Error;
 
 use crate::faults::{Faults, NotAFault};
 
+pub mod sources;
+
 /// Least chunk size: a chunk costs a file, an index entry and two syncs on each replica, so smaller ones do not pay
 /// (guess). Greater than [`INLINE_MAX`], so that a file that is not inline has a full chunk or is one.
 pub const CHUNK_SIZE_MIN: u32 = 64 * 1024;

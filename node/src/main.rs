@@ -1,9 +1,12 @@
 //! `peernet-node`: one peer as a process.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
-use clap::Parser;
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use peernet_node::config::sources::{Setting, Sources, named};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -12,12 +15,26 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "peernet-node", version)]
 struct Command {
     #[command(flatten)]
-    config: peernet_node::Config,
+    settings: peernet_node::Config,
+    /// File of settings, each under its flag's name; the environment and flags win over it
+    #[arg(long, env = "PEERNET_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the settings in force and where each comes from, and end
+    #[arg(long)]
+    print_config: bool,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Command { config } = Command::parse();
+    let file = named(env::args_os(), "PEERNET_CONFIG");
+    let sources = Sources::read(&Command::command(), file.as_deref(), Path::new(".env"))?;
+    let command = sources.under(Command::command());
+    let matches = command.clone().get_matches();
+    if matches.get_flag("print_config") {
+        print(&sources.in_force(&command, &matches))?;
+        return Ok(());
+    }
+    let Command { settings, .. } = Command::from_arg_matches(&matches)?;
     start_log();
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -27,7 +44,22 @@ async fn main() -> anyhow::Result<()> {
             _ = interrupted.recv() => {}
         }
     };
-    Ok(peernet_node::run(config, shutdown).await?)
+    Ok(peernet_node::run(settings, shutdown).await?)
+}
+
+/// One line each: name, value, origin.
+fn print(settings: &[Setting]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for Setting {
+        setting,
+        value,
+        origin,
+    } in settings
+    {
+        let value = value.as_deref().unwrap_or("-");
+        writeln!(out, "{setting}\t{value}\t{origin}")?;
+    }
+    out.flush()
 }
 
 /// `RUST_LOG` chooses what is logged, `PEERNET_LOG_JSON` (not empty) how.

@@ -67,12 +67,8 @@ impl Plugin<'_> {
             .env("PATH", path)
             .env_remove("PEERNET_SERVER")
             .kill_on_drop(true);
-        let output = within(
-            &format!("kubectl peernet {}", args.join(" ")),
-            COMMAND,
-            command.output(),
-        );
-        Ok(output.await?)
+        let what = format!("kubectl peernet {}", args.join(" "));
+        within(&what, COMMAND, command.output()).await
     }
 
     /// A command that has to succeed: what it printed.

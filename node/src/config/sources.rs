@@ -1,0 +1,421 @@
+//! Where settings come from: one file, then the environment, then flags, the later winning.
+//!
+//! What can be set is what the command line defines: each flag that has an environment variable may also stand in the
+//! file, under the flag's own name, or as that variable in `.env`. File and `.env` become the flags' defaults, so that
+//! checks, help and precedence are clap's. `.env` is a stand-in for the environment: it wins over the file and loses
+//! against a variable that is really set; what it holds for other programs is passed over.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
+use serde::{Serialize, Serializer};
+use serde_yaml::{Mapping, Value};
+use thiserror::Error;
+
+/// Longest file, in bytes. Guess: a hundred times what all settings take.
+const LONGEST: u64 = 64 * 1024;
+
+/// Why a file is not taken. Each sentence names the file and what to change.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub enum SourceError {
+    #[error("the configuration '{}' cannot be read: {reason}", .path.display())]
+    Unreadable { path: PathBuf, reason: io::Error },
+    #[error("the configuration '{}' is longer than {LONGEST} bytes", .0.display())]
+    TooLong(PathBuf),
+    #[error("the configuration '{}' is not what it should be, a `setting: value` on each line: {reason}", .path.display())]
+    Syntax {
+        path: PathBuf,
+        reason: serde_yaml::Error,
+    },
+    #[error("{origin}: there is no setting '{key}'; there are: {known}")]
+    Unknown {
+        origin: Origin,
+        key: String,
+        known: String,
+    },
+    #[error("{origin}: '{key}' needs one value, or a list of them")]
+    NotAValue { origin: Origin, key: String },
+    #[error("'{}' cannot be used: {reason}", .path.display())]
+    DotEnv {
+        path: PathBuf,
+        reason: dotenvy::Error,
+    },
+}
+
+/// Where a value was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Nowhere.
+    Default,
+    /// In the file, on this line, counted from 1.
+    File(PathBuf, usize),
+    /// In `.env`, under this variable.
+    DotEnv(PathBuf, String),
+    /// In the environment, under this variable.
+    Environment(String),
+    /// On the command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path, line) => write!(f, "{}, line {line}", path.display()),
+            Origin::DotEnv(path, variable) => write!(f, "{variable} in {}", path.display()),
+            Origin::Environment(variable) => write!(f, "{variable} in the environment"),
+            Origin::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+impl Serialize for Origin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// One setting as it is in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Setting {
+    /// The flag's name.
+    pub setting: String,
+    /// In the flag's own syntax; nothing when it is not set.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// What file and `.env` say, by flag.
+#[derive(Debug, Default)]
+pub struct Sources(BTreeMap<String, (String, Origin)>);
+
+impl Sources {
+    /// Reads what is there for the flags of `command`. A `file` has to exist; a `dot_env` need not.
+    ///
+    /// # Errors
+    /// A file cannot be read, or says what no flag knows.
+    pub fn read(
+        command: &Command,
+        file: Option<&Path>,
+        dot_env: &Path,
+    ) -> Result<Self, SourceError> {
+        let mut sources = Sources::default();
+        if let Some(path) = file {
+            sources.take(command, path, &text(path)?)?;
+        }
+        if dot_env.is_file() {
+            sources.take_dot_env(command, dot_env)?;
+        }
+        Ok(sources)
+    }
+
+    fn take(&mut self, command: &Command, path: &Path, text: &str) -> Result<(), SourceError> {
+        let syntax = |reason| SourceError::Syntax {
+            path: path.to_owned(),
+            reason,
+        };
+        // An empty document, or one of comments alone, sets nothing.
+        let found: Option<Mapping> = serde_yaml::from_str(text).map_err(syntax)?;
+        for (key, value) in found.unwrap_or_default() {
+            let key = plain(&key).unwrap_or_default();
+            let origin = Origin::File(path.to_owned(), line_of(text, &key));
+            if settable(command).all(|arg| arg.get_long() != Some(&key)) {
+                let known: Vec<&str> = settable(command).filter_map(Arg::get_long).collect();
+                return Err(SourceError::Unknown {
+                    origin,
+                    key,
+                    known: known.join(", "),
+                });
+            }
+            let value = match &value {
+                Value::Sequence(all) => all
+                    .iter()
+                    .map(plain)
+                    .collect::<Option<Vec<_>>>()
+                    .map(|v| v.join(",")),
+                one => plain(one),
+            };
+            match value {
+                Some(value) => self.0.insert(key, (value, origin)),
+                None => return Err(SourceError::NotAValue { origin, key }),
+            };
+        }
+        Ok(())
+    }
+
+    fn take_dot_env(&mut self, command: &Command, path: &Path) -> Result<(), SourceError> {
+        let failed = |reason| SourceError::DotEnv {
+            path: path.to_owned(),
+            reason,
+        };
+        for entry in dotenvy::from_path_iter(path).map_err(failed)? {
+            let (variable, value) = entry.map_err(failed)?;
+            let of_variable = |arg: &&Arg| arg.get_env().is_some_and(|e| *e == *variable);
+            if let Some(key) = settable(command).find(of_variable).and_then(Arg::get_long) {
+                let origin = Origin::DotEnv(path.to_owned(), variable);
+                self.0.insert(key.to_owned(), (value, origin));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same command line with these values where neither a flag nor the environment says otherwise.
+    pub fn under(&self, command: Command) -> Command {
+        command.mut_args(|arg| {
+            let value = arg
+                .get_long()
+                .and_then(|key| self.0.get(key))
+                .map(|(value, _)| value.clone());
+            match value {
+                // What is given here is not missing on the command line.
+                Some(value) => arg.required(false).default_value(value),
+                None => arg,
+            }
+        })
+    }
+
+    /// Where the value that clap complains about was found, if not on the command line.
+    pub fn blame(&self, error: &clap::Error) -> Option<&Origin> {
+        let text = |kind| match error.get(kind) {
+            Some(ContextValue::String(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        let flag = text(ContextKind::InvalidArg)?.split_whitespace().next()?;
+        let (value, origin) = self.0.get(flag.trim_start_matches("--"))?;
+        (Some(value.as_str()) == text(ContextKind::InvalidValue)).then_some(origin)
+    }
+
+    /// Every setting as it is in force.
+    pub fn in_force(&self, command: &Command, matches: &ArgMatches) -> Vec<Setting> {
+        let settings = settable(command).map(|arg| {
+            let setting = arg.get_long().unwrap_or_default().to_owned();
+            let raw = matches.get_raw(arg.get_id().as_str());
+            let value = raw.map(|values| {
+                values
+                    .map(|v| v.to_string_lossy().into_owned())
+                    .collect::<Vec<_>>()
+                    .join(",")
+            });
+            let origin = match matches.value_source(arg.get_id().as_str()) {
+                Some(ValueSource::CommandLine) => Origin::Flag,
+                Some(ValueSource::EnvVariable) => Origin::Environment(
+                    arg.get_env()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned(),
+                ),
+                _ => self
+                    .0
+                    .get(&setting)
+                    .map_or(Origin::Default, |(_, origin)| origin.clone()),
+            };
+            Setting {
+                setting,
+                value,
+                origin,
+            }
+        });
+        settings.collect()
+    }
+}
+
+/// The flags that may be set elsewhere.
+fn settable(command: &Command) -> impl Iterator<Item = &Arg> {
+    let settable =
+        |arg: &&Arg| arg.get_env().is_some() && !arg.is_hide_set() && arg.get_id() != CONFIG;
+    command.get_arguments().filter(settable)
+}
+
+/// The flag that names the file, and that a file cannot set.
+pub const CONFIG: &str = "config";
+
+/// The file that is named by `--config` among the arguments, or by the variable.
+pub fn named(
+    mut args: impl Iterator<Item = std::ffi::OsString>,
+    variable: &str,
+) -> Option<PathBuf> {
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy();
+        match text.strip_prefix("--config") {
+            _ if text == "--" => break,
+            Some("") => return args.next().map(PathBuf::from),
+            Some(value) if value.starts_with('=') => return Some(PathBuf::from(&value[1..])),
+            _ => {}
+        }
+    }
+    std::env::var_os(variable)
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from)
+}
+
+fn text(path: &Path) -> Result<String, SourceError> {
+    let unreadable = |reason| SourceError::Unreadable {
+        path: path.to_owned(),
+        reason,
+    };
+    let mut text = String::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(LONGEST + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > LONGEST {
+        return Err(SourceError::TooLong(path.to_owned()));
+    }
+    Ok(text)
+}
+
+/// A value that fits on a command line.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+    }
+}
+
+/// The line that a key stands on: keys begin lines, because nothing is nested.
+fn line_of(text: &str, key: &str) -> usize {
+    let begins = |line: &str| {
+        let rest = line.trim_start_matches(['"', '\'']).strip_prefix(key);
+        rest.is_some_and(|r| {
+            r.trim_start_matches(['"', '\''])
+                .trim_start()
+                .starts_with(':')
+        })
+    };
+    text.lines().position(begins).map_or(1, |i| i + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::FromArgMatches;
+    use clap::Parser;
+
+    use super::*;
+    use crate::Config;
+
+    #[derive(Parser)]
+    struct Daemon {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    struct Files(tempfile::TempDir);
+
+    impl Files {
+        fn new(file: &str, dot_env: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("peer.yaml"), file).unwrap();
+            std::fs::write(dir.path().join(".env"), dot_env).unwrap();
+            Files(dir)
+        }
+
+        fn read(&self) -> Result<Sources, SourceError> {
+            let (file, dot_env) = (self.0.path().join("peer.yaml"), self.0.path().join(".env"));
+            Sources::read(&Daemon::command(), Some(&file), &dot_env)
+        }
+    }
+
+    const FILE: &str = "# a peer\nname: p-0\ndata-dir: /data\nseeds: [a:1, b:2]\nchunk-size: 65536\nawait-assignment: true\n";
+
+    #[test]
+    fn the_later_source_wins_and_each_is_named() {
+        let files = Files::new(
+            FILE,
+            "PEERNET_CHUNK_SIZE=131072\nPEERNET_NAME='p-1'\nOTHER=x\n",
+        );
+        let sources = files.read().unwrap();
+        let command = sources.under(Daemon::command());
+        let args = ["peer", "--name", "p-2", "--advertise-host", "h"];
+        let matches = command.clone().try_get_matches_from(args).unwrap();
+        let config = Daemon::from_arg_matches(&matches).unwrap().config;
+        assert_eq!((config.name.as_str(), config.chunk_size), ("p-2", 131_072));
+        assert_eq!(config.seeds, ["a:1", "b:2"]);
+        assert!(config.await_assignment && !config.found);
+        assert!(config.check().is_ok());
+        let in_force = sources.in_force(&command, &matches);
+        let origin = |name: &str| {
+            let setting = in_force.iter().find(|s| s.setting == name).unwrap();
+            let origin = setting.origin.to_string();
+            (
+                setting.value.clone().unwrap_or_default(),
+                origin.replace(files.0.path().to_str().unwrap(), "DIR"),
+            )
+        };
+        let expected = [
+            ("name", "p-2", "command line"),
+            ("chunk-size", "131072", "PEERNET_CHUNK_SIZE in DIR/.env"),
+            ("data-dir", "/data", "DIR/peer.yaml, line 3"),
+            ("seeds", "a:1,b:2", "DIR/peer.yaml, line 4"),
+            ("http-listen", "0.0.0.0:8080", "default"),
+            ("zone", "", "default"),
+        ];
+        for (name, value, from) in expected {
+            assert_eq!(origin(name), (value.to_owned(), from.to_owned()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_no_flag_knows_is_refused_with_its_line() {
+        let refused = [
+            (
+                "name: a\nnam: b\n",
+                "line 2: there is no setting 'nam'; there are: name, data-dir",
+            ),
+            ("faults: x\n", "line 1: there is no setting 'faults'"),
+            ("\nname: {a: b}\n", "line 2: 'name' needs one value"),
+            ("name:\n", "line 1: 'name' needs one value"),
+            ("name: a\nname: b\n", "duplicate"),
+            ("just words\n", "a `setting: value` on each line"),
+        ];
+        for (text, words) in refused {
+            let error = Files::new(text, "").read().unwrap_err().to_string();
+            assert!(
+                error.contains(words) && error.contains("peer.yaml"),
+                "{error}"
+            );
+        }
+        let long = "#".repeat(LONGEST as usize + 1);
+        assert!(matches!(
+            Files::new(&long, "").read(),
+            Err(SourceError::TooLong(_))
+        ));
+        assert!(Files::new("# nothing\n", "").read().unwrap().0.is_empty());
+        assert!(matches!(
+            Files::new("", "no equals sign\n").read(),
+            Err(SourceError::DotEnv { .. })
+        ));
+    }
+
+    #[test]
+    fn a_wrong_value_is_traced_to_its_line() {
+        let sources = Files::new("name: a\ndata-dir: /d\nchunk-size: big\n", "")
+            .read()
+            .unwrap();
+        let error = sources
+            .under(Daemon::command())
+            .try_get_matches_from(["peer"])
+            .unwrap_err();
+        let origin = sources.blame(&error).unwrap().to_string();
+        assert!(origin.ends_with("peer.yaml, line 3"), "{origin}");
+    }
+
+    #[test]
+    fn the_file_is_named_before_everything_else_is_read() {
+        let named = |args: &[&str]| named(args.iter().map(Into::into), "PEERNET_NOT_SET");
+        assert_eq!(named(&["p", "ls", "--config", "a"]), Some("a".into()));
+        assert_eq!(named(&["p", "--config=b", "ls"]), Some("b".into()));
+        assert_eq!(named(&["p", "put", "--", "--config", "a"]), None);
+        assert_eq!(named(&["p", "--configure"]), None);
+    }
+}
