@@ -247,6 +247,17 @@ impl<S: Store> Peer<S> {
         })
     }
 
+    /// Whether so many of the replicas are down that those left are no majority: whoever asked had better ask another
+    /// peer, which may see more of the ring, than wait. Asked only of operations whose question went unanswered for a
+    /// while, since the answer may be that the configuration is another by now.
+    fn is_hopeless(&self, operation: &Operation) -> bool {
+        let mut left = operation.config.participants();
+        left.retain(|id| {
+            *id == self.me || self.gossip.is_up(*id) || operation.answered.contains(id)
+        });
+        !has_majority(&operation.config, &left)
+    }
+
     /// (Re)starts an operation under the configuration now known.
     fn begin(&mut self, mut operation: Operation) -> Done {
         if let Some(config) = self.slots.config(operation.slot()) {

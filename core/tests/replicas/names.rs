@@ -1,7 +1,7 @@
 //! Writes that other peers pass on to a slot's owner.
 
 use bytes::Bytes;
-use peernet_core::io::{Answer, Request};
+use peernet_core::io::{Answer, Request, RequestError};
 use peernet_core::key::{Key, Name};
 use peernet_core::message::Message;
 use peernet_core::register::{Condition, Value};
@@ -94,5 +94,27 @@ fn an_owner_that_is_slow_to_answer_but_well_is_waited_for() {
     replicas.run(2_500, |_, _| {});
     replicas.lost = |_| false;
     let answer = replicas.answer(passed_on);
+    assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
+}
+
+#[test]
+fn a_peer_that_knows_itself_cut_off_says_so_without_waiting() {
+    let mut replicas = Replicas::new(3, |_| Vec::new());
+    replicas.run(2_000, |_, _| {});
+    replicas.cut_off = Some(1);
+    // Until it holds the others to be down.
+    replicas.run(8_000, |_, _| {});
+    for request in [put("nowhere"), Request::ReadName(name())] {
+        let id = replicas.request(1, request);
+        replicas.run(1_000, |_, _| {});
+        let answer = replicas.answered(id);
+        assert!(
+            matches!(answer, Some(Answer::Failed(RequestError::NoQuorum { .. }))),
+            "{answer:?}"
+        );
+    }
+    replicas.cut_off = None;
+    replicas.run(8_000, |_, _| {});
+    let answer = replicas.ask(1, put("back"));
     assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
 }

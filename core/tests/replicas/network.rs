@@ -132,12 +132,18 @@ impl Replicas {
     /// The answer to a request, within ten seconds.
     pub(crate) fn answer(&mut self, id: RequestId) -> Answer {
         for _ in 0..220 {
-            if let Some(at) = self.answers.iter().position(|(of, _)| *of == id) {
-                return self.answers.remove(at).1;
+            if let Some(answer) = self.answered(id) {
+                return answer;
             }
             self.run(50, |_, _| {});
         }
         panic!("{id:?} was never answered");
+    }
+
+    /// The answer to a request, if it is there.
+    pub(crate) fn answered(&mut self, id: RequestId) -> Option<Answer> {
+        let at = self.answers.iter().position(|(of, _)| *of == id)?;
+        Some(self.answers.remove(at).1)
     }
 
     /// Hands over one input and all that follows from it at once.

@@ -106,6 +106,11 @@ impl<S: Store> Peer<S> {
             let operation = self.take(op);
             return self.begin(operation);
         }
+        if self.is_hopeless(operation) {
+            let operation = self.take(op);
+            self.expire(operation);
+            return Ok(());
+        }
         match &operation.phase {
             Phase::Outbid => {
                 let operation = self.take(op);
