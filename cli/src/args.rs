@@ -34,9 +34,24 @@ pub struct Global {
         value_name = "URL,..."
     )]
     pub server: Servers,
+    /// What does not depend on whom it talks to.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options of every command, of `kubectl peernet` too.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Common {
     /// How to print the result
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(short, long, global = true, env = "PEERNET_OUTPUT", value_enum, default_value_t = Format::Table)]
     pub output: Format,
+    /// Never ask: fail where an answer would be needed
+    #[arg(long, global = true, env = "PEERNET_NO_INPUT")]
+    pub no_input: bool,
+    /// File of settings, each under its option's name; the environment and options win over it [default:
+    /// $XDG_CONFIG_HOME/peernet/config.yaml or ~/.config/peernet/config.yaml, if it is there]
+    #[arg(long, global = true, env = "PEERNET_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// The commands.
@@ -77,6 +92,8 @@ pub enum Shared {
     Explain(Explain),
     /// Do it all on a full screen, with keys
     Menu,
+    /// Print the settings in force, and where each comes from
+    Config,
     /// Print what teaches a shell to complete this command
     Completions(Completions),
     /// Write the man pages into a directory
@@ -86,7 +103,7 @@ pub enum Shared {
 /// Stores files. The last of several arguments is the name to store under, unless it is a local file too.
 #[derive(clap::Args, Debug)]
 pub struct Put {
-    /// Local files, or - for standard input; then the name, if the last one is no local file. A name that ends with /
+    /// Local files and directories, or - for standard input; then the name, if the last one is no local file. A name that ends with /
     /// is a prefix to the files' own names
     #[arg(required = true, value_name = "PATH... [NAME]")]
     pub paths: Vec<PathBuf>,
@@ -101,10 +118,10 @@ pub struct Put {
     pub if_absent: bool,
 }
 
-/// Fetches a file whole, or leaves nothing.
+/// Fetches each file whole, or leaves nothing of it.
 #[derive(clap::Args, Debug)]
 pub struct Get {
-    /// Name in the network
+    /// Name in the network; one that ends with / stands for all that begin so
     pub name: String,
     /// Where to write it: a file, a directory, or - for standard output; the name's last segment by default
     pub path: Option<PathBuf>,
@@ -251,7 +268,7 @@ mod tests {
     #[test]
     fn global_options_may_follow_the_command() {
         let args = parse("peernet ls docs/ -o json --server 10.0.0.1:7000,10.0.0.2:7000").unwrap();
-        assert_eq!(args.global.output, Format::Json);
+        assert_eq!(args.global.common.output, Format::Json);
         assert_eq!(args.global.server.count(), 2);
         assert!(
             matches!(args.command, Command::Shared(Shared::Ls(Ls { prefix })) if prefix == "docs/")

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
+use futures::{StreamExt, stream};
+use indicatif::{MultiProgress, ProgressBar};
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{FileInfo, GetRequest, GetResponse, get_response::Part};
@@ -14,10 +15,15 @@ use tonic::{Status, Streaming};
 
 use crate::args::{Get, Global};
 use crate::exit::Exit;
-use crate::names::File;
+use crate::names::{self, File};
 use crate::output;
 use crate::progress;
 use crate::servers::{CallError, Connection, Servers};
+
+/// Files fetched at once. Guess: enough to hide the round trips of small ones.
+const AT_ONCE: usize = 4;
+/// Most files of one prefix. Guess: more should be an archive.
+const MOST: usize = 100_000;
 
 /// Why a file was not fetched.
 #[derive(Debug, Error)]
@@ -65,6 +71,18 @@ pub enum GetError {
     /// The file was replaced between two attempts.
     #[error("the file was replaced while it was fetched, nothing was kept; try again")]
     Replaced,
+    /// No name begins so.
+    #[error("no file's name begins with '{0}'; `peernet ls` shows what there is")]
+    Nothing(String),
+    /// More than anyone means.
+    #[error("more than {MOST} names begin with '{0}'; fetch its parts one by one")]
+    TooMany(String),
+    /// Several files, one stream.
+    #[error("several files cannot be told apart on standard output; name a directory")]
+    ManyToOne,
+    /// The listing has what was not asked for.
+    #[error("the peer listed a name that does not begin as asked; this is a fault of the peer")]
+    Astray,
     /// Ctrl-C.
     #[error("interrupted, nothing was kept")]
     Interrupted,
@@ -74,30 +92,104 @@ impl GetError {
     /// The exit code's class.
     pub fn exit(&self) -> Exit {
         match self {
-            GetError::Name { .. } => Exit::Usage,
+            GetError::Name { .. } | GetError::TooMany(_) | GetError::ManyToOne => Exit::Usage,
+            GetError::Nothing(_) => Exit::NotFound,
             GetError::Write { .. } | GetError::Stdout(_) => Exit::Permanent,
             GetError::Short { .. } | GetError::Replaced | GetError::Interrupted => Exit::Retryable,
-            GetError::Long { .. } => Exit::Fatal,
+            GetError::Long { .. } | GetError::Astray => Exit::Fatal,
             GetError::Call(e) => e.exit(),
         }
     }
 }
 
-/// Fetches the file.
+/// Fetches the file, or all whose names begin with what ends with `/`.
 pub async fn run(global: &Global, get: Get) -> Result<(), GetError> {
-    let name = Name::new(get.name.clone()).map_err(|reason| GetError::Name {
-        name: get.name,
-        reason,
-    })?;
-    let bar = progress::transfer(name.as_str(), None);
     let interrupted = tokio::signal::ctrl_c();
-    // Leaving early drops the temporary file, which removes it.
-    let fetched = tokio::select! {
-        fetched = deliver(global, &name, get.path.as_deref(), &bar) => fetched,
+    // Leaving early drops the temporary files, which removes them.
+    tokio::select! {
+        fetched = fetch_all(global, &get) => fetched,
         _ = interrupted => Err(GetError::Interrupted),
-    };
+    }
+}
+
+async fn fetch_all(global: &Global, get: &Get) -> Result<(), GetError> {
+    let path = get.path.as_deref();
+    if get.name.ends_with('/') {
+        return below(global, &get.name, path).await;
+    }
+    let name = valid(get.name.clone())?;
+    let bar = progress::transfer(name.as_str(), None);
+    let fetched = deliver(global, &name, path, &bar).await;
     bar.finish_and_clear();
     fetched
+}
+
+fn valid(name: String) -> Result<Name, GetError> {
+    Name::new(name.clone()).map_err(|reason| GetError::Name { name, reason })
+}
+
+/// Fetches every file with that prefix into a directory, some at a time; those before a failure stay.
+async fn below(global: &Global, prefix: &str, path: Option<&Path>) -> Result<(), GetError> {
+    let own = prefix
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    let root = path.unwrap_or(Path::new(own));
+    if root.as_os_str() == "-" {
+        return Err(GetError::ManyToOne);
+    }
+    let mut names = Vec::new();
+    let mut after = String::new();
+    loop {
+        let (page, next) = names::page(&global.server, prefix, after).await?;
+        // Whatever a peer answers, nothing is written outside of the directory: a valid name has no `..`.
+        for file in page {
+            let place = file.name.strip_prefix(prefix).map(|rest| root.join(rest));
+            names.push((valid(file.name)?, place.ok_or(GetError::Astray)?));
+        }
+        match next.is_empty() || names.len() > MOST {
+            true => break,
+            false => after = next,
+        }
+    }
+    if names.is_empty() {
+        return Err(GetError::Nothing(prefix.to_owned()));
+    }
+    if names.len() > MOST {
+        return Err(GetError::TooMany(prefix.to_owned()));
+    }
+    let bars = MultiProgress::new();
+    let mut fetched = stream::iter(&names)
+        .map(async |(name, place)| {
+            let bar = bars.add(progress::transfer(name.as_str(), None));
+            let dir = place.parent().unwrap_or(root);
+            let made = tokio::fs::create_dir_all(dir).await;
+            made.map_err(|reason| GetError::Write {
+                path: dir.to_owned(),
+                reason,
+            })?;
+            let saved = save(&global.server, name, Some(place), &bar).await;
+            bar.finish_and_clear();
+            saved
+        })
+        .buffered(AT_ONCE);
+    let mut files = Vec::new();
+    while let Some(saved) = fetched.next().await {
+        let (path, file) = saved?;
+        if !global.common.output.is_document() {
+            let line = format!("{} ({})\n", path.display(), output::bytes(file.size));
+            bars.suspend(|| output::print(&line))
+                .map_err(GetError::Stdout)?;
+        }
+        files.push(file);
+    }
+    global
+        .common
+        .output
+        .document(&files)
+        .map_err(GetError::Stdout)?;
+    Ok(())
 }
 
 async fn deliver(
@@ -113,7 +205,7 @@ async fn deliver(
     }
     let (path, file) = save(&global.server, name, path, bar).await?;
     let print = || -> io::Result<()> {
-        if !global.output.document(&file)? {
+        if !global.common.output.document(&file)? {
             output::print(&format!(
                 "{} ({})\n",
                 path.display(),

@@ -10,11 +10,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use thiserror::Error;
 
-use crate::args::{EXIT_CODES, Global, Shared};
+use crate::args::{Common, EXIT_CODES, Global, Shared};
 use crate::exit::Exit;
 use crate::kubectl::change::ChangeError;
 use crate::kubectl::find::{FindError, Network};
-use crate::output::Format;
 use crate::servers::LOCAL;
 
 mod change;
@@ -27,9 +26,8 @@ pub(crate) mod forward;
 pub struct Plugin {
     #[command(flatten)]
     cluster: Cluster,
-    /// How to print the result
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
-    output: Format,
+    #[command(flatten)]
+    common: Common,
     #[command(subcommand)]
     command: PluginCommand,
 }
@@ -123,26 +121,29 @@ pub(crate) enum Work {
 pub(crate) async fn prepare(plugin: Plugin) -> Result<Work, KubectlError> {
     let Plugin {
         cluster,
-        output,
+        common,
         command,
     } = plugin;
-    if let PluginCommand::Shared(command @ (Shared::Completions(_) | Shared::Man(_))) = command {
+    if let PluginCommand::Shared(
+        command @ (Shared::Completions(_) | Shared::Man(_) | Shared::Config),
+    ) = command
+    {
         let server = LOCAL.parse().unwrap_or_else(|never| match never {});
-        return Ok(Work::Shared(Box::new((Global { server, output }, command))));
+        return Ok(Work::Shared(Box::new((Global { server, common }, command))));
     }
     let network = Network::find(&cluster).await?;
     let done = match command {
         PluginCommand::Shared(command) => {
             let server = network.servers().await?;
-            return Ok(Work::Shared(Box::new((Global { server, output }, command))));
+            return Ok(Work::Shared(Box::new((Global { server, common }, command))));
         }
-        PluginCommand::Scale { peers } => change::scale(&network, output, peers).await?,
-        PluginCommand::Replace { peer } => change::replace(&network, output, &peer).await?,
+        PluginCommand::Scale { peers } => change::scale(&network, common.output, peers).await?,
+        PluginCommand::Replace { peer } => change::replace(&network, common.output, &peer).await?,
         PluginCommand::Recover {
             peers,
             accept_loss: _,
             yes,
-        } => change::recover(&network, output, &peers, yes).await?,
+        } => change::recover(&network, common.output, &peers, yes, common.no_input).await?,
     };
     Ok(Work::Done(done))
 }

@@ -12,12 +12,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use peernet_node::config::sources::Setting;
 use thiserror::Error;
 
 use crate::args::{Args, Command, Global, Shared};
 use crate::exit::Exit;
 use crate::kubectl::{Plugin, Work};
+use crate::settings::Line;
 
 pub mod args;
 pub mod exit;
@@ -34,6 +35,7 @@ pub mod replace;
 pub mod runner;
 pub mod scale;
 pub mod servers;
+pub mod settings;
 pub mod status;
 pub mod up;
 
@@ -52,6 +54,8 @@ enum Failure {
     Menu(#[from] menu::MenuError),
     #[error(transparent)]
     Names(#[from] names::NamesError),
+    #[error(transparent)]
+    Settings(#[from] settings::SettingsError),
     #[error(transparent)]
     Status(#[from] status::StatusError),
     #[error(transparent)]
@@ -75,6 +79,7 @@ impl Failure {
             Failure::Manual(e) => e.exit(),
             Failure::Menu(e) => e.exit(),
             Failure::Names(e) => e.exit(),
+            Failure::Settings(e) => e.exit(),
             Failure::Status(e) => e.exit(),
             Failure::Up(e) => e.exit(),
             Failure::Scale(e) => e.exit(),
@@ -87,11 +92,13 @@ impl Failure {
 /// Parses the command line, performs it and says how it went.
 pub fn main() -> ExitCode {
     let done = if kubectl::is_called() {
-        let plugin = Plugin::parse();
-        block_on(perform_in_cluster(plugin))
+        settings::line()
+            .map_err(Failure::from)
+            .and_then(|line| block_on(perform_in_cluster(line)))
     } else {
-        let Args { global, command } = Args::parse();
-        block_on(perform(global, command))
+        settings::line()
+            .map_err(Failure::from)
+            .and_then(|line| block_on(perform(line)))
     };
     match done {
         Ok(code) => code,
@@ -114,19 +121,20 @@ fn block_on(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<Exi
     done
 }
 
-async fn perform_in_cluster(plugin: Plugin) -> Result<ExitCode, Failure> {
-    match kubectl::prepare(plugin).await? {
+async fn perform_in_cluster(line: Line<Plugin>) -> Result<ExitCode, Failure> {
+    match kubectl::prepare(line.args).await? {
         Work::Shared(shared) => {
             let (global, command) = *shared;
-            perform_shared(&global, command).await
+            perform_shared(&global, command, &line.settings).await
         }
         Work::Done(code) => Ok(code),
     }
 }
 
-async fn perform(global: Global, command: Command) -> Result<ExitCode, Failure> {
+async fn perform(line: Line<Args>) -> Result<ExitCode, Failure> {
+    let Args { global, command } = line.args;
     match command {
-        Command::Shared(command) => return perform_shared(&global, command).await,
+        Command::Shared(command) => return perform_shared(&global, command, &line.settings).await,
         Command::Up(command) => up::run(command).await?,
         Command::Scale(command) => return Ok(scale::run(&global, command).await?),
         Command::Replace(command) => replace::run(&global, command).await?,
@@ -136,7 +144,11 @@ async fn perform(global: Global, command: Command) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn perform_shared(global: &Global, command: Shared) -> Result<ExitCode, Failure> {
+async fn perform_shared(
+    global: &Global,
+    command: Shared,
+    settings: &[Setting],
+) -> Result<ExitCode, Failure> {
     match command {
         Shared::Put(command) => put::run(global, command).await?,
         Shared::Get(command) => get::run(global, command).await?,
@@ -146,6 +158,7 @@ async fn perform_shared(global: &Global, command: Shared) -> Result<ExitCode, Fa
         Shared::Peers => status::peers(global).await?,
         Shared::Status(command) => return Ok(status::run(global, command).await?),
         Shared::Menu => menu::run(global).await?,
+        Shared::Config => return Ok(settings::print(settings, global.common.output)?),
         Shared::Completions(command) => manual::completions(&command)?,
         Shared::Man(command) => manual::pages(&command)?,
     }

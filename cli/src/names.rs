@@ -109,10 +109,10 @@ pub async fn list(global: &Global, ls: Ls) -> Result<(), NamesError> {
         }
         after = next;
     }
-    if global.output.document(&files)? {
+    if global.common.output.document(&files)? {
         return Ok(());
     }
-    output::print(&file_table(&files, global.output.is_wide()))?;
+    output::print(&file_table(&files, global.common.output.is_wide()))?;
     Ok(())
 }
 
@@ -178,7 +178,7 @@ pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
             Err(error) => failures.push(error),
         }
     }
-    if !global.output.document(&removed)? {
+    if !global.common.output.document(&removed)? {
         let lines: String = removed
             .iter()
             .map(|name| format!("removed {name}\n"))
@@ -263,10 +263,10 @@ pub async fn explain(global: &Global, explain: Explain) -> Result<(), NamesError
             })
             .collect(),
     };
-    if global.output.document(&holdings)? {
+    if global.common.output.document(&holdings)? {
         return Ok(());
     }
-    output::print(&explanation(&holdings, global.output.is_wide()))?;
+    output::print(&explanation(&holdings, global.common.output.is_wide()))?;
     Ok(())
 }
 

@@ -31,6 +31,11 @@ impl Format {
         Ok(true)
     }
 
+    /// One document is wanted, for a program.
+    pub fn is_document(self) -> bool {
+        matches!(self, Format::Json | Format::Yaml)
+    }
+
     /// A table with more columns is wanted.
     pub fn is_wide(self) -> bool {
         self == Format::Wide

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
+use futures::{StreamExt, stream};
+use indicatif::{MultiProgress, ProgressBar};
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{FileInfo, Precondition, PutHeader, PutRequest, put_request::Part};
@@ -24,6 +25,10 @@ use crate::servers::{CallError, Connection, Servers};
 
 /// Bytes in one message. 256 KiB was the best of those measured on loopback.
 const PART: usize = 256 * 1024;
+/// Files sent at once. Guess: enough to hide the syncs of small ones, and memory stays at so many times 2 MiB.
+const AT_ONCE: usize = 4;
+/// Most files of one directory. Guess: more should be an archive.
+const MOST: usize = 100_000;
 /// Media type of a file of which nothing is said.
 pub(crate) const CONTENT_TYPE: &str = "application/octet-stream";
 /// Messages read ahead of the network; times [`PART`] is the memory a transfer takes.
@@ -63,9 +68,17 @@ pub enum PutError {
     /// There is no such local file.
     #[error("there is no local file '{}'; check the path", .0.display())]
     Missing(PathBuf),
-    /// Only files can be stored.
-    #[error("'{}' is a directory; name the files in it", .0.display())]
-    Directory(PathBuf),
+    /// Its files cannot be listed.
+    #[error("the directory '{}' cannot be listed: {reason}", .path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// More than anyone means.
+    #[error("there are more than {MOST} files in '{}'; store its parts one by one", .0.display())]
+    TooMany(PathBuf),
     /// Reading failed half-way; nothing was stored.
     #[error("reading '{}' failed, nothing was stored: {reason}", .path.display())]
     Read {
@@ -101,32 +114,37 @@ impl PutError {
             | PutError::NoFileName(_)
             | PutError::OneNameForMany { .. }
             | PutError::SameName(_)
-            | PutError::Directory(_) => Exit::Usage,
+            | PutError::TooMany(_) => Exit::Usage,
             PutError::Missing(_) => Exit::NotFound,
             PutError::Shrank { .. } => Exit::Retryable,
-            PutError::Read { .. } | PutError::Print(_) => Exit::Permanent,
+            PutError::Directory { .. } | PutError::Read { .. } | PutError::Print(_) => {
+                Exit::Permanent
+            }
             PutError::Call(e) => e.exit(),
         }
     }
 }
 
-/// Stores each file in turn; those before a failure stay stored and are printed.
+/// Stores the files, some at a time; those before a failure stay stored and are printed.
 pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
     let jobs = jobs(&put, |path| path.exists())?;
-    let mut stored = Vec::new();
+    let bars = MultiProgress::new();
+    let mut sent = stream::iter(&jobs)
+        .map(async |job| {
+            let bar = bars.add(progress::transfer(job.name.as_str(), None));
+            let sent = store(&global.server, job, &put.content_type, put.if_absent, &bar).await;
+            bar.finish_and_clear();
+            sent
+        })
+        .buffered(AT_ONCE);
+    let mut stored: Vec<File> = Vec::new();
     let mut outcome = Ok(());
-    for job in &jobs {
-        let bar = progress::transfer(job.name.as_str(), None);
-        let sent = store(&global.server, job, &put.content_type, put.if_absent, &bar).await;
-        bar.finish_and_clear();
+    while let Some(sent) = sent.next().await {
         match sent {
             Ok(file) => {
-                if matches!(global.output, output::Format::Table | output::Format::Wide) {
-                    output::print(&format!(
-                        "stored {} ({})\n",
-                        file.name,
-                        output::bytes(file.size)
-                    ))?;
+                let line = format!("stored {} ({})\n", file.name, output::bytes(file.size));
+                if !global.common.output.is_document() {
+                    bars.suspend(|| output::print(&line))?;
                 }
                 stored.push(file);
             }
@@ -136,7 +154,7 @@ pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
             }
         }
     }
-    global.output.document(&stored)?;
+    global.common.output.document(&stored)?;
     outcome
 }
 
@@ -177,6 +195,14 @@ pub(crate) fn jobs(put: &Put, exists: impl Fn(&Path) -> bool) -> Result<Vec<Job>
     }
     let mut seen = BTreeSet::new();
     let mut jobs = Vec::with_capacity(paths.len());
+    let mut add = |path: PathBuf, name: String| {
+        if !seen.insert(name.clone()) {
+            return Err(PutError::SameName(name));
+        }
+        let name = Name::new(name.clone()).map_err(|reason| PutError::Name { name, reason })?;
+        jobs.push(Job { path, name });
+        Ok(())
+    };
     for path in paths {
         let name = match (&whole, &target) {
             (Some(name), _) => (*name).clone(),
@@ -189,16 +215,47 @@ pub(crate) fn jobs(put: &Put, exists: impl Fn(&Path) -> bool) -> Result<Vec<Job>
                 prefix.clone().unwrap_or_default() + own
             }
         };
-        if !seen.insert(name.clone()) {
-            return Err(PutError::SameName(name));
+        if path.is_dir() {
+            for (file, below) in walk(path)? {
+                add(file, format!("{name}/{below}"))?;
+            }
+        } else {
+            add(path.clone(), name)?;
         }
-        let name = Name::new(name.clone()).map_err(|reason| PutError::Name { name, reason })?;
-        jobs.push(Job {
-            path: path.clone(),
-            name,
-        });
     }
     Ok(jobs)
+}
+
+/// Every file below a directory, and its path from there with `/` between the parts, in their order. Links to
+/// directories are not followed: they could lead in a circle.
+fn walk(root: &Path) -> Result<Vec<(PathBuf, String)>, PutError> {
+    let mut files = Vec::new();
+    let mut open = vec![(root.to_owned(), String::new())];
+    while let Some((dir, below)) = open.pop() {
+        let failed = |reason| PutError::Directory {
+            path: dir.clone(),
+            reason,
+        };
+        for entry in std::fs::read_dir(&dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let own = entry.file_name();
+            let own = own
+                .to_str()
+                .ok_or_else(|| PutError::NoFileName(path.clone()))?;
+            let own = format!("{below}{own}");
+            if entry.file_type().map_err(failed)?.is_dir() {
+                open.push((path, own + "/"));
+            } else if path.is_file() {
+                files.push((path, own));
+            }
+            if files.len() + open.len() > MOST {
+                return Err(PutError::TooMany(root.to_owned()));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn utf8(path: &Path) -> Result<String, PutError> {
@@ -259,9 +316,6 @@ async fn open(job: &Job) -> Result<(Source, Option<u64>), PutError> {
     };
     let file = tokio::fs::File::open(&job.path).await.map_err(failed)?;
     let meta = file.metadata().await.map_err(failed)?;
-    if meta.is_dir() {
-        return Err(PutError::Directory(job.path.clone()));
-    }
     // A pipe or device has no size of its own.
     let size = meta.is_file().then_some(meta.len());
     // What is appended after this moment is not part of it.
@@ -412,21 +466,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn missing_files_and_directories_are_told_apart() {
-        let job = |path: &str| Job {
-            path: path.into(),
+    async fn a_missing_file_is_not_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = Job {
+            path: dir.path().join("none"),
             name: Name::new("n").unwrap(),
         };
+        assert_eq!(open(&job).await.err().unwrap().exit(), Exit::NotFound);
+    }
+
+    #[test]
+    fn a_directory_is_stored_with_all_below_it() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = open(&job(dir.path().join("none").to_str().unwrap()))
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(missing.exit(), Exit::NotFound);
-        let directory = open(&job(dir.path().to_str().unwrap()))
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(directory.exit(), Exit::Usage);
+        let site = dir.path().join("site");
+        std::fs::create_dir_all(site.join("css/old")).unwrap();
+        for file in ["index.html", "css/a.css", "css/old/b.css"] {
+            std::fs::write(site.join(file), file).unwrap();
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&site, site.join("css/circle")).unwrap();
+        let site = site.to_str().unwrap();
+        let stored = |args: &[&str]| -> Vec<String> {
+            let pairs = names(args, None, &[site]).unwrap();
+            pairs.into_iter().map(|(_, name)| name).collect()
+        };
+        assert_eq!(
+            stored(&[site]),
+            ["site/css/a.css", "site/css/old/b.css", "site/index.html"]
+        );
+        assert_eq!(stored(&[site, "www"])[2], "www/index.html");
+        assert_eq!(stored(&[site, "www/"])[2], "www/site/index.html");
     }
 }

@@ -4,13 +4,12 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use serde::Serialize;
 use thiserror::Error;
 
 use crate::args::{Global, Recover};
 use crate::exit::Exit;
 use crate::output;
-use crate::runner::control::{Event, Request};
+use crate::runner::control::{Event, Loss, Request};
 use crate::scale::{ScaleError, Talk, find};
 
 /// Why nothing was given up.
@@ -38,18 +37,6 @@ impl RecoverError {
     }
 }
 
-/// What is, or was, given up.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Loss {
-    /// Who, by name.
-    peers: Vec<String>,
-    /// Slots of which no copy is left.
-    slots_lost: Vec<u16>,
-    /// Slots of which fewer copies than a majority are left.
-    slots_partial: Vec<u16>,
-}
-
 /// Says what giving up costs, asks, and does it.
 pub async fn run(global: &Global, recover: Recover) -> Result<ExitCode, RecoverError> {
     let Recover {
@@ -69,18 +56,7 @@ pub async fn run(global: &Global, recover: Recover) -> Result<ExitCode, RecoverE
         let mut talk = Talk::begin(stream, &Request::Recover { peers, accepted }).await?;
         loop {
             match talk.next().await? {
-                Event::Loss {
-                    peers,
-                    whole,
-                    partial,
-                    done: _,
-                } => {
-                    return Ok(Loss {
-                        peers,
-                        slots_lost: whole,
-                        slots_partial: partial,
-                    });
-                }
+                Event::Loss(loss) => return Ok(loss),
                 Event::Refused { reason } => return Err(ScaleError::Refused(reason)),
                 Event::Stopping => return Err(ScaleError::Stopped),
                 _ => {}
@@ -88,12 +64,16 @@ pub async fn run(global: &Global, recover: Recover) -> Result<ExitCode, RecoverE
         }
     };
     let cost = ask(peers, false).await?;
-    if !yes && !agreed(&cost)? {
+    if !yes && !agreed(&cost, global.common.no_input)? {
         return Ok(ExitCode::from(Exit::Permanent as u8));
     }
     // Exactly those that were shown.
     let lost = ask(cost.peers, true).await?;
-    let printed = global.output.document(&lost).map_err(ScaleError::Print)?;
+    let printed = global
+        .common
+        .output
+        .document(&lost)
+        .map_err(ScaleError::Print)?;
     if !printed {
         let text = format!("given up for good: {}\n", sentence(&lost));
         output::print(&text).map_err(ScaleError::Print)?;
@@ -101,8 +81,8 @@ pub async fn run(global: &Global, recover: Recover) -> Result<ExitCode, RecoverE
     Ok(ExitCode::SUCCESS)
 }
 
-fn agreed(cost: &Loss) -> Result<bool, RecoverError> {
-    if !io::stdin().is_terminal() {
+fn agreed(cost: &Loss, no_input: bool) -> Result<bool, RecoverError> {
+    if no_input || !io::stdin().is_terminal() {
         return Err(RecoverError::Unasked);
     }
     // A closed standard error shows in the answer.

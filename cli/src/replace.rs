@@ -11,7 +11,7 @@ pub async fn run(global: &Global, replace: Replace) -> Result<(), ScaleError> {
     let instead = format!("kubectl annotate pn/NAME peernet.dev/replace={peer}");
     let stream = find(dir.as_deref(), instead).await?;
     let progress = watch(stream, Request::Replace { peer }).await?;
-    let printed = global.output.document(&progress);
+    let printed = global.common.output.document(&progress);
     if !printed.map_err(ScaleError::Print)?
         && let Some(ended) = &progress.replacement
     {

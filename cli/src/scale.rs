@@ -79,7 +79,7 @@ pub async fn run(global: &Global, scale: Scale) -> Result<ExitCode, ScaleError> 
     tokio::select! {
         done = watch(stream, Request::Scale { peers }) => {
             let progress = done?;
-            if !global.output.document(&progress).map_err(ScaleError::Print)? {
+            if !global.common.output.document(&progress).map_err(ScaleError::Print)? {
                 output::print(&format!("{}\n", sentence(&progress))).map_err(ScaleError::Print)?;
             }
             Ok(ExitCode::SUCCESS)
@@ -162,7 +162,7 @@ pub(crate) async fn watch(stream: UnixStream, request: Request) -> Result<Progre
             Event::Replacing { peer } => {
                 screen.say(format!("replacing {peer}; ctrl-C leaves it running"));
             }
-            Event::Loss { .. } => {}
+            Event::Loss(_) => {}
         }
     }
 }

@@ -5,12 +5,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use peernet_proto::v1::PeerInfo;
 use thiserror::Error;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::exit::Exit;
-use crate::kubectl::forward::Forward;
+use crate::kubectl::forward::{Forward, pod};
 
 /// Where a peer of `peernet up` listens by default.
 pub(crate) const LOCAL: &str = "http://127.0.0.1:7000";
@@ -200,6 +201,14 @@ impl Servers {
 }
 
 impl Way {
+    /// Where a member is reached from here.
+    pub(crate) fn address(&self, member: &PeerInfo) -> String {
+        match self {
+            Way::Direct => format!("http://{}", member.address),
+            Way::Cluster(_) => pod(&member.name),
+        }
+    }
+
     fn fix(&self) -> &'static str {
         match self {
             Way::Direct => {

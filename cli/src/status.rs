@@ -57,11 +57,11 @@ pub async fn run(global: &Global, status: Status) -> Result<ExitCode, StatusErro
     let looked = look(&global.server).await;
     spinner.finish_and_clear();
     let (picture, verdict) = looked?;
-    if !global.output.document(&Document {
+    if !global.common.output.document(&Document {
         verdict: &verdict,
         picture: &picture,
     })? {
-        output::print(&page(&picture, &verdict, global.output.is_wide()))?;
+        output::print(&page(&picture, &verdict, global.common.output.is_wide()))?;
     }
     let failed = status.check && verdict.degraded;
     Ok(ExitCode::from(if failed {
@@ -195,12 +195,12 @@ pub async fn peers(global: &Global) -> Result<(), StatusError> {
         .into_iter()
         .map(Member::from)
         .collect();
-    if global.output.document(&members)? {
+    if global.common.output.document(&members)? {
         return Ok(());
     }
     let brief = ["NAME", "ZONE", "STATE", "ADDRESS", "HTTP"];
     let more = ["POSITION", "INCARNATION>", "VERSION", "ID"];
-    let wide = global.output.is_wide();
+    let wide = global.common.output.is_wide();
     let header: Vec<&str> = if wide {
         brief.into_iter().chain(more).collect()
     } else {

@@ -99,11 +99,70 @@ fn a_network_on_loopback_from_up_to_the_end() {
     );
     assert!(status.contains("1 more peer may fail"), "{status}");
 
+    directories(&network);
+    configuration(&network);
     menu::everything_by_keys(&network);
 
     crash(&network);
     scaling(&mut network);
     the_end_and_a_new_beginning(network);
+}
+
+/// A directory goes in and comes back, several files at a time.
+fn directories(network: &Network) {
+    let (from, to) = (network.path("site"), network.path("back"));
+    fs::create_dir_all(from.join("deep/er")).unwrap();
+    for i in 0..9 {
+        let name = if i % 2 == 0 { "deep/er/" } else { "" };
+        fs::write(from.join(format!("{name}{i}")), content(i * 1000)).unwrap();
+    }
+    let printed = network.run(&["put", from.to_str().unwrap(), "dirs/"]);
+    assert_eq!(printed.lines().count(), 9, "{printed}");
+    let fetched = network.json(&["get", "dirs/site/", to.to_str().unwrap()]);
+    assert_eq!(fetched.as_array().unwrap().len(), 9);
+    for i in 0..9 {
+        let name = if i % 2 == 0 { "deep/er/" } else { "" };
+        assert_eq!(
+            fs::read(to.join(format!("{name}{i}"))).unwrap(),
+            content(i * 1000)
+        );
+    }
+    assert_eq!(network.fail(&["get", "dirs/none/"]).0, 3);
+    let stored = network.json(&["ls", "dirs/"]);
+    let names: Vec<&str> = stored
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["name"].as_str().unwrap())
+        .collect();
+    network.run(&[&["rm"], &names[..]].concat());
+}
+
+/// The environment wins over the file; what the file cannot say is refused with its line.
+fn configuration(network: &Network) {
+    let file = network.path("config.yaml");
+    let file = file.to_str().unwrap();
+    fs::write(file, "server: http://127.0.0.1:1\noutput: yaml\n").unwrap();
+    let settings = network.run(&["config", "--config", file]);
+    let settings: serde_json::Value = serde_yaml::from_str(&settings).unwrap();
+    let of = |name: &str| {
+        settings
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|s| s["setting"] == name)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(of("server")["value"], network.server(0));
+    assert_eq!(of("server")["origin"], "PEERNET_SERVER in the environment");
+    assert_eq!(of("output")["origin"], format!("{file}, line 2"));
+    fs::write(file, "sever: x\n").unwrap();
+    let (code, words) = network.fail(&["ls", "--config", file]);
+    assert!(
+        code == 2 && words.contains("line 1: there is no setting 'sever'"),
+        "{words}"
+    );
 }
 
 fn listing_and_removal(network: &Network) {

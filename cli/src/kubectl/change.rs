@@ -180,10 +180,11 @@ pub(super) async fn recover(
     output: Format,
     peers: &[String],
     yes: bool,
+    no_input: bool,
 ) -> Result<ExitCode, ChangeError> {
     let named = peers.join(",");
     if !yes {
-        agreed(&named)?;
+        agreed(&named, no_input)?;
     }
     let before = annotate(network, RECOVER, &named).await?;
     let known = before.status.and_then(|s| s.recovery);
@@ -214,8 +215,8 @@ pub(super) async fn recover(
     follow(network, output, judge).await
 }
 
-fn agreed(named: &str) -> Result<(), ChangeError> {
-    if !io::stdin().is_terminal() {
+fn agreed(named: &str, no_input: bool) -> Result<(), ChangeError> {
+    if no_input || !io::stdin().is_terminal() {
         return Err(ChangeError::Unasked);
     }
     write!(

@@ -8,7 +8,7 @@ use peernet_crd::PeerNetwork;
 use thiserror::Error;
 
 use super::Cluster;
-use super::forward::{Forward, GRPC_PORT};
+use super::forward::{self, Forward};
 use crate::exit::Exit;
 use crate::servers::Servers;
 
@@ -180,7 +180,7 @@ impl Network {
             .items
             .into_iter()
             .filter(is_ready)
-            .map(|pod| format!("http://{}:{GRPC_PORT}", pod.name_any()))
+            .map(|pod| forward::pod(&pod.name_any()))
             .collect();
         fastrand::shuffle(&mut ready);
         ready.truncate(PEERS);

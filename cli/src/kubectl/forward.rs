@@ -14,7 +14,7 @@ use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint, Error};
 
 /// The port of a peer's pod that serves gRPC.
-pub(super) const GRPC_PORT: u16 = 7000;
+const GRPC_PORT: u16 = 7000;
 
 /// The pods of a namespace, to be connected to.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ impl Forward {
         }
     }
 
-    /// Connects to a peer by its pod's name, or by the name under which other peers know it.
+    /// Connects to a peer by its pod's name.
     pub(crate) async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
         let forward = self.clone();
         let connector = tower::service_fn(move |uri: Uri| {
@@ -46,7 +46,7 @@ impl Forward {
     }
 
     async fn open(&self, uri: &Uri) -> io::Result<Tunnel> {
-        let pod = pod_of(uri.host().unwrap_or_default());
+        let pod = uri.host().unwrap_or_default();
         let port = uri.port_u16().unwrap_or(GRPC_PORT);
         let mut forwarder = self
             .pods
@@ -58,9 +58,9 @@ impl Forward {
     }
 }
 
-/// `demo-0` of `demo-0.demo-peers.prod.svc`.
-fn pod_of(host: &str) -> &str {
-    host.split('.').next().unwrap_or_default()
+/// The address of the peer in a pod of this name.
+pub(crate) fn pod(name: &str) -> String {
+    format!("http://{name}:{GRPC_PORT}")
 }
 
 /// A stream to a pod; its end ends the forwarding.
@@ -100,16 +100,5 @@ impl AsyncWrite for Tunnel {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peer_s_address_leads_to_its_pod() {
-        assert_eq!(pod_of("demo-0.demo-peers.prod.svc"), "demo-0");
-        assert_eq!(pod_of("demo-12"), "demo-12");
     }
 }

@@ -56,17 +56,20 @@ pub enum Reply {
         /// Its name.
         peer: String,
     },
-    /// What giving up costs; see [`Event::Loss`].
-    Loss {
-        /// Who, by name.
-        peers: Vec<String>,
-        /// Slots of which no copy is left.
-        whole: Vec<u16>,
-        /// Slots of which fewer copies than a majority are left.
-        partial: Vec<u16>,
-        /// It has been done.
-        done: bool,
-    },
+    /// What giving up costs, or has cost.
+    Loss(Loss),
+}
+
+/// What giving peers up costs, or has cost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    /// Who, by name.
+    pub peers: Vec<String>,
+    /// Slots of which no copy is left: everything in them is lost.
+    pub slots_lost: Vec<u16>,
+    /// Slots of which fewer copies than a majority are left: what only the others held is lost.
+    pub slots_partial: Vec<u16>,
 }
 
 /// What it hears.
@@ -86,16 +89,7 @@ pub enum Event {
         peer: String,
     },
     /// What giving these peers up costs, or has cost.
-    Loss {
-        /// Who, by name.
-        peers: Vec<String>,
-        /// Slots of which no copy is left: everything in them is lost.
-        whole: Vec<u16>,
-        /// Slots of which fewer copies than a majority are left: what only the others held is lost.
-        partial: Vec<u16>,
-        /// It has been done.
-        done: bool,
-    },
+    Loss(Loss),
     /// It will not be done, and why.
     Refused {
         /// A sentence.
@@ -224,20 +218,7 @@ async fn serve(
             write(&mut output, &Event::Replacing { peer }).await?;
             Task::Replace(name)
         }
-        Reply::Loss {
-            peers,
-            whole,
-            partial,
-            done,
-        } => {
-            let loss = Event::Loss {
-                peers,
-                whole,
-                partial,
-                done,
-            };
-            return write(&mut output, &loss).await;
-        }
+        Reply::Loss(loss) => return write(&mut output, &Event::Loss(loss)).await,
     };
     loop {
         let now = progress.borrow_and_update().clone();

@@ -7,7 +7,7 @@ use peernet_core::member::{Liveness, PeerId};
 use peernet_core::preflight::{Standing, lowest};
 use peernet_core::recover::{Loss, Recovery, Refused, recover, stuck};
 
-use crate::runner::control::{Ask, Reply, Request};
+use crate::runner::control::{self, Ask, Reply, Request};
 use crate::runner::home::{HomeError, Replaced};
 use crate::runner::manifest::with_peers;
 use crate::runner::plan::replace::accept;
@@ -130,12 +130,11 @@ impl Runner {
             audience.line(&format!("given up for good: {}{told}", peers.join(", ")));
         }
         let numbers = |slots: &[Slot]| slots.iter().map(|s| s.number()).collect();
-        Ok(Reply::Loss {
+        Ok(Reply::Loss(control::Loss {
             peers,
-            whole: numbers(&loss.whole),
-            partial: numbers(&loss.partial),
-            done: accepted,
-        })
+            slots_lost: numbers(&loss.whole),
+            slots_partial: numbers(&loss.partial),
+        }))
     }
 }
 

@@ -82,11 +82,9 @@ pub(crate) async fn survey(servers: &Servers) -> Result<Survey, CallError> {
     })
 }
 
-/// Asks a member at its own address; nothing if someone else answers there.
+/// Asks a member itself; nothing if someone else answers there.
 async fn reach(way: &Way, member: &PeerInfo) -> Option<Answer> {
-    let connection = connect(way, &format!("http://{}", member.address), PATIENCE)
-        .await
-        .ok()?;
+    let connection = connect(way, &way.address(member), PATIENCE).await.ok()?;
     let answer = ask(connection.channel).await.ok()?;
     (answer.status.self_.as_ref()?.id == member.id).then_some(answer)
 }
