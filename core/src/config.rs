@@ -62,6 +62,19 @@ pub struct Settings {
     pub operations: usize,
     /// Who performs effects of writes ([`crate::outbox`]); the same at all peers, as each marks what it stores.
     pub effects: Consumers,
+    /// How long to wait before all names that chunks here are referred to from are looked at again. Only what was not
+    /// heard of waits for it. Guess: as often as slots are compared.
+    pub collect: u64,
+    /// Names looked at each second for chunks that nothing refers to, and at once. Each costs a message to and from
+    /// each of the name's replicas. Guess: so many are unnoticed, and tens of thousands are looked at within minutes.
+    /// 0: nothing is ever collected.
+    pub checks: usize,
+    /// How long an upload may go on without storing a chunk at a peer before that peer ends it, if it is not finished by
+    /// then. Guess: longer than any client stands still; a broken-off upload's bytes wait for so long.
+    pub pin: u64,
+    /// How long chunks are kept for a reader that was not heard of again. Guess: some renewals (see the node), and short
+    /// enough that the space of a deleted file is back within a minute.
+    pub hold: u64,
 }
 
 impl Default for Settings {
@@ -83,6 +96,10 @@ impl Default for Settings {
             operation: 10_000,
             operations: 4_096,
             effects: Consumers::NONE,
+            collect: 60_000,
+            checks: 256,
+            pin: 3_600_000,
+            hold: 30_000,
         }
     }
 }
@@ -96,7 +113,10 @@ pub const RUMORS: usize = 32;
 pub const RUMOR_FACTOR: u32 = 3;
 /// Slots compared in one message.
 pub const SYNC_BATCH: usize = 512;
-/// Entries of a slot listed in one message: at most 90 bytes each on the wire, so well below the transport's limit.
+/// Entries of a slot listed in one message: at most 90 bytes each on the wire, names of references aside, so well below
+/// the transport's limit.
 pub const ENTRIES: usize = 16_384;
+/// Bytes of references in one listing, about.
+pub const REFERENCES_BYTES: usize = 1024 * 1024;
 /// Bytes of registers in one message; the transport's limit is 4 MiB.
 pub const NAMES_BYTES: usize = 1024 * 1024;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::collect::{Referrer, Upload};
 use crate::flood::{Command, Cost, Found};
 use crate::key::{Key, Name, Slot};
 use crate::leave::Report;
@@ -69,6 +70,14 @@ pub enum Input {
 pub enum Request {
     /// [`Answer::Register`].
     ReadName(Name),
+    /// What a name holds, and for [`crate::config::Settings::hold`] milliseconds its chunks are kept for a reader:
+    /// [`Answer::Held`].
+    HoldName {
+        /// Which name.
+        name: Name,
+        /// Which upload is read; `None` for the one that the name holds now.
+        upload: Option<Upload>,
+    },
     /// [`Answer::Written`] or [`Answer::Unmet`].
     WriteName {
         /// Which name.
@@ -104,14 +113,16 @@ pub enum Request {
     },
     /// Who holds these slots: [`Answer::Routes`], one per slot in order.
     Routes(Vec<Slot>),
-    /// A writer's chunk is durable here; count it under this epoch? [`Answer::Chunk`].
-    ChunkStored {
+    /// A writer's chunk is durable here; count it under this epoch, with this reference? [`Answer::Chunk`].
+    PinChunk {
         /// Which.
         key: Key,
-        /// Its length in bytes.
-        len: u32,
+        /// Its length in bytes; `None`: the writer has not sent it and wants only the reference, if it is here.
+        len: Option<u32>,
         /// The epoch the writer used.
         epoch: u64,
+        /// What refers to it.
+        by: Referrer,
     },
     /// A chunk's bytes here are missing or wrong: forget it and fetch it again. [`Answer::Done`].
     ChunkBad(Key),
@@ -143,6 +154,13 @@ pub enum Request {
 pub enum Answer {
     /// What the name holds (a tombstone included), or nothing ever.
     Register(Option<Register>),
+    /// Outcome of [`Request::HoldName`].
+    Held {
+        /// As in [`Answer::Register`].
+        register: Option<Register>,
+        /// A majority knows of the reader; otherwise it is to be asked again.
+        held: bool,
+    },
     /// Durable at a quorum.
     Written {
         /// Under this ballot.
@@ -163,7 +181,7 @@ pub enum Answer {
     Effects(Vec<Effect>),
     /// One per slot asked.
     Routes(Vec<Route>),
-    /// Outcome of [`Request::ChunkStored`].
+    /// Outcome of [`Request::PinChunk`].
     Chunk(ChunkOutcome),
     /// In ring order, this peer included.
     Members(Vec<Member>),
@@ -261,8 +279,10 @@ pub struct Endpoint {
 /// Whether a chunk counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChunkOutcome {
-    /// Durable here and counted under the writer's epoch.
+    /// Durable here with its reference, and counted under the writer's epoch.
     Stored,
+    /// Only the reference was wanted, and the chunk is not here.
+    Missing,
     /// The slot is at this epoch here (0: not known); the writer asks for the route again.
     Stale(u64),
 }
@@ -330,7 +350,7 @@ pub enum Output {
 /// Bytes of a register's value: bounds what a client may store, and how many registers travel in one message.
 pub(crate) fn value_len(value: &Value) -> usize {
     match value {
-        Value::Present { head, body } => Bytes::len(head) + Bytes::len(body),
+        Value::Present { head, body, .. } => Bytes::len(head) + Bytes::len(body),
         Value::Deleted => 0,
     }
 }

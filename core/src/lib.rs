@@ -10,6 +10,7 @@
 
 pub mod boot;
 pub mod chord;
+pub mod collect;
 pub mod config;
 pub mod fingers;
 pub mod flood;

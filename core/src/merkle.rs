@@ -3,6 +3,7 @@
 
 use crate::key::{Key, SLOT_BITS};
 use crate::message::Root;
+use crate::register::WriteId;
 use crate::store::Entry;
 
 /// The root over `entries`, which are in ascending order.
@@ -13,6 +14,15 @@ pub fn root(entries: &[Entry]) -> Root {
             Entry::Chunk { key, len } => {
                 let leaf = &mut leaves[nibble(key)];
                 leaf.update(&[0]).update(&key.0).update(&len.to_be_bytes());
+            }
+            Entry::Reference { key, len, by } => {
+                let leaf = &mut leaves[nibble(key)];
+                leaf.update(&[2]).update(&key.0).update(&len.to_be_bytes());
+                leaf.update(&Key::of_name(&by.name).0)
+                    .update(&by.upload.0.to_be_bytes());
+                if let Some(WriteId { peer, op }) = by.base {
+                    leaf.update(&peer.0.to_be_bytes()).update(&op.to_be_bytes());
+                }
             }
             Entry::Name { key, version } => {
                 let leaf = &mut leaves[nibble(key)];

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::collect::Upload;
 use crate::flood::Step;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
@@ -192,6 +193,10 @@ pub enum Message {
         key: Key,
         /// To be promised; of a round of 1 or more.
         ballot: Option<Version>,
+        /// Which upload of the name the reader, or the question for readers, is about.
+        about: Option<Upload>,
+        /// Somebody reads that upload, or without one what the name holds.
+        hold: bool,
     },
     /// Answer to [`Message::Read`]; the ballot is promised. (Paxos phase 1b)
     ReadReply {
@@ -199,6 +204,8 @@ pub enum Message {
         op: u64,
         /// The register, when it exists.
         register: Option<Register>,
+        /// The upload asked about has, or may have, a reader.
+        read: bool,
     },
     /// Store this, unless a greater ballot was promised. (Paxos phase 2a)
     Write {
@@ -296,19 +303,19 @@ pub enum Message {
         root: Root,
         /// Its entries in the order of their keys; `None` when the roots are equal.
         entries: Option<Vec<Entry>>,
-        /// They are those with greater keys than this one.
-        after: Option<Key>,
+        /// They are those after this one, in the order of their keys.
+        after: Option<Entry>,
         /// There are more of them, to be asked for with [`Message::SyncMore`].
         more: bool,
     },
-    /// List your entries with greater keys than this one too.
+    /// List your entries after this one too.
     SyncMore {
         /// Which slot.
         slot: Slot,
         /// The sender's epoch.
         epoch: u64,
-        /// Key of the last entry listed.
-        after: Key,
+        /// The last entry listed.
+        after: Entry,
     },
     /// Send me these registers.
     FetchNames {
@@ -347,6 +354,13 @@ pub enum Message {
     Unsettled {
         /// The sender's marks.
         marks: Vec<(Key, Pending)>,
+    },
+
+    // collection
+    /// The files that these names held were replaced or deleted: chunks may have lost their last reference.
+    Released {
+        /// Which names.
+        names: Vec<Name>,
     },
 
     // handover

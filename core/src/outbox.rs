@@ -249,6 +249,7 @@ mod tests {
             value: Value::Present {
                 head: Bytes::from(vec![0; 2_000]),
                 body: Bytes::new(),
+                upload: None,
             },
             trail: trail.into(),
         }

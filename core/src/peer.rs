@@ -3,7 +3,8 @@
 //! [`Peer::handle`] is a dispatcher; each concern has its room below this module:
 //! `gossip`, `probe` and `hints` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
 //! (proposing and deciding configurations), `names` (registers), `listing`, `sync` and `chunks` (catch-up and anti-entropy),
-//! `outbox` (effects of writes), `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `flood` (shared files), `report` (what it says of itself).
+//! `collect` (giving back what no file refers to), `outbox` (effects of writes), `handover` (receipts and leaving),
+//! `recovery` (majorities that are gone for good), `flood` (shared files), `report` (what it says of itself).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,6 +17,7 @@ use crate::store::{Identity, Store, StoreError};
 
 mod chord;
 mod chunks;
+mod collect;
 mod flood;
 mod gossip;
 mod handover;
@@ -81,6 +83,7 @@ pub struct Peer<S> {
     sync: sync::Sync,
     handover: handover::Handover,
     flood: flood::Room,
+    collect: collect::Collect,
     /// No room for new files.
     disk_full: bool,
     /// Caught up once since the start; see [`crate::io::Status::ready`].
@@ -124,6 +127,7 @@ impl<S: Store> Peer<S> {
             next_op: 0,
             sync: sync::Sync::default(),
             handover: handover::Handover::default(),
+            collect: collect::Collect::new(now),
             disk_full: false,
             caught_up: false,
         };
@@ -167,7 +171,7 @@ impl<S: Store> Peer<S> {
                 Input::DiskFull(full) => self.disk_full = full,
                 Input::Request { id, request } => self.on_request(id, request)?,
                 Input::ChunkFetched { key, len } => self.on_chunk_fetched(key, len)?,
-                Input::ChunkMissed { key } => self.on_chunk_missed(key),
+                Input::ChunkMissed { key } => self.on_chunk_missed(key)?,
             }
             loop {
                 if let Some(message) = self.loopback.pop_front() {
@@ -276,8 +280,12 @@ impl<S: Store> Peer<S> {
                 epoch,
                 key,
                 ballot,
-            } => self.on_read(from, op, epoch, key, ballot),
-            Message::ReadReply { op, register } => self.on_read_reply(from, op, register),
+                about,
+                hold,
+            } => self.on_read(from, op, epoch, key, ballot, about, hold),
+            Message::ReadReply { op, register, read } => {
+                self.on_read_reply(from, op, register, read)
+            }
             Message::Write {
                 op,
                 epoch,
@@ -340,6 +348,10 @@ impl<S: Store> Peer<S> {
                 self.on_sync_hint(slots);
                 Ok(())
             }
+            Message::Released { names } => {
+                self.on_released(names);
+                Ok(())
+            }
             Message::Prove {
                 slot,
                 epoch,
@@ -357,6 +369,7 @@ impl<S: Store> Peer<S> {
     fn on_request(&mut self, id: RequestId, request: Request) -> Done {
         match request {
             Request::ReadName(name) => self.start_read(id, name)?,
+            Request::HoldName { name, upload } => self.start_hold(id, name, upload)?,
             Request::WriteName {
                 name,
                 value,
@@ -376,8 +389,13 @@ impl<S: Store> Peer<S> {
                 let routes = slots.into_iter().map(|slot| self.route(slot)).collect();
                 self.answer(id, Answer::Routes(routes));
             }
-            Request::ChunkStored { key, len, epoch } => {
-                let outcome = self.on_chunk_stored(key, len, epoch)?;
+            Request::PinChunk {
+                key,
+                len,
+                epoch,
+                by,
+            } => {
+                let outcome = self.on_chunk_pinned(key, len, epoch, &by)?;
                 self.answer(id, Answer::Chunk(outcome));
             }
             Request::ChunkBad(key) => {
@@ -433,6 +451,7 @@ impl<S: Store> Peer<S> {
                     self.drive_sync()?;
                     self.drive_outbox()?;
                     self.drive_handover()?;
+                    self.tell_released();
                     self.schedule(self.settings.drive_period, Timer::Drive);
                 }
                 Timer::Housekeeping => {
@@ -451,6 +470,7 @@ impl<S: Store> Peer<S> {
         self.schedule_anti_entropy();
         self.ask_owners()?;
         self.refresh_shares();
+        self.drive_collection()?;
         self.note_caught_up();
         Ok(())
     }

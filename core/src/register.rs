@@ -26,6 +26,7 @@
 
 use bytes::Bytes;
 
+use crate::collect::Upload;
 use crate::key::Name;
 use crate::member::PeerId;
 use crate::outbox::Trail;
@@ -85,6 +86,8 @@ pub enum Value {
         head: Bytes,
         /// The bytes of a small file, or the root of a manifest.
         body: Bytes,
+        /// The upload whose references keep the chunks that the body names; `None` when it names none.
+        upload: Option<Upload>,
     },
     /// The name was deleted (a tombstone).
     Deleted,
@@ -122,6 +125,15 @@ pub enum Condition {
     Absent,
     /// The value is still the one of that write.
     Unchanged(WriteId),
+    /// The name was never written, or its tombstone is forgotten.
+    Unwritten,
+}
+
+impl Condition {
+    /// That the name's last write is still this one.
+    pub fn still(write: Option<WriteId>) -> Self {
+        write.map_or(Condition::Unwritten, Condition::Unchanged)
+    }
 }
 
 impl Condition {
@@ -131,6 +143,7 @@ impl Condition {
             Condition::Always => true,
             Condition::Absent => !current.is_some_and(Register::is_present),
             Condition::Unchanged(write) => current.is_some_and(|r| r.write == write),
+            Condition::Unwritten => current.is_none(),
         }
     }
 }

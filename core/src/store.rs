@@ -7,6 +7,7 @@
 
 use thiserror::Error;
 
+use crate::collect::Referrer;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
@@ -45,7 +46,7 @@ pub struct Remembered {
 }
 
 /// One stored thing of a slot, as compared between replicas.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Entry {
     /// A chunk; its bytes are fixed by the key.
     Chunk {
@@ -53,6 +54,15 @@ pub enum Entry {
         key: Key,
         /// Length in bytes.
         len: u32,
+    },
+    /// A reference to a chunk, which keeps it. The chunk itself may be missing for a while.
+    Reference {
+        /// Hash of the chunk's bytes.
+        key: Key,
+        /// The chunk's length in bytes.
+        len: u32,
+        /// Whose reference it is.
+        by: Referrer,
     },
     /// A name at a version.
     Name {
@@ -67,7 +77,9 @@ impl Entry {
     /// Of the chunk or the name.
     pub fn key(&self) -> Key {
         match self {
-            Entry::Chunk { key, .. } | Entry::Name { key, .. } => *key,
+            Entry::Chunk { key, .. } | Entry::Reference { key, .. } | Entry::Name { key, .. } => {
+                *key
+            }
         }
     }
 }
@@ -120,12 +132,28 @@ pub trait Store {
     fn chunk(&self, key: &Key) -> Result<Option<u32>, StoreError>;
     /// Remembers that a chunk's bytes are durable here.
     fn put_chunk(&mut self, key: &Key, len: u32) -> Result<(), StoreError>;
-    /// Forgets a chunk (its bytes were found bad, or its slot moved away).
+    /// Forgets a chunk (its bytes were found bad, or nothing refers to it); its references stay.
     fn remove_chunk(&mut self, key: &Key) -> Result<(), StoreError>;
+
+    /// Remembers that a chunk of that length is referred to.
+    fn put_reference(&mut self, key: &Key, len: u32, by: &Referrer) -> Result<(), StoreError>;
+    /// Forgets a reference.
+    fn remove_reference(&mut self, key: &Key, by: &Referrer) -> Result<(), StoreError>;
+    /// Up to `limit` of those that refer to a chunk.
+    fn referrers(&self, key: &Key, limit: usize) -> Result<Vec<Referrer>, StoreError>;
+    /// The referrer that follows `after` in the order of the name's hash, the upload and the base.
+    fn next_referrer(&self, after: Option<&Referrer>) -> Result<Option<Referrer>, StoreError>;
+    /// Up to `limit` chunks that this refers to, with greater keys than `after`.
+    fn referred(
+        &self,
+        by: &Referrer,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError>;
 
     /// All entries of a slot in ascending order of [`Entry`].
     fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError>;
-    /// Forgets every register, promise, mark and chunk of a slot; returns the keys of the chunks whose bytes may now be dropped.
+    /// Forgets every register, promise, mark, chunk and reference of a slot; returns the keys of the chunks whose bytes may now be dropped.
     fn clear_slot(&mut self, slot: Slot) -> Result<Vec<Key>, StoreError>;
     /// Number of chunks held and their bytes.
     fn usage(&self) -> Result<(u64, u64), StoreError>;
@@ -135,7 +163,7 @@ pub trait Store {
     /// Receipts this peer issued for a leaver, in slot order.
     fn receipts(&self, leaver: PeerId) -> Result<Vec<Receipt>, StoreError>;
 
-    /// Forgets everything: identity, members, slots, registers, promises, marks, chunk entries, receipts. The chunks' bytes stay where
+    /// Forgets everything: identity, members, slots, registers, promises, marks, chunk entries, references, receipts. The chunks' bytes stay where
     /// they are and may serve as a cache.
     fn reset(&mut self) -> Result<(), StoreError>;
     /// Makes all buffered writes durable, all or nothing.

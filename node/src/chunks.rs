@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use peernet_core::collect::Referrer;
 use peernet_core::io::{ChunkOutcome, Endpoint};
 use peernet_core::key::Key;
 use peernet_core::member::PeerId;
@@ -100,19 +101,20 @@ impl Chunks {
         }
     }
 
-    /// Stores a chunk at `holder`, which may be this peer.
+    /// Stores a chunk and its reference at `holder`, which may be this peer; without data only the reference.
     pub(crate) async fn put(
         &self,
         holder: &Endpoint,
         key: Key,
         data: Bytes,
         epoch: u64,
+        by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
         if holder.id == self.me {
-            self.store(key, data, epoch).await
+            self.store(key, data, epoch, by).await
         } else {
             self.pool
-                .put(&self.network, &holder.address, key, data, epoch)
+                .put(&self.network, &holder.address, key, data, epoch, &by)
                 .await
         }
     }
@@ -156,17 +158,21 @@ impl Chunks {
         }
     }
 
-    /// Stores a writer's chunk here, under the epoch that the writer uses.
+    /// Stores a writer's chunk here with its reference, under the epoch that the writer uses; without data only the
+    /// reference.
     pub(crate) async fn store(
         &self,
         key: Key,
         data: Bytes,
         epoch: u64,
+        by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
-        let len = data.len() as u32;
+        let len = (!data.is_empty()).then_some(data.len() as u32);
         let guard = self.writes.begin(key);
-        self.write(key, data, Purpose::Client).await?;
-        let outcome = self.peer.chunk_stored(key, len, epoch, guard).await;
+        if len.is_some() {
+            self.write(key, data, Purpose::Client).await?;
+        }
+        let outcome = self.peer.pin_chunk(key, len, epoch, by, guard).await;
         if !matches!(outcome, Ok(ChunkOutcome::Stored)) {
             self.peer.forget(key).await;
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use peernet_core::io::RequestError;
 use peernet_core::key::{InvalidName, Key, Name, Slot};
-use peernet_core::register::Value;
+use peernet_core::register::{Register, Value};
 use peernet_proto::v1;
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
@@ -76,6 +76,11 @@ pub(crate) enum FileError {
         /// Until the end, or until it was too much.
         received: u64,
     },
+    /// Chunks that were stored for it are gone again.
+    #[error(
+        "the name was written meanwhile, or the upload took too long, and parts of it are gone again; nothing was stored: send the file again"
+    )]
+    Outlived,
     /// The upload did not come to its end.
     #[error("the upload broke off after {received} bytes ({reason}); nothing was stored")]
     BrokenOff {
@@ -203,9 +208,9 @@ impl FileError {
             FileError::Stalled(_) => ErrorKind::TimedOut,
             FileError::Range { .. } => ErrorKind::OutOfRange,
             FileError::Peer(error) => error.kind(),
-            FileError::TooFewCopies { .. } | FileError::Unreachable { .. } => {
-                ErrorKind::Unavailable
-            }
+            FileError::TooFewCopies { .. }
+            | FileError::Unreachable { .. }
+            | FileError::Outlived => ErrorKind::Unavailable,
             FileError::Full { .. } => ErrorKind::Full,
             FileError::Lost(_) => ErrorKind::DataLoss,
             FileError::Record { .. } | FileError::Interrupted(_) => ErrorKind::Internal,
@@ -282,14 +287,19 @@ impl Files {
     }
 
     async fn read(&self, name: &Name) -> Result<(Summary, Content), FileError> {
-        match self.peer.read_name(name.clone()).await?.map(|r| r.value) {
-            None | Some(Value::Deleted) => Err(FileError::NotFound(name.clone())),
-            Some(Value::Present { head, body }) => {
-                record::decode(&head, &body).map_err(|reason| FileError::Record {
-                    name: name.clone(),
-                    reason,
-                })
-            }
+        open(name, self.peer.read_name(name.clone()).await?)
+    }
+}
+
+/// Reads what a name holds.
+fn open(name: &Name, register: Option<Register>) -> Result<(Summary, Content), FileError> {
+    match register.map(|r| r.value) {
+        None | Some(Value::Deleted) => Err(FileError::NotFound(name.clone())),
+        Some(Value::Present { head, body, .. }) => {
+            record::decode(&head, &body).map_err(|reason| FileError::Record {
+                name: name.clone(),
+                reason,
+            })
         }
     }
 }

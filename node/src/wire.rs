@@ -8,6 +8,7 @@
 //! and [`public`] what operators and clients see.
 
 use bytes::Bytes;
+use peernet_core::collect::Upload;
 use peernet_core::key::{InvalidName, Key, Name, Position, SLOTS, Slot};
 use peernet_core::member::{InvalidPeerId, Liveness, PeerId};
 use peernet_core::share::InvalidShare;
@@ -273,6 +274,12 @@ scalar!(
     Bytes,
     |value| Bytes::copy_from_slice(value),
     |wire| array(&wire)
+);
+scalar!(
+    Upload,
+    Bytes,
+    |value| Bytes::copy_from_slice(&value.0.to_be_bytes()),
+    |wire| { array(&wire).map(|number| Upload(u128::from_be_bytes(number))) }
 );
 scalar!(Name, String, |value| value.as_str().to_owned(), |wire| {
     Name::stored(wire).map_err(Fault::Name)

@@ -173,6 +173,7 @@ fn register(name: &str, counter: u64) -> Register {
     let value = Value::Present {
         head: Bytes::from_static(b"head"),
         body: Bytes::from(name.to_owned()),
+        upload: None,
     };
     Register {
         name: Name::new(name).unwrap(),
@@ -591,6 +592,7 @@ fn large_values_survive<V: Volume>() {
     let value = Value::Present {
         head: Bytes::from(vec![1; 2048]),
         body,
+        upload: None,
     };
     let large = Register {
         value,

@@ -215,6 +215,7 @@ fn write(store: &mut impl Store, step: &Step) {
             let present = present.then(|| Value::Present {
                 head: Bytes::from_static(b"h"),
                 body: Bytes::new(),
+                upload: None,
             });
             let register = Register {
                 name: name(n),

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peernet_core::collect::{Referrer, Verdict, judge};
 use peernet_core::io::{Answer, Request, Status};
 use peernet_core::key::{Key, Name, SLOTS, Slot};
 use peernet_core::member::PeerId;
 use peernet_core::quorum::majority;
-use peernet_core::register::Version;
+use peernet_core::register::{Register, Version};
 use peernet_core::slot::SlotConfig;
 use peernet_core::store::{Entry, Store};
 use thiserror::Error;
@@ -82,6 +83,14 @@ pub enum Unsettled {
         config: SlotConfig,
         /// What is wrong with it.
         fault: &'static str,
+    },
+    /// A peer keeps a chunk that no file refers to.
+    #[error("{peer} keeps chunk {key}, to which no file refers")]
+    Garbage {
+        /// Which peer.
+        peer: String,
+        /// Which chunk.
+        key: Key,
     },
     /// Replicas of a slot do not hold the same.
     #[error("slot {slot}: {one} and {other} differ, or lack bytes")]
@@ -363,7 +372,9 @@ pub fn released(
             };
             let passed_on = config_on(fleet, host, *slot)
                 .is_some_and(|c| c.epoch > config.epoch && !c.involves(*replica));
-            let whole = entries.iter().all(|e| holds(fleet, host, e, chunks));
+            let whole = entries
+                .iter()
+                .all(|entry| holds(fleet, host, entry, chunks) || is_over(fleet, entry, entries));
             if !passed_on && !whole {
                 let (slot, replica) = (*slot, *replica);
                 found.push(Violation::ReleasedEarly { slot, replica });
@@ -397,10 +408,59 @@ fn holds(fleet: &Fleet, host: HostId, entry: &Entry, chunks: bool) -> bool {
     let store = host.store();
     match entry {
         Entry::Chunk { key, .. } => !chunks || store.chunk(key).is_ok_and(|held| held.is_some()),
+        Entry::Reference { key, by, .. } => {
+            let all = store.referrers(key, usize::MAX);
+            all.is_ok_and(|all| all.contains(by))
+        }
         Entry::Name { key, version } => store
             .register(key)
             .is_ok_and(|r| r.is_some_and(|r| r.version >= *version)),
     }
+}
+
+/// What a name holds, by the newest version on any volume.
+fn newest(fleet: &Fleet, name: &Name) -> Option<Register> {
+    let key = Key::of_name(name);
+    let held = fleet.ids().into_iter().filter_map(|id| {
+        let register = fleet.host(id).store().register(&key);
+        register.expect("a store in memory does not fail")
+    });
+    held.max_by_key(|r| r.version)
+}
+
+/// Whether an upload that referred to a chunk was replaced, deleted, or can never take effect.
+fn is_dead(fleet: &Fleet, by: &Referrer) -> bool {
+    judge(by, newest(fleet, &by.name).as_ref(), false) == Verdict::Dead
+}
+
+/// Whether a reference is over, or all those among `entries` that a chunk has.
+fn is_over(fleet: &Fleet, entry: &Entry, entries: &[Entry]) -> bool {
+    entries.iter().all(|e| match (e, entry) {
+        (Entry::Reference { key, by, .. }, Entry::Chunk { key: chunk, .. }) if key == chunk => {
+            is_dead(fleet, by)
+        }
+        _ => true,
+    }) && match entry {
+        Entry::Chunk { .. } => true,
+        Entry::Reference { by, .. } => is_dead(fleet, by),
+        Entry::Name { .. } => false,
+    }
+}
+
+/// Whether no peer keeps a chunk to which only uploads refer that are over.
+pub fn collected(fleet: &Fleet, hosts: &[HostId]) -> Result<(), Unsettled> {
+    for id in hosts {
+        let keys = fleet.host(*id).chunks();
+        for key in keys {
+            let by = fleet.host(*id).store().referrers(&key, usize::MAX);
+            let by = by.expect("a store in memory does not fail");
+            if by.iter().all(|by| is_dead(fleet, by)) {
+                let peer = fleet.host(*id).name.clone();
+                return Err(Unsettled::Garbage { peer, key });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Slots for which two volumes, also those of stopped peers, remember different configurations of one epoch.

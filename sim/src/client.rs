@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use peernet_core::collect::{Referrer, Upload};
 use peernet_core::io::{Answer, ChunkOutcome, Request, RequestError, Route};
 use peernet_core::key::{Key, Name};
 use peernet_core::member::PeerId;
@@ -51,6 +52,8 @@ pub struct Record {
     pub id: u64,
     /// In order.
     pub chunks: Vec<Key>,
+    /// Whose references keep them; `None` without chunks.
+    pub upload: Option<Upload>,
 }
 
 impl Record {
@@ -63,6 +66,7 @@ impl Record {
         Value::Present {
             head: Bytes::from_static(b"sim"),
             body: body.freeze(),
+            upload: self.upload,
         }
     }
 
@@ -71,7 +75,7 @@ impl Record {
     /// # Panics
     /// If the body was not written by this module.
     pub fn decode(register: &Register) -> Option<Record> {
-        let Value::Present { body, .. } = &register.value else {
+        let Value::Present { body, upload, .. } = &register.value else {
             return None;
         };
         let (id, keys) = body
@@ -84,6 +88,7 @@ impl Record {
         Some(Record {
             id: u64::from_be_bytes(*id),
             chunks,
+            upload: *upload,
         })
     }
 }
@@ -114,7 +119,14 @@ struct Tally {
 
 /// Gives a chunk to all holders of a route; true as soon as it counts as durable, false when all have answered and it
 /// does not.
-async fn offer(fleet: &Fleet, at: HostId, key: Key, bytes: &Bytes, route: Route) -> bool {
+async fn offer(
+    fleet: &Fleet,
+    at: HostId,
+    key: Key,
+    bytes: &Bytes,
+    by: &Referrer,
+    route: Route,
+) -> bool {
     let Route {
         slot,
         config: Some(config),
@@ -135,15 +147,16 @@ async fn offer(fleet: &Fleet, at: HostId, key: Key, bytes: &Bytes, route: Route)
     let tally = Rc::new(RefCell::new(tally));
     for holder in holders {
         let world = fleet.world().clone();
-        let (fleet, bytes, tally, config) = (
+        let (fleet, bytes, by, tally, config) = (
             fleet.clone(),
             bytes.clone(),
+            by.clone(),
             Rc::clone(&tally),
             config.clone(),
         );
         let offered = async move {
             let outcome = match fleet.resolve(&holder) {
-                Some(to) => fleet.put_chunk(at, to, key, bytes, config.epoch).await,
+                Some(to) => fleet.put_chunk(at, to, key, bytes, config.epoch, by).await,
                 None => Err(CallError::Gone),
             };
             if outcome.is_err() {
@@ -179,16 +192,42 @@ async fn offer(fleet: &Fleet, at: HostId, key: Key, bytes: &Bytes, route: Route)
     decided.await.unwrap_or(false)
 }
 
-/// Makes a chunk durable at enough replicas.
-pub async fn write_chunk(fleet: &Fleet, at: HostId, bytes: &Bytes) -> Result<Key, FileError> {
+/// Makes a chunk and its reference durable at enough replicas.
+pub async fn write_chunk(
+    fleet: &Fleet,
+    at: HostId,
+    bytes: &Bytes,
+    by: &Referrer,
+) -> Result<Key, FileError> {
     let key = Key::of_bytes(bytes);
+    store_chunk(fleet, at, key, bytes, by).await?;
+    Ok(key)
+}
+
+/// Makes another reference to a chunk that was stored before durable at enough replicas.
+pub async fn pin_chunk(
+    fleet: &Fleet,
+    at: HostId,
+    key: Key,
+    by: &Referrer,
+) -> Result<(), FileError> {
+    store_chunk(fleet, at, key, &Bytes::new(), by).await
+}
+
+async fn store_chunk(
+    fleet: &Fleet,
+    at: HostId,
+    key: Key,
+    bytes: &Bytes,
+    by: &Referrer,
+) -> Result<(), FileError> {
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             fleet.world().sleep(PAUSE).await;
         }
         let route = route(fleet, at, &key).await?;
-        if offer(fleet, at, key, bytes, route).await {
-            return Ok(key);
+        if offer(fleet, at, key, bytes, by, route).await {
+            return Ok(());
         }
     }
     Err(FileError::NotDurable(key))
@@ -228,6 +267,19 @@ pub async fn write(
 pub async fn read(fleet: &Fleet, at: HostId, name: &Name) -> Result<Option<Register>, FileError> {
     match fleet.request(at, Request::ReadName(name.clone())).await? {
         Answer::Register(register) => Ok(register),
+        Answer::Failed(error) => Err(error.into()),
+        other => panic!("a read was answered with {other:?}"),
+    }
+}
+
+/// What the name holds, whose chunks are kept for a reader.
+pub async fn hold(fleet: &Fleet, at: HostId, name: &Name) -> Result<Option<Register>, FileError> {
+    let (name, upload) = (name.clone(), None);
+    match fleet
+        .request(at, Request::HoldName { name, upload })
+        .await?
+    {
+        Answer::Held { register, .. } => Ok(register),
         Answer::Failed(error) => Err(error.into()),
         other => panic!("a read was answered with {other:?}"),
     }

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
+use peernet_core::collect::Referrer;
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Member, PeerId};
@@ -173,6 +174,31 @@ impl Store for Disk {
 
     fn remove_chunk(&mut self, key: &Key) -> Result<(), StoreError> {
         self.write(|s| s.remove_chunk(key))
+    }
+
+    fn put_reference(&mut self, key: &Key, len: u32, by: &Referrer) -> Result<(), StoreError> {
+        self.write(|s| s.put_reference(key, len, by))
+    }
+
+    fn remove_reference(&mut self, key: &Key, by: &Referrer) -> Result<(), StoreError> {
+        self.write(|s| s.remove_reference(key, by))
+    }
+
+    fn referrers(&self, key: &Key, limit: usize) -> Result<Vec<Referrer>, StoreError> {
+        self.read(|s| s.referrers(key, limit))
+    }
+
+    fn next_referrer(&self, after: Option<&Referrer>) -> Result<Option<Referrer>, StoreError> {
+        self.read(|s| s.next_referrer(after))
+    }
+
+    fn referred(
+        &self,
+        by: &Referrer,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        self.read(|s| s.referred(by, after, limit))
     }
 
     fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError> {

@@ -40,6 +40,8 @@ pub struct Flaws {
     pub no_verdict: bool,
     /// A consumer of effects settles them before it performs them.
     pub settle_first: bool,
+    /// A writer names its file whatever was written since its chunks were pinned.
+    pub unconditional: bool,
 }
 
 struct Inner {

@@ -374,7 +374,16 @@ mod tests {
         }
 
         fn put(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
-            self.write(id, Some(Record { id, chunks: vec![] }), start, end)
+            self.write(
+                id,
+                Some(Record {
+                    id,
+                    chunks: vec![],
+                    upload: None,
+                }),
+                start,
+                end,
+            )
         }
 
         fn delete(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
@@ -408,12 +417,20 @@ mod tests {
         }
 
         fn create(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
-            let file = Some(Record { id, chunks: vec![] });
+            let file = Some(Record {
+                id,
+                chunks: vec![],
+                upload: None,
+            });
             self.conditional(id, file, When::Absent, start, end)
         }
 
         fn replace(&mut self, id: u64, of: Seen, start: u64, end: Option<u64>) -> &mut Self {
-            let file = Some(Record { id, chunks: vec![] });
+            let file = Some(Record {
+                id,
+                chunks: vec![],
+                upload: None,
+            });
             self.conditional(id, file, When::Unchanged(of), start, end)
         }
 

@@ -351,7 +351,7 @@ impl Host {
             Slot::all().flat_map(|slot| entries(slot).expect("a store in memory does not fail"));
         all.filter_map(|entry| match entry {
             Entry::Chunk { key, .. } => Some(key),
-            Entry::Name { .. } => None,
+            Entry::Reference { .. } | Entry::Name { .. } => None,
         })
         .collect()
     }

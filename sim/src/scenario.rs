@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use peernet_core::collect::{Referrer, Upload};
 use peernet_core::config::Settings;
-use peernet_core::key::Name;
+use peernet_core::key::{Key, Name};
 use peernet_core::register::{Condition, Register};
 use thiserror::Error;
 
@@ -21,6 +22,8 @@ use crate::world::{Stuck, World};
 
 /// Names that many clients write at the same time.
 const CONTENDED: u64 = 6;
+/// How often an upload is tried whose name others write.
+const UPLOADS: u32 = 3;
 /// How long a client tries one peer after another before it complains, in milliseconds: longer than any restart.
 const PATIENCE: u64 = 60_000;
 /// Pause between tries, in milliseconds.
@@ -221,6 +224,8 @@ pub enum Precondition {
     Absent,
     /// The name still holds this.
     Unchanged(Register),
+    /// The name still holds this, or nothing.
+    Still(Option<Register>),
 }
 
 /// Clients at work.
@@ -306,6 +311,14 @@ impl Scenario {
             } else {
                 Err(Unsettled::Pods { wanted, found })
             }
+        })
+        .await
+    }
+
+    /// Waits until the pods wanted have given back what was replaced and deleted.
+    pub async fn settle_space(&self, limit: u64) -> Result<(), Failure> {
+        self.wait(limit, async || {
+            check::collected(&self.fleet, &self.wanted())
         })
         .await
     }
@@ -404,14 +417,11 @@ impl Scenario {
         };
         let mut chunks = None;
         if !self.world.chance(0.1) {
-            let mut keys = Vec::new();
-            for _ in 0..self.world.random(0..4) {
-                match client::write_chunk(&self.fleet, at, &self.some_bytes()).await {
-                    Ok(key) => keys.push(key),
-                    Err(_) => return,
-                }
+            let count = self.world.random(0..4);
+            if count > 0 {
+                return self.upload(at, &name, count).await;
             }
-            chunks = Some(keys);
+            chunks = Some(Vec::new());
         }
         match self.world.random(0..4) {
             0 => self.write_at(at, &name, chunks, Precondition::Absent).await,
@@ -426,18 +436,88 @@ impl Scenario {
         };
     }
 
+    /// Puts a file of so many chunks, in the place of what the name holds; perhaps again when others write it meanwhile.
+    async fn upload(&self, at: HostId, name: &Name, count: u64) {
+        let Ok(mut current) = self.look_at(at, name).await else {
+            return;
+        };
+        let mut by = Referrer {
+            name: name.clone(),
+            upload: Upload(u128::from(self.world.tick()) + 1),
+            base: current.as_ref().map(|r| r.write),
+        };
+        let mut chunks = Vec::new();
+        for _ in 0..count {
+            match client::write_chunk(&self.fleet, at, &self.some_bytes(), &by).await {
+                Ok(key) => chunks.push(key),
+                Err(_) => return,
+            }
+        }
+        for _ in 0..UPLOADS {
+            let precondition = Precondition::Still(current);
+            match self.put(at, &by, chunks.clone(), precondition).await {
+                Some(Outcome::Unmet(register)) => current = register,
+                Some(Outcome::Written(_)) | None => return,
+            }
+            by.base = current.as_ref().map(|r| r.write);
+            for key in &chunks {
+                if client::pin_chunk(&self.fleet, at, *key, &by).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        at: HostId,
+        by: &Referrer,
+        chunks: Vec<Key>,
+        precondition: Precondition,
+    ) -> Option<Outcome> {
+        let id = self.model.borrow_mut().next_write();
+        let upload = Some(by.upload);
+        let record = Record { id, chunks, upload };
+        self.write_record(at, &by.name, id, Some(record), precondition)
+            .await
+    }
+
     /// Puts a file of these chunks, or deletes it; true when acknowledged.
     pub async fn write_at(
         &self,
         at: HostId,
         name: &Name,
-        chunks: Option<Vec<peernet_core::key::Key>>,
+        chunks: Option<Vec<Key>>,
         precondition: Precondition,
     ) -> bool {
         let id = self.model.borrow_mut().next_write();
-        let record = chunks.map(|chunks| Record { id, chunks });
+        let record = chunks.map(|chunks| Record {
+            id,
+            chunks,
+            upload: None,
+        });
+        let outcome = self.write_record(at, name, id, record, precondition).await;
+        matches!(outcome, Some(Outcome::Written(_)))
+    }
+
+    /// Writes the name as the write of that number; what became of it, if that is known.
+    async fn write_record(
+        &self,
+        at: HostId,
+        name: &Name,
+        id: u64,
+        record: Option<Record>,
+        precondition: Precondition,
+    ) -> Option<Outcome> {
         let writer = self.fleet.host(at).process.as_ref().map(|p| p.id);
         let (when, condition) = match &precondition {
+            Precondition::Still(_) if self.fleet.flaws().unconditional => {
+                (When::Always, Condition::Always)
+            }
+            Precondition::Still(register) => (
+                When::Unchanged(Seen::of(register.as_ref())),
+                Condition::still(register.as_ref().map(|r| r.write)),
+            ),
             Precondition::None => (When::Always, Condition::Always),
             Precondition::Absent => (When::Absent, Condition::Absent),
             Precondition::Unchanged(register) => (
@@ -455,17 +535,14 @@ impl Scenario {
         });
         let end = self.world.tick();
         let mut model = self.model.borrow_mut();
-        match outcome {
-            Ok(Outcome::Written(stamp)) => {
-                model.acknowledge(name, id, stamp, end);
-                true
-            }
+        match &outcome {
+            Ok(Outcome::Written(stamp)) => model.acknowledge(name, id, *stamp, end),
             Ok(Outcome::Unmet(register)) => {
-                model.refuse(name, id, Seen::of(register.as_ref()), end);
-                false
+                model.refuse(name, id, Seen::of(register.as_ref()), end)
             }
-            Err(_) => false,
+            Err(_) => {}
         }
+        outcome.ok()
     }
 
     /// Reads a file through some running peer, another one when that fails. Whatever is seen is noted in the model; a
@@ -497,7 +574,7 @@ impl Scenario {
 
     /// Reads a file through the peer on `at`. What is seen is noted in the model.
     pub async fn read_at(&self, at: HostId, name: &Name) -> Result<(), FileError> {
-        let register = self.look_at(at, name).await?;
+        let register = self.look(at, name, true).await?;
         for key in register
             .as_ref()
             .and_then(Record::decode)
@@ -511,8 +588,20 @@ impl Scenario {
 
     /// What a name holds, which is noted in the model.
     async fn look_at(&self, at: HostId, name: &Name) -> Result<Option<Register>, FileError> {
+        self.look(at, name, false).await
+    }
+
+    async fn look(
+        &self,
+        at: HostId,
+        name: &Name,
+        hold: bool,
+    ) -> Result<Option<Register>, FileError> {
         let start = self.world.tick();
-        let register = client::read(&self.fleet, at, name).await?;
+        let register = match hold {
+            true => client::hold(&self.fleet, at, name).await?,
+            false => client::read(&self.fleet, at, name).await?,
+        };
         let seen = Seen::of(register.as_ref());
         self.world.note((at.0, start), || {
             format!("read of {name} through {}: {seen:?}", at.0)

@@ -106,3 +106,25 @@ fn an_operator_without_a_verdict_is_found_out() {
         four_leave_at_once,
     );
 }
+
+async fn many_write_the_same(s: Scenario) -> Result<(), Failure> {
+    s.apply(5);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(4);
+    s.world.sleep(40_000).await;
+    load.stop().await;
+    s.settle_space(3 * MINUTE).await?;
+    s.read_all().await;
+    Ok(())
+}
+
+#[test]
+fn a_writer_that_does_not_ask_for_its_pins_is_found_out() {
+    loses(
+        Flaws {
+            unconditional: true,
+            ..Flaws::default()
+        },
+        many_write_the_same,
+    );
+}

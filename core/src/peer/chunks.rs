@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Done, Peer};
-use crate::io::{ChunkOutcome, Output, Time};
+use crate::io::{Output, Time};
 use crate::key::Key;
 use crate::member::PeerId;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// A chunk that should be here.
 pub(super) struct Wanted {
@@ -60,7 +60,9 @@ impl<S: Store> Peer<S> {
         self.sync.wanted.remove(&key);
         self.sync.fetching.remove(&key);
         let slot = key.slot();
-        if !self.slots.held().contains(&slot) {
+        // It may have moved on, or lost its last reference, in the meantime.
+        let referred = !self.store.referrers(&key, 1)?.is_empty();
+        if !self.slots.held().contains(&slot) || !referred {
             if self.store.chunk(&key)?.is_none() {
                 self.out.push(Output::DropChunks(vec![key]));
             }
@@ -69,12 +71,13 @@ impl<S: Store> Peer<S> {
         }
         self.store.put_chunk(&key, len)?;
         self.slots.touch(slot);
-        self.chunk_is_here(key)?;
+        self.chunk_is_settled(key)?;
         self.fetch_wanted();
         Ok(())
     }
 
-    fn chunk_is_here(&mut self, key: Key) -> Done {
+    /// Comparisons need not wait for this chunk any more: it is here, or nothing refers to it.
+    pub(super) fn chunk_is_settled(&mut self, key: Key) -> Done {
         let slot = key.slot();
         let waiting: Vec<PeerId> = self
             .sync
@@ -92,38 +95,14 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    pub(super) fn on_chunk_missed(&mut self, key: Key) {
+    pub(super) fn on_chunk_missed(&mut self, key: Key) -> Done {
         self.sync.fetching.remove(&key);
         if let Some(wanted) = self.sync.wanted.get_mut(&key) {
             wanted.not_before = self.now.after(self.settings.retry);
         }
+        self.doubt_references(&key)?;
         self.fetch_wanted();
-    }
-
-    /// A writer's chunk is durable here: it counts if writer and replica agree on the epoch.
-    pub(super) fn on_chunk_stored(
-        &mut self,
-        key: Key,
-        len: u32,
-        epoch: u64,
-    ) -> Result<ChunkOutcome, StoreError> {
-        let slot = key.slot();
-        let config = self.slots.config(slot);
-        let known = config.map_or(0, |c| c.epoch);
-        let involved = config.is_some_and(|c| c.involves(self.me));
-        if known != epoch || !involved {
-            if self.store.chunk(&key)?.is_none() {
-                self.out.push(Output::DropChunks(vec![key]));
-            }
-            return Ok(ChunkOutcome::Stale(known));
-        }
-        if self.store.chunk(&key)?.is_none() {
-            self.store.put_chunk(&key, len)?;
-            self.slots.touch(slot);
-        }
-        self.sync.wanted.remove(&key);
-        self.chunk_is_here(key)?;
-        Ok(ChunkOutcome::Stored)
+        Ok(())
     }
 
     /// The bytes of a chunk are missing or wrong here: it is as if it had never been stored.

@@ -236,7 +236,7 @@ impl<S: Store> Peer<S> {
             .iter()
             .fold((0, 0), |(chunks, bytes), entry| match entry {
                 Entry::Chunk { len, .. } => (chunks + 1, bytes + u64::from(*len)),
-                Entry::Name { .. } => (chunks, bytes),
+                Entry::Reference { .. } | Entry::Name { .. } => (chunks, bytes),
             }))
     }
 }

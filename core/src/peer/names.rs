@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Done, Peer};
+use crate::collect::Upload;
 use crate::io::{Answer, RequestError, RequestId, Time, value_len};
 use crate::key::{Key, Name, Slot};
 use crate::member::PeerId;
@@ -44,6 +45,17 @@ enum Client {
     Decide,
     /// This peer itself: it may not store what another replica holds, because it has promised a ballot that never came.
     Settle,
+    /// This peer itself: it ends an upload that takes too long.
+    Fence,
+    /// This peer itself, for the look of that number at a reference.
+    Check(u64),
+}
+
+/// What a name that was looked at holds, as decided.
+pub(super) struct Checked {
+    pub(super) found: Option<Register>,
+    /// One of those that agree on it has, or may have, a reader.
+    pub(super) read: bool,
 }
 
 /// What a write does.
@@ -60,16 +72,20 @@ struct Heard {
     best: Option<Register>,
     /// Who holds the best.
     holders: Vec<PeerId>,
+    /// One of these has, or may have, a reader for the upload asked about.
+    read: bool,
 }
 
 impl Heard {
-    fn add(&mut self, from: PeerId, register: Option<Register>) {
+    fn add(&mut self, from: PeerId, register: Option<Register>, read: bool) {
         let version = |r: &Option<Register>| r.as_ref().map(|r| r.version);
         if version(&self.best) < version(&register) {
             self.best = register;
             self.holders = vec![from];
+            self.read = read;
         } else if version(&self.best) == version(&register) {
             self.holders.push(from);
+            self.read |= read;
         }
     }
 }
@@ -100,6 +116,12 @@ struct Operation {
     key: Key,
     /// `None` for a read.
     change: Option<Change>,
+    /// Which upload it is about.
+    about: Option<Upload>,
+    /// Somebody reads that, or what the name holds.
+    hold: bool,
+    /// A quorum agreed without a claim; whether one of it has a reader.
+    agreed: Option<bool>,
     /// When our value may be stored somewhere.
     base: Option<Base>,
     phase: Phase,
@@ -166,7 +188,31 @@ impl Names {
 
 impl<S: Store> Peer<S> {
     pub(super) fn start_read(&mut self, id: RequestId, name: Name) -> Done {
-        self.start_operation(Client::Request(id), name, None)
+        self.start_operation(Client::Request(id), name, None, (None, false))
+    }
+
+    /// Reads a name, and lets its replicas know of the reader.
+    pub(super) fn start_hold(&mut self, id: RequestId, name: Name, upload: Option<Upload>) -> Done {
+        self.start_operation(Client::Request(id), name, None, (upload, true))
+    }
+
+    /// Reads a name for [`Peer::on_checked`], and asks for readers of that upload.
+    pub(super) fn start_check(&mut self, id: u64, name: Name, upload: Upload) -> Done {
+        self.start_operation(Client::Check(id), name, None, (Some(upload), false))
+    }
+
+    /// Writes a name anew with the value it has, so that no upload follows on the write it has now.
+    pub(super) fn start_fence(&mut self, name: Name, value: Value, condition: Condition) -> Done {
+        let write = WriteId {
+            peer: self.me,
+            op: self.fresh_op(),
+        };
+        let change = Change {
+            write,
+            value,
+            condition,
+        };
+        self.start_operation(Client::Fence, name, Some(change), (None, false))
     }
 
     pub(super) fn start_write(
@@ -189,7 +235,7 @@ impl<S: Store> Peer<S> {
             value,
             condition,
         };
-        self.start_operation(Client::Request(id), name, Some(change))
+        self.start_operation(Client::Request(id), name, Some(change), (None, false))
     }
 
     /// Lets a name be decided again, so that this peer may store it.
@@ -199,15 +245,21 @@ impl<S: Store> Peer<S> {
         if self.names.operations.values().any(under_way) {
             return Ok(());
         }
-        self.start_operation(Client::Settle, name, None)
+        self.start_operation(Client::Settle, name, None, (None, false))
     }
 
     /// Reads a name for the outbox, which decides it.
     pub(super) fn start_decide(&mut self, name: Name) -> Done {
-        self.start_operation(Client::Decide, name, None)
+        self.start_operation(Client::Decide, name, None, (None, false))
     }
 
-    fn start_operation(&mut self, client: Client, name: Name, change: Option<Change>) -> Done {
+    fn start_operation(
+        &mut self,
+        client: Client,
+        name: Name,
+        change: Option<Change>,
+        (about, hold): (Option<Upload>, bool),
+    ) -> Done {
         let key = Key::of_name(&name);
         let refusal = if self.names.len() >= self.settings.operations {
             Some(RequestError::Busy)
@@ -225,7 +277,8 @@ impl<S: Store> Peer<S> {
                 Client::Decide => {
                     self.outbox.reading.remove(&key);
                 }
-                Client::Peer { .. } | Client::Settle => {}
+                Client::Check(id) => self.on_checked(id, None)?,
+                Client::Peer { .. } | Client::Settle | Client::Fence => {}
             }
             return Ok(());
         };
@@ -235,6 +288,9 @@ impl<S: Store> Peer<S> {
             name,
             key,
             change,
+            about,
+            hold,
+            agreed: None,
             base: None,
             phase: Phase::Outbid,
             config,
@@ -290,6 +346,7 @@ impl<S: Store> Peer<S> {
         } else if owner.is_some_and(|id| id != self.me && self.gossip.answers(id)) {
             let replaces = match change.condition {
                 Condition::Unchanged(write) => Some(Some(write)),
+                Condition::Unwritten => Some(None),
                 Condition::Always | Condition::Absent => None,
             };
             operation.base = Some(Base {
@@ -316,6 +373,10 @@ impl<S: Store> Peer<S> {
         match operation.client {
             Client::Request(id) => {
                 let answer = match (outcome, &operation.change) {
+                    (Outcome::Found(register), None) if operation.hold => Answer::Held {
+                        register,
+                        held: operation.agreed.is_some(),
+                    },
                     (Outcome::Found(register), None) => Answer::Register(register),
                     (Outcome::Found(register), Some(_)) => Answer::Unmet(register),
                     (Outcome::Written { version, write }, _) => Answer::Written { version, write },
@@ -337,7 +398,14 @@ impl<S: Store> Peer<S> {
             Client::Decide => {
                 self.outbox.reading.remove(&operation.key);
             }
-            Client::Settle => {}
+            Client::Check(id) => {
+                let checked = match (outcome, operation.agreed) {
+                    (Outcome::Found(found), Some(read)) => Some(Checked { found, read }),
+                    _ => None,
+                };
+                self.on_checked(id, checked)?;
+            }
+            Client::Settle | Client::Fence => {}
         }
         if operation.leads {
             self.names.freed.push(operation.key);
@@ -346,7 +414,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// The time of an operation is over.
-    fn expire(&mut self, operation: Operation) {
+    fn expire(&mut self, operation: Operation) -> Done {
         if let Client::Request(id) = operation.client {
             let replicas = operation.config.replicas.len();
             let needed = majority(replicas.max(self.settings.replication.factor as usize));
@@ -360,10 +428,13 @@ impl<S: Store> Peer<S> {
             self.names.done.add(change.write, &Outcome::Unknown);
         } else if operation.client == Client::Decide {
             self.outbox.reading.remove(&operation.key);
+        } else if let Client::Check(id) = operation.client {
+            self.on_checked(id, None)?;
         }
         if operation.leads {
             self.names.freed.push(operation.key);
         }
+        Ok(())
     }
 
     /// Nothing will be heard any more: whoever waits is told to ask another peer.
@@ -380,7 +451,11 @@ impl<S: Store> Peer<S> {
         let waiting: Vec<RequestId> = clients
             .filter_map(|client| match client {
                 Client::Request(id) => Some(id),
-                Client::Peer { .. } | Client::Settle | Client::Decide => None,
+                Client::Peer { .. }
+                | Client::Settle
+                | Client::Decide
+                | Client::Fence
+                | Client::Check(_) => None,
             })
             .chain(lists.map(|l| l.request))
             .chain(effects)

@@ -79,7 +79,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// How many entries its tables have, by concern: to be shown, and to show that they are bounded.
-    pub fn tables(&self) -> [(&'static str, usize); 10] {
+    pub fn tables(&self) -> [(&'static str, usize); 11] {
         [
             ("members", self.gossip.all().count()),
             ("probes", self.gossip.probes.len()),
@@ -91,6 +91,7 @@ impl<S: Store> Peer<S> {
             ("fetches", self.sync.fetching.len()),
             ("handover", self.handover.entries()),
             ("shares", self.flood.entries()),
+            ("collection", self.collect.entries()),
         ]
     }
 

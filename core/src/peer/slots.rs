@@ -183,6 +183,7 @@ impl<S: Store> Peer<S> {
             self.slots.set(slot, record);
         }
         self.forget_proposal(slot);
+        self.forget_readers(slot);
         self.moves_look_at(slot);
         self.restart_sync(slot, true);
         Ok(())

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::chunks::Wanted;
 use super::{Done, Peer};
-use crate::config::{ENTRIES, NAMES_BYTES, SYNC_BATCH};
+use crate::config::{ENTRIES, NAMES_BYTES, REFERENCES_BYTES, SYNC_BATCH};
 use crate::io::{Time, value_len};
 use crate::key::{Key, Slot};
 use crate::member::PeerId;
@@ -39,7 +39,7 @@ pub(super) struct Exchange {
     /// The other's root, once it has listed all its entries.
     root: Option<Root>,
     /// How far it has listed them, and the root it had then.
-    listed: Option<(Key, Root)>,
+    listed: Option<(Entry, Root)>,
     deadline: Time,
 }
 
@@ -47,15 +47,15 @@ pub(super) struct Exchange {
 #[derive(Default)]
 pub(super) struct Page {
     pub(super) entries: Option<Vec<Entry>>,
-    pub(super) after: Option<Key>,
+    pub(super) after: Option<Entry>,
     pub(super) more: bool,
 }
 
 impl Page {
     /// Where to go on, if there is more.
-    fn last(&self) -> Option<Key> {
+    fn last(&self) -> Option<Entry> {
         let last = self.entries.as_ref().and_then(|e| e.last());
-        last.map(Entry::key).filter(|_| self.more)
+        last.filter(|_| self.more).cloned()
     }
 }
 
@@ -299,7 +299,7 @@ impl<S: Store> Peer<S> {
         from: PeerId,
         slot: Slot,
         epoch: u64,
-        after: Key,
+        after: Entry,
     ) -> Done {
         if self.slots.config(slot).is_some_and(|c| c.epoch == epoch) {
             let (root, page) = (self.root(slot)?, self.page(slot, Some(after))?);
@@ -325,13 +325,21 @@ impl<S: Store> Peer<S> {
         self.send(to, message);
     }
 
-    /// The entries of a slot after that key: at most [`ENTRIES`], and one more where a chunk and a name share a key.
-    fn page(&self, slot: Slot, after: Option<Key>) -> Result<Page, StoreError> {
+    /// The entries of a slot after that one: at most [`ENTRIES`], and no more than fit a message.
+    fn page(&self, slot: Slot, after: Option<Entry>) -> Result<Page, StoreError> {
+        fn place(entry: &Entry) -> (Key, &Entry) {
+            (entry.key(), entry)
+        }
         let mut entries = self.store.entries(slot)?;
-        entries.retain(|entry| after.is_none_or(|after| entry.key() > after));
-        entries.sort_unstable_by_key(Entry::key);
-        let mut end = entries.len().min(ENTRIES);
-        while end > 0 && end < entries.len() && entries[end].key() == entries[end - 1].key() {
+        if let Some(after) = &after {
+            entries.retain(|entry| place(entry) > place(after));
+        }
+        entries.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
+        let (mut end, mut bytes) = (0, 0);
+        while end < entries.len().min(ENTRIES) && bytes < REFERENCES_BYTES {
+            if let Entry::Reference { by, .. } = &entries[end] {
+                bytes += by.name.as_str().len() + 64;
+            }
             end += 1;
         }
         let more = end < entries.len();
@@ -354,7 +362,9 @@ impl<S: Store> Peer<S> {
         let Some(exchange) = self.sync.exchanges.get(&(slot, from)) else {
             return Ok(());
         };
-        if exchange.root.is_some() || exchange.listed.map(|(key, _)| key) != page.after {
+        if exchange.root.is_some()
+            || exchange.listed.as_ref().map(|(last, _)| last) != page.after.as_ref()
+        {
             return Ok(());
         }
         if epoch < exchange.epoch {
@@ -378,7 +388,11 @@ impl<S: Store> Peer<S> {
         if epoch > exchange.epoch {
             return Ok(());
         }
-        if exchange.listed.is_some_and(|(_, before)| before != root) {
+        if exchange
+            .listed
+            .as_ref()
+            .is_some_and(|(_, before)| *before != root)
+        {
             self.sync.exchanges.remove(&(slot, from));
             return Ok(());
         }
@@ -393,9 +407,15 @@ impl<S: Store> Peer<S> {
                         names.insert(key);
                     }
                 }
-                Entry::Chunk { key, len } => {
-                    if key.slot() == slot && self.store.chunk(&key)?.is_none() {
-                        chunks.insert(key, len);
+                // It comes with its references, or is not needed.
+                Entry::Chunk { .. } => {}
+                Entry::Reference { key, len, by } => {
+                    if key.slot() == slot && !self.collect.is_dead(&by) {
+                        self.store.put_reference(&key, len, &by)?;
+                        self.slots.touch(slot);
+                        if self.store.chunk(&key)?.is_none() {
+                            chunks.insert(key, len);
+                        }
                     }
                 }
             }
@@ -413,7 +433,7 @@ impl<S: Store> Peer<S> {
         exchange.names.extend(names);
         exchange.deadline = deadline;
         if let Some(after) = last {
-            exchange.listed = Some((after, root));
+            exchange.listed = Some((after.clone(), root));
             let epoch = exchange.epoch;
             self.send(from, Message::SyncMore { slot, epoch, after });
             return Ok(());

@@ -1,8 +1,10 @@
 //! The in-memory twin of the disk store: used by the simulator, which crashes it.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use super::{Entry, Identity, Remembered, Store, StoreError};
+use crate::collect::Referrer;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
@@ -20,6 +22,10 @@ struct Tables {
     promises: BTreeMap<Key, Version>,
     marks: BTreeMap<Key, Pending>,
     chunks: BTreeMap<Key, u32>,
+    /// By chunk, with the chunk's length; none is without a referrer, which comes before all.
+    references: BTreeMap<(Key, Option<Referrer>), u32>,
+    /// The same by the hash of the referrer's name.
+    referrers: BTreeMap<(Key, Referrer, Key), ()>,
     receipts: BTreeMap<(PeerId, Slot), Receipt>,
 }
 
@@ -50,6 +56,13 @@ macro_rules! write {
 }
 
 impl MemoryStore {
+    /// References to chunks from `first` to `last`.
+    fn of_chunks(&self, first: Key, last: Key) -> impl Iterator<Item = (Key, &Referrer, u32)> {
+        let all = self.tables.references.range((first, None)..);
+        all.take_while(move |((key, _), _)| *key <= last)
+            .filter_map(|((key, by), len)| Some((*key, by.as_ref()?, *len)))
+    }
+
     /// Undoes everything since the last commit.
     pub fn crash(&mut self) {
         while let Some(undo) = self.undo.pop() {
@@ -183,6 +196,56 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn put_reference(&mut self, key: &Key, len: u32, by: &Referrer) -> Result<(), StoreError> {
+        write!(self, references, (*key, Some(by.clone())), Some(len));
+        write!(
+            self,
+            referrers,
+            (Key::of_name(&by.name), by.clone(), *key),
+            Some(())
+        );
+        Ok(())
+    }
+
+    fn remove_reference(&mut self, key: &Key, by: &Referrer) -> Result<(), StoreError> {
+        write!(self, references, (*key, Some(by.clone())), None);
+        write!(
+            self,
+            referrers,
+            (Key::of_name(&by.name), by.clone(), *key),
+            None
+        );
+        Ok(())
+    }
+
+    fn referrers(&self, key: &Key, limit: usize) -> Result<Vec<Referrer>, StoreError> {
+        let all = self.of_chunks(*key, *key);
+        Ok(all.take(limit).map(|(_, by, _)| by.clone()).collect())
+    }
+
+    fn next_referrer(&self, after: Option<&Referrer>) -> Result<Option<Referrer>, StoreError> {
+        let after = after.map(|by| (Key::of_name(&by.name), by.clone(), Key([0xff; 32])));
+        let from = after.map_or(Unbounded, Excluded);
+        let next = self.tables.referrers.range((from, Unbounded)).next();
+        Ok(next.map(|((_, by, _), ())| by.clone()))
+    }
+
+    fn referred(
+        &self,
+        by: &Referrer,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        let name = Key::of_name(&by.name);
+        let from = (name, by.clone(), after.copied().unwrap_or(Key([0; 32])));
+        let rest = self.tables.referrers.range((Excluded(from), Unbounded));
+        Ok(rest
+            .take_while(|((n, r, _), ())| *n == name && r == by)
+            .take(limit)
+            .map(|((_, _, key), ())| *key)
+            .collect())
+    }
+
     fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError> {
         let chunks = self
             .tables
@@ -197,7 +260,15 @@ impl Store for MemoryStore {
             key: *key,
             version: r.version,
         });
-        Ok(chunks.chain(names).collect())
+        let (first, last) = (*slot.keys().start(), *slot.keys().end());
+        let references = self
+            .of_chunks(first, last)
+            .map(|(key, by, len)| Entry::Reference {
+                key,
+                len,
+                by: by.clone(),
+            });
+        Ok(chunks.chain(references).chain(names).collect())
     }
 
     fn clear_slot(&mut self, slot: Slot) -> Result<Vec<Key>, StoreError> {
@@ -209,6 +280,14 @@ impl Store for MemoryStore {
             .collect();
         for key in &chunks {
             write!(self, chunks, *key, None);
+        }
+        let (first, last) = (*slot.keys().start(), *slot.keys().end());
+        let references: Vec<(Key, Referrer)> = self
+            .of_chunks(first, last)
+            .map(|(key, by, _)| (key, by.clone()))
+            .collect();
+        for (key, by) in references {
+            self.remove_reference(&key, &by)?;
         }
         let promises: Vec<Key> = self
             .tables

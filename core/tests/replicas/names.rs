@@ -18,6 +18,7 @@ fn put(body: &'static str) -> Request {
         value: Value::Present {
             head: Bytes::new(),
             body: Bytes::from_static(body.as_bytes()),
+            upload: None,
         },
         condition: Condition::Always,
     }

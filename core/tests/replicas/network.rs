@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
+use peernet_core::collect::{Referrer, Upload};
 use peernet_core::config::Settings;
 use peernet_core::io::{Answer, Input, Output, Request, RequestId, Time};
-use peernet_core::key::{Key, Position, SLOTS, Slot};
+use peernet_core::key::{Key, Name, Position, SLOTS, Slot};
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
 use peernet_core::message::Message;
 use peernet_core::peer::Peer;
@@ -22,6 +23,15 @@ pub(crate) struct Replicas {
     now: u64,
     answers: Vec<(RequestId, Answer)>,
     requests: u64,
+}
+
+/// An upload that never ends.
+pub(crate) fn referrer() -> Referrer {
+    Referrer {
+        name: Name::new("upload").unwrap(),
+        upload: Upload(1),
+        base: None,
+    }
 }
 
 fn member(n: usize) -> Member {
@@ -74,6 +84,7 @@ impl Replicas {
             }
             for key in chunks(n) {
                 store.put_chunk(&key, 1).unwrap();
+                store.put_reference(&key, 1, &referrer()).unwrap();
             }
             store.commit().unwrap();
             start(store, identity, count, Time(0))

@@ -7,7 +7,7 @@ use peernet_core::key::{Key, Slot};
 use peernet_core::message::Message;
 use peernet_core::store::{Entry, Store};
 
-use crate::network::Replicas;
+use crate::network::{Replicas, referrer};
 
 /// A key of the first slot.
 fn key(n: usize) -> Key {
@@ -54,10 +54,11 @@ fn a_list_that_changes_between_its_pages_begins_anew() {
     let mut meddled = false;
     pair.run(5_000, |message, peers| {
         if matches!(message, Message::SyncMore { .. }) && !std::mem::replace(&mut meddled, true) {
-            let request = Request::ChunkStored {
+            let request = Request::PinChunk {
                 key: early,
-                len: 1,
+                len: Some(1),
                 epoch: 1,
+                by: referrer(),
             };
             let id = RequestId(1);
             let input = Input::Request { id, request };

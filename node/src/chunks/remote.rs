@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use peernet_core::collect::Referrer;
 use peernet_core::io::ChunkOutcome;
 use peernet_core::key::Key;
 use peernet_proto::v1;
@@ -18,6 +19,7 @@ use tonic::{Code, Status};
 use super::ChunkError;
 use crate::config::CHUNK_SIZE_MAX;
 use crate::transport::{MESSAGE_MAX, endpoint};
+use crate::wire::Wire;
 
 /// How long moving one chunk may take: a megabyte over a slow link, and a busy disk at its end (guess).
 const TRANSFER: Duration = Duration::from_secs(10);
@@ -44,18 +46,21 @@ impl Pool {
         key: Key,
         data: Bytes,
         epoch: u64,
+        by: &Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
         let request = v1::PutChunkRequest {
             network_id: network.to_owned(),
             hash: Bytes::copy_from_slice(&key.0),
             epoch,
             data,
+            referrer: Some(by.to_wire()),
         };
         let mut client = self.client(address)?;
         let response = within(TRANSFER, client.put(request)).await?;
         match response.into_inner().outcome {
             Some(Outcome::Stored(_)) => Ok(ChunkOutcome::Stored),
             Some(Outcome::NewerEpoch(epoch)) => Ok(ChunkOutcome::Stale(epoch)),
+            Some(Outcome::Missing(_)) => Ok(ChunkOutcome::Missing),
             None => Err(ChunkError::Unavailable(
                 "it answered neither stored nor stale".into(),
             )),

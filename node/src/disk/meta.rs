@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
+use peernet_core::collect::Referrer;
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Member, PeerId};
@@ -21,6 +22,7 @@ use super::{OpenError, sync_dir};
 use crate::faults::DiskFaults;
 
 mod opening;
+mod references;
 mod rows;
 mod tables;
 
@@ -29,7 +31,8 @@ use rows::{
     chunk_len, decode, encode, keys_of, mark, mark_bytes, receipt_key, version, version_bytes,
 };
 use tables::{
-    CHUNKS, IDENTITY, MARKS, MEMBERS, META, NAMES, PROMISES, RECEIPTS, REGISTERS, SLOTS, VERSIONS,
+    CHUNKS, IDENTITY, MARKS, MEMBERS, META, NAMES, PROMISES, RECEIPTS, REFERENCES, REFERRERS,
+    REGISTERS, SLOTS, VERSIONS,
 };
 
 /// A peer's memory on its volume. See [`Store`] for the contract.
@@ -336,6 +339,32 @@ impl Store for DiskStore {
         Ok(())
     }
 
+    fn put_reference(&mut self, key: &Key, len: u32, by: &Referrer) -> Result<(), StoreError> {
+        self.insert_reference(key, len, by)
+    }
+
+    fn remove_reference(&mut self, key: &Key, by: &Referrer) -> Result<(), StoreError> {
+        self.delete_reference(key, by)
+    }
+
+    fn referrers(&self, key: &Key, limit: usize) -> Result<Vec<Referrer>, StoreError> {
+        let all = self.references(&key.0, &key.0, limit)?;
+        Ok(all.into_iter().map(|(_, _, by)| by).collect())
+    }
+
+    fn next_referrer(&self, after: Option<&Referrer>) -> Result<Option<Referrer>, StoreError> {
+        self.referrer_after(after)
+    }
+
+    fn referred(
+        &self,
+        by: &Referrer,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        self.chunks_of(by, after, limit)
+    }
+
     fn entries(&self, slot: Slot) -> Result<Vec<Entry>, StoreError> {
         let action = "reading a slot's entries";
         let keys = keys_of(slot);
@@ -351,6 +380,7 @@ impl Store for DiskStore {
                 len: chunk_len(value.value()),
             });
         }
+        entries.extend(self.reference_entries(&keys.0, &keys.1)?);
         for row in self
             .table(VERSIONS)?
             .range::<&[u8; 32]>(&keys.0..=&keys.1)
@@ -382,6 +412,7 @@ impl Store for DiskStore {
             .map_err(failed(action))?;
         drop(chunks);
         self.usage = (self.usage.0 - dropped.len() as u64, self.usage.1 - bytes);
+        self.clear_references(&first, &last)?;
 
         let (mut registers, mut names) = (self.table(REGISTERS)?, self.table(NAMES)?);
         for row in registers
@@ -454,6 +485,8 @@ impl Store for DiskStore {
             pending.delete_table(MARKS),
             pending.delete_table(NAMES),
             pending.delete_table(CHUNKS),
+            pending.delete_table(REFERENCES),
+            pending.delete_table(REFERRERS),
             pending.delete_table(RECEIPTS),
         ];
         deleted

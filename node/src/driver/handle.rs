@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use peernet_core::collect::{Referrer, Upload};
 use peernet_core::flood::{self, Ask, Cost, Found};
 use peernet_core::io::{Answer, ChunkOutcome, Input, Request, RequestError, Route, Status};
 use peernet_core::key::{Key, Name, Slot};
@@ -143,6 +144,16 @@ impl PeerHandle {
         expect!(self.request(Request::ReadName(name)).await?, Answer::Register(register) => register)
     }
 
+    /// The same, for a reader of that upload, or of the one that the name holds now; whether a majority knows of it.
+    pub(crate) async fn hold_name(
+        &self,
+        name: Name,
+        upload: Option<Upload>,
+    ) -> Result<(Option<Register>, bool), PeerError> {
+        let request = Request::HoldName { name, upload };
+        expect!(self.request(request).await?, Answer::Held { register, held } => (register, held))
+    }
+
     /// Writes a name at a majority, if the condition holds.
     pub(crate) async fn write_name(
         &self,
@@ -183,15 +194,21 @@ impl PeerHandle {
         routes.into_iter().next().ok_or(PeerError::Confused)
     }
 
-    /// Counts a chunk that is durable here, under the writer's epoch.
-    pub(crate) async fn chunk_stored(
+    /// Counts a chunk that is durable here, with its reference and under the writer's epoch.
+    pub(crate) async fn pin_chunk(
         &self,
         key: Key,
-        len: u32,
+        len: Option<u32>,
         epoch: u64,
+        by: Referrer,
         guard: WriteGuard,
     ) -> Result<ChunkOutcome, PeerError> {
-        let request = Request::ChunkStored { key, len, epoch };
+        let request = Request::PinChunk {
+            key,
+            len,
+            epoch,
+            by,
+        };
         expect!(self.request_guarded(request, Some(guard)).await?, Answer::Chunk(outcome) => outcome)
     }
 

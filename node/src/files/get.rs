@@ -5,24 +5,32 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
+use peernet_core::collect::{Upload, upload_of};
 use peernet_core::key::Name;
+use peernet_core::register::Register;
 use peernet_proto::v1;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
 
 use super::budget::{Budget, Share};
 use super::cutter::STALL;
 use super::manifest::{ChunkRef, Step, Walk};
 use super::record::Content;
-use super::{FileError, Files};
+use super::{FileError, Files, open};
 
 /// Chunks of one download under way at once, the one being sent included (guess).
 const READ_AHEAD: usize = 6;
 
 /// A client that takes nothing for so long is cut off while others wait for memory; it may go on with a range (guess).
 const STALL_SHORT: Duration = Duration::from_secs(5);
+
+/// How often a name's replicas are told that somebody reads it; they remember it for 30 seconds.
+const RENEW: Duration = Duration::from_secs(8);
+/// How often a name is read until a majority of its replicas knows of the reader; once, unless it is being written (guess).
+const HOLDS: usize = 4;
 
 /// A file's bytes, in order. An error ends it.
 pub(crate) type ByteStream = ReceiverStream<Result<Bytes, FileError>>;
@@ -33,6 +41,8 @@ pub(crate) struct Found {
     pub info: v1::FileInfo,
     name: Name,
     content: Content,
+    /// Whose references keep its chunks.
+    upload: Option<Upload>,
 }
 
 impl Found {
@@ -50,12 +60,45 @@ impl Found {
 impl Files {
     /// Finds a file by its name.
     pub(crate) async fn find(&self, name: Name) -> Result<Found, FileError> {
-        let (summary, content) = self.read(&name).await?;
+        for _ in 0..HOLDS {
+            let (register, held) = self.peer.hold_name(name.clone(), None).await?;
+            let upload = register.as_ref().and_then(|r| upload_of(&r.value));
+            if held || upload.is_none() {
+                return self.found(name, register, upload);
+            }
+        }
+        // Its replicas disagree all the time; it is read all the same.
+        let register = self.peer.read_name(name.clone()).await?;
+        let upload = register.as_ref().and_then(|r| upload_of(&r.value));
+        self.found(name, register, upload)
+    }
+
+    fn found(
+        &self,
+        name: Name,
+        register: Option<Register>,
+        upload: Option<Upload>,
+    ) -> Result<Found, FileError> {
+        let (summary, content) = open(&name, register)?;
         Ok(Found {
             info: summary.to_info(&name),
             name,
             content,
+            upload,
         })
+    }
+
+    /// Keeps the chunks of an upload for a reader until dropped.
+    fn keep(&self, name: Name, upload: Upload) -> AbortOnDropHandle<()> {
+        let peer = self.peer.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                sleep(RENEW).await;
+                if let Err(error) = peer.hold_name(name.clone(), Some(upload)).await {
+                    debug!(%name, "its replicas could not be told of a reader: {error}");
+                }
+            }
+        }))
     }
 
     /// Streams a range of a file that was found; only the chunks needed are read. A client that takes nothing for 30
@@ -75,6 +118,7 @@ impl Files {
                 }
                 Content::Chunks(manifest) => {
                     let walk = Walk::new(&manifest, range);
+                    let _kept = found.upload.map(|u| files.keep(found.name.clone(), u));
                     Download {
                         files,
                         name: found.name,

@@ -9,7 +9,7 @@ use super::{FileError, Files};
 use crate::driver::{PeerError, Written};
 
 /// How often a change is tried again when others change the same name meanwhile (guess).
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 /// Which files an entity tag condition is about.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,7 +97,12 @@ impl Files {
     }
 }
 
-fn judge(name: &Name, when: &Precondition, current: Option<&Register>) -> Result<(), FileError> {
+/// Fails when the condition does not hold of what the name holds.
+pub(super) fn judge(
+    name: &Name,
+    when: &Precondition,
+    current: Option<&Register>,
+) -> Result<(), FileError> {
     let etag = match current.map(|r| &r.value) {
         None | Some(Value::Deleted) => None,
         Some(Value::Present { head, .. }) => {

@@ -1,22 +1,39 @@
 //! Storing a file.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures::Stream;
-use peernet_core::key::Name;
+use futures::{Stream, StreamExt, stream};
+use peernet_core::collect::{Referrer, Upload};
+use peernet_core::io::RequestError;
+use peernet_core::key::{Key, Name};
+use peernet_core::register::{Condition, Value};
 use peernet_proto::v1;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cutter::{BrokenOff, Cutter};
 use super::manifest::{ChunkRef, TreeBuilder};
+use super::precondition::{ATTEMPTS, judge};
 use super::record::{CONTENT_TYPE_MAX, Content, Summary, encode};
 use super::{FileError, Files, Precondition};
 use crate::config::INLINE_MAX;
+use crate::driver::{PeerError, Written};
 
 /// Chunks of one upload hashed and sent at once (guess: covers two syncs of a busy disk).
 const IN_FLIGHT: usize = 8;
+
+/// Chunks of one upload pinned anew at once (guess: as many as are sent).
+const PINS: usize = IN_FLIGHT;
+
+/// The chunks of an upload, durable with their references.
+struct Sent {
+    by: Referrer,
+    /// Nodes of the tree included; 32 MiB for a file of 1 TiB.
+    keys: BTreeSet<Key>,
+    /// Of the file, repeated ones each time, without nodes.
+    chunks: u64,
+}
 
 type Sending = AbortOnDropHandle<Result<ChunkRef, FileError>>;
 
@@ -37,23 +54,72 @@ impl Files {
         }
         self.check(&name, when).await?;
         let mut body = Cutter::new(body, self.chunk_size, announced);
-        let (content, chunks) = match body.next().await? {
-            None => (Content::Inline(Bytes::new()), 0),
+        let (content, sent) = match body.next().await? {
+            None => (Content::Inline(Bytes::new()), None),
             // Shorter than a chunk means that it is the last: inline files are shorter than any chunk.
-            Some(only) if only.len() <= INLINE_MAX => (Content::Inline(only), 0),
-            Some(first) => self.send_all(first, &mut body).await?,
+            Some(only) if only.len() <= INLINE_MAX => (Content::Inline(only), None),
+            Some(first) => {
+                let by = self.begin_upload(&name).await?;
+                let (content, sent) = self.send_all(first, &mut body, by).await?;
+                (content, Some(sent))
+            }
         };
         let summary = Summary {
             size: body.received(),
             etag: content.etag(),
             content_type,
             modified_unix_ms: now_unix_ms(),
-            chunks,
+            chunks: sent.as_ref().map_or(0, |s| s.chunks),
         };
         let info = summary.to_info(&name);
-        self.change(name, encode(&summary, &content), when, false)
-            .await?;
+        let upload = sent.as_ref().map(|s| s.by.upload);
+        let value = encode(&summary, &content, upload);
+        match sent {
+            None => self.change(name, value, when, false).await?,
+            Some(sent) => self.commit(value, when, sent).await?,
+        }
         Ok(info)
+    }
+
+    /// What the chunks of a new upload are stored with: it will take the place of what the name holds now.
+    async fn begin_upload(&self, name: &Name) -> Result<Referrer, FileError> {
+        let register = self.peer.read_name(name.clone()).await?;
+        Ok(Referrer {
+            name: name.clone(),
+            upload: Upload(fastrand::u128(1..)),
+            base: register.map(|r| r.write),
+        })
+    }
+
+    /// Writes the name of a file whose chunks are stored. When others have written it since the upload began, the chunks
+    /// are pinned once more, as those of an upload that takes the place of that write.
+    async fn commit(&self, value: Value, when: &Precondition, sent: Sent) -> Result<(), FileError> {
+        let Sent { mut by, keys, .. } = sent;
+        for _ in 0..ATTEMPTS {
+            let condition = Condition::still(by.base);
+            let written = self
+                .peer
+                .write_name(by.name.clone(), value.clone(), condition);
+            let Written::Unmet(register) = written.await? else {
+                return Ok(());
+            };
+            judge(&by.name, when, register.as_ref())?;
+            by.base = register.map(|r| r.write);
+            self.pin_all(keys.clone(), &by).await?;
+        }
+        Err(FileError::Peer(PeerError::Refused(RequestError::Busy)))
+    }
+
+    async fn pin_all(&self, keys: BTreeSet<Key>, by: &Referrer) -> Result<(), FileError> {
+        let pins = stream::iter(keys).map(|key| {
+            let (files, by) = (self.clone(), by.clone());
+            async move { files.pin(key, by).await }
+        });
+        let mut pins = pins.buffer_unordered(PINS);
+        while let Some(pinned) = pins.next().await {
+            pinned?;
+        }
+        Ok(())
     }
 
     /// Sends `first` and all that follows; reading, hashing and sending overlap. Everything is acknowledged when this
@@ -62,30 +128,35 @@ impl Files {
         &self,
         first: Bytes,
         body: &mut Cutter<S>,
-    ) -> Result<(Content, u64), FileError>
+        by: Referrer,
+    ) -> Result<(Content, Sent), FileError>
     where
         S: Stream<Item = Result<Bytes, BrokenOff>>,
     {
         let mut tree = TreeBuilder::new(self.chunk_size);
         let (mut sending, mut nodes) = (VecDeque::new(), Vec::new());
-        let mut chunks = 0;
+        let mut sent = Sent {
+            by,
+            keys: BTreeSet::new(),
+            chunks: 0,
+        };
         let mut next = Some(first);
         while let Some(chunk) = next {
             if sending.len() == IN_FLIGHT {
-                self.settle_oldest(&mut sending, &mut tree, &mut nodes)
+                self.settle_oldest(&mut sending, &mut tree, &mut nodes, &mut sent)
                     .await?;
             }
-            sending.push_back(self.send(chunk).await?);
-            chunks += 1;
+            sending.push_back(self.send(chunk, &sent.by).await?);
+            sent.chunks += 1;
             next = body.next().await?;
         }
         while !sending.is_empty() {
-            self.settle_oldest(&mut sending, &mut tree, &mut nodes)
+            self.settle_oldest(&mut sending, &mut tree, &mut nodes, &mut sent)
                 .await?;
         }
         let manifest = tree.finish(&mut nodes);
-        self.send_nodes(&mut nodes).await?;
-        Ok((Content::Chunks(manifest), chunks))
+        self.send_nodes(&mut nodes, &mut sent).await?;
+        Ok((Content::Chunks(manifest), sent))
     }
 
     /// Waits for the oldest chunk under way and puts it into the tree.
@@ -94,27 +165,31 @@ impl Files {
         sending: &mut VecDeque<Sending>,
         tree: &mut TreeBuilder,
         nodes: &mut Vec<Bytes>,
+        sent: &mut Sent,
     ) -> Result<(), FileError> {
         if let Some(oldest) = sending.pop_front() {
-            tree.push(finished(oldest).await?, nodes);
+            let chunk = finished(oldest).await?;
+            sent.keys.insert(chunk.key);
+            tree.push(chunk, nodes);
         }
-        self.send_nodes(nodes).await
+        self.send_nodes(nodes, sent).await
     }
 
     /// Stores nodes of the tree like any chunk; there is one for 4,096 chunks.
-    async fn send_nodes(&self, nodes: &mut Vec<Bytes>) -> Result<(), FileError> {
+    async fn send_nodes(&self, nodes: &mut Vec<Bytes>, sent: &mut Sent) -> Result<(), FileError> {
         for node in nodes.drain(..) {
-            finished(self.send(node).await?).await?;
+            let node = finished(self.send(node, &sent.by).await?).await?;
+            sent.keys.insert(node.key);
         }
         Ok(())
     }
 
     /// Begins to store a chunk, once there is memory for it.
-    async fn send(&self, data: Bytes) -> Result<Sending, FileError> {
+    async fn send(&self, data: Bytes, by: &Referrer) -> Result<Sending, FileError> {
         let share = self.uploads.take(data.len()).await;
-        let files = self.clone();
+        let (files, by) = (self.clone(), by.clone());
         Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-            files.spread(data, share).await
+            files.spread(data, by, share).await
         })))
     }
 }

@@ -1,6 +1,7 @@
 //! How a file is written into its name's register: a head that listings show, and a body.
 
 use bytes::Bytes;
+use peernet_core::collect::Upload;
 use peernet_core::key::Name;
 use peernet_core::register::Value;
 use peernet_proto::v1;
@@ -123,8 +124,8 @@ pub(crate) enum RecordError {
     Size { head: u64, body: u64 },
 }
 
-/// The register's value for a file.
-pub(crate) fn encode(summary: &Summary, content: &Content) -> Value {
+/// The register's value for a file. `upload`: whose references keep the content's chunks.
+pub(crate) fn encode(summary: &Summary, content: &Content, upload: Option<Upload>) -> Value {
     let Summary {
         size,
         etag,
@@ -143,6 +144,7 @@ pub(crate) fn encode(summary: &Summary, content: &Content) -> Value {
     Value::Present {
         head: head.encode_to_vec().into(),
         body: content.encode(),
+        upload,
     }
 }
 
@@ -201,7 +203,7 @@ mod tests {
             modified_unix_ms: u64::MAX,
             chunks: u64::MAX,
         };
-        let Value::Present { head, body } = encode(&summary, content) else {
+        let Value::Present { head, body, .. } = encode(&summary, content, None) else {
             unreachable!()
         };
         assert!(head.len() <= HEAD_MAX);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use peernet_core::collect::Referrer;
 use peernet_core::io::{ChunkOutcome, Endpoint, RequestError, Route};
 use peernet_core::key::Key;
 use peernet_core::member::PeerId;
@@ -33,7 +34,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A chunk on its way; its memory counts until the last replica is done with it.
 struct Parcel {
     key: Key,
+    /// Empty when only the reference is wanted.
     data: Bytes,
+    by: Referrer,
     _share: Option<Share>,
 }
 
@@ -43,22 +46,41 @@ impl Files {
     pub(super) async fn spread(
         &self,
         data: Bytes,
+        by: Referrer,
         share: Option<Share>,
     ) -> Result<ChunkRef, FileError> {
         let len = data.len() as u64;
         let key = chunks::hash(data.clone())
             .await
             .map_err(|e| FileError::Interrupted(e.to_string()))?;
-        let parcel = Arc::new(Parcel {
+        self.deliver(Parcel {
             key,
             data,
+            by,
             _share: share,
-        });
+        })
+        .await?;
+        Ok(ChunkRef { key, len })
+    }
+
+    /// Pins a chunk that was stored before at its slot's write quorum, for another referrer.
+    pub(super) async fn pin(&self, key: Key, by: Referrer) -> Result<(), FileError> {
+        self.deliver(Parcel {
+            key,
+            data: Bytes::new(),
+            by,
+            _share: None,
+        })
+        .await
+    }
+
+    async fn deliver(&self, parcel: Parcel) -> Result<(), FileError> {
+        let (key, parcel) = (parcel.key, Arc::new(parcel));
         let deadline = Instant::now() + DEADLINE;
         let mut pause = PAUSE;
         loop {
             let error = match self.attempt(&parcel).await {
-                Ok(()) => return Ok(ChunkRef { key, len }),
+                Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             if Instant::now() + pause > deadline || !may_pass(&error) {
@@ -146,6 +168,7 @@ impl Round {
             };
             match result {
                 Ok(ChunkOutcome::Stored) => self.tally.stored(holder.id),
+                Ok(ChunkOutcome::Missing) => self.failed.push((holder, ChunkError::Missing)),
                 Ok(ChunkOutcome::Stale(epoch)) => {
                     let reason = format!(
                         "its slot is at epoch {epoch} there, at {} here",
@@ -178,7 +201,13 @@ impl Round {
             );
             self.sending.push(Box::pin(async move {
                 let result = chunks
-                    .put(&holder, parcel.key, parcel.data.clone(), epoch)
+                    .put(
+                        &holder,
+                        parcel.key,
+                        parcel.data.clone(),
+                        epoch,
+                        parcel.by.clone(),
+                    )
                     .await;
                 (holder, result)
             }));
@@ -207,6 +236,10 @@ impl Round {
             return FileError::Full {
                 peer: holder.name.clone(),
             };
+        }
+        let gone = |(_, error): &(Endpoint, ChunkError)| matches!(error, ChunkError::Missing);
+        if self.failed.iter().any(gone) {
+            return FileError::Outlived;
         }
         let reason = self
             .failed

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use peernet_core::collect::Referrer;
 use peernet_core::io::ChunkOutcome;
 use peernet_core::key::Key;
 use peernet_proto::v1;
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::status::{check_network, not_serving, of_chunk};
 use crate::chunks::ChunkError;
 use crate::daemon::{Life, Running};
+use crate::wire::Wire;
 
 /// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
 const PART: usize = 256 * 1024;
@@ -46,15 +48,21 @@ impl v1::chunks_server::Chunks for Chunks {
             hash,
             epoch,
             data,
+            referrer,
         } = request.into_inner();
         let running = self.member(&network_id)?;
+        let referrer =
+            referrer.ok_or_else(|| Status::invalid_argument("a chunk comes with its referrer"))?;
+        let by = Referrer::from_wire(referrer, "referrer")
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let outcome = match running
             .chunks
-            .store(key(&hash)?, data, epoch)
+            .store(key(&hash)?, data, epoch, by)
             .await
             .map_err(of_chunk)?
         {
             ChunkOutcome::Stored => Outcome::Stored(true),
+            ChunkOutcome::Missing => Outcome::Missing(true),
             ChunkOutcome::Stale(epoch) => Outcome::NewerEpoch(epoch),
         };
         Ok(Response::new(v1::PutChunkResponse {

@@ -11,7 +11,7 @@ use peernet_core::store::Entry;
 use peernet_proto::v1;
 use peernet_proto::v1::message;
 use peernet_proto::v1::message::Kind;
-use peernet_proto::v1::message::condition::{Absent, When};
+use peernet_proto::v1::message::condition::{Absent, Unwritten, When};
 use peernet_proto::v1::message::outcome::{Declined, Found, Full, Unknown, What, Written};
 
 use super::records::detached;
@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Version of the peers' protocol spoken here.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// What a peer handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,8 +111,8 @@ kinds! {
     Refuse { slot, epoch, promised }
     Commit { configs }
     SlotEpochs { epochs }
-    Read { op, epoch, key, ballot }
-    ReadReply { op, register }
+    Read { op, epoch, key, ballot, about, hold }
+    ReadReply { op, register, read }
     Write { op, epoch, register, repair }
     WriteReply { op }
     NoRoom { op }
@@ -131,6 +131,7 @@ kinds! {
     SyncHint { slots }
     Settled { marks }
     Unsettled { marks }
+    Released { names }
     Prove { slot, epoch, root, drain_epoch }
     Proved { receipt }
     Flood { step }
@@ -147,11 +148,15 @@ fn check(message: &Message) -> Result<(), WireError> {
         }
         Message::Commit { configs } => count(configs.len(), 0, ALL_SLOTS, "Commit.configs"),
         Message::SyncRequest { items } => count(items.len(), 0, ALL_SLOTS, "SyncRequest.items"),
+        Message::Released { names } => count(names.len(), 0, ALL_SLOTS, "Released.names"),
         Message::CaughtUp { slots } => count(slots.len(), 0, ALL_SLOTS, "CaughtUp.slots"),
         Message::SyncHint { slots } => count(slots.len(), 0, ALL_SLOTS, "SyncHint.slots"),
         Message::List { prefix, limit, .. } => {
             bytes_at_most(prefix.len(), NAME_MAX, "List.prefix")?;
             count(*limit as usize, 0, LIST_MAX as usize, "List.limit")
+        }
+        Message::SyncMore { slot, after, .. } => {
+            in_slot(*slot, std::iter::once(after.key()), "SyncMore.after")
         }
         Message::SyncReply { slot, entries, .. } => in_slot(
             *slot,
@@ -193,6 +198,7 @@ impl Field<Option<message::Condition>> for Condition {
             Condition::Always => return None,
             Condition::Absent => When::Absent(Absent {}),
             Condition::Unchanged(write) => When::Unchanged(write.to_wire()),
+            Condition::Unwritten => When::Unwritten(Unwritten {}),
         };
         Some(message::Condition { when: Some(when) })
     }
@@ -205,6 +211,7 @@ impl Field<Option<message::Condition>> for Condition {
         {
             None => Ok(Condition::Always),
             Some(When::Absent(Absent {})) => Ok(Condition::Absent),
+            Some(When::Unwritten(Unwritten {})) => Ok(Condition::Unwritten),
             Some(When::Unchanged(write)) => Ok(Condition::Unchanged(Wire::from_wire(
                 write,
                 "Condition.unchanged",
@@ -365,12 +372,20 @@ impl Wire for Listed {
     }
 }
 
+required!(Entry);
 impl Wire for Entry {
     type Form = message::Entry;
 
     fn to_wire(&self) -> message::Entry {
         let (key, what) = match self {
             Entry::Chunk { key, len } => (key, message::entry::What::Len(*len)),
+            Entry::Reference { key, len, by } => {
+                let reference = message::entry::Reference {
+                    len: *len,
+                    by: by.put(),
+                };
+                (key, message::entry::What::Reference(reference))
+            }
             Entry::Name { key, version } => (key, message::entry::What::Version(version.to_wire())),
         };
         message::Entry {
@@ -383,6 +398,11 @@ impl Wire for Entry {
         let key = Field::take(form.key, "Entry.key")?;
         match form.what.ok_or(Fault::Missing.at("Entry.what"))? {
             message::entry::What::Len(len) => Ok(Entry::Chunk { key, len }),
+            message::entry::What::Reference(reference) => Ok(Entry::Reference {
+                key,
+                len: reference.len,
+                by: Field::take(reference.by, "Reference.by")?,
+            }),
             message::entry::What::Version(version) => Ok(Entry::Name {
                 key,
                 version: Wire::from_wire(version, "Entry.version")?,

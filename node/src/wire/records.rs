@@ -1,6 +1,7 @@
 //! What is both sent and stored: members, slot configurations, registers, receipts.
 
 use bytes::Bytes;
+use peernet_core::collect::Referrer;
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Member, PeerId};
 use peernet_core::outbox::{State, TRAIL_MAX, Trail};
@@ -135,15 +136,18 @@ impl Wire for (Ballot, SlotConfig) {
     }
 }
 
+record!(Referrer => v1::Referrer { name, upload, base });
+
 required!(Value);
 impl Wire for Value {
     type Form = v1::Value;
 
     fn to_wire(&self) -> v1::Value {
         let form = match self {
-            Value::Present { head, body } => Form::Present(Present {
+            Value::Present { head, body, upload } => Form::Present(Present {
                 head: head.clone(),
                 body: body.clone(),
+                upload: upload.put(),
             }),
             Value::Deleted => Form::Deleted(Deleted {}),
         };
@@ -152,12 +156,13 @@ impl Wire for Value {
 
     fn from_wire(form: v1::Value, field: &'static str) -> Result<Self, WireError> {
         match form.form.ok_or(Fault::Missing.at(field))? {
-            Form::Present(Present { head, body }) => {
+            Form::Present(Present { head, body, upload }) => {
                 bytes_at_most(head.len(), HEAD_MAX, "Value.head")?;
                 bytes_at_most(head.len() + body.len(), REGISTER_MAX, "Value")?;
                 Ok(Value::Present {
                     head: detached(head),
                     body: detached(body),
+                    upload: Field::take(upload, "Value.upload")?,
                 })
             }
             Form::Deleted(Deleted {}) => Ok(Value::Deleted),

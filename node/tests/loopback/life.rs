@@ -148,6 +148,11 @@ async fn a_peer_serves_only_its_own_network() {
         hash: vec![0; 32].into(),
         epoch: 1,
         data: vec![1].into(),
+        referrer: Some(v1::Referrer {
+            name: "file".into(),
+            upload: vec![1; 16].into(),
+            base: None,
+        }),
     };
     assert_eq!(
         chunks.put(put).await.unwrap_err().code(),

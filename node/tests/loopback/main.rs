@@ -1,5 +1,6 @@
 //! Real processes on loopback: files in and out through any peer, what is refused, and what survives.
 
+mod collect;
 mod files;
 mod life;
 mod network;

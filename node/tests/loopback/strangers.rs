@@ -86,6 +86,11 @@ async fn what_comes_from_the_past_is_refused() {
         hash: Key::of_bytes(data).0.to_vec().into(),
         epoch: 0,
         data: data.to_vec().into(),
+        referrer: Some(v1::Referrer {
+            name: "file".into(),
+            upload: vec![1; 16].into(),
+            base: None,
+        }),
     };
     let answer = ChunksClient::new(peer.channel()).put(put).await.unwrap();
     assert_eq!(

@@ -5,10 +5,12 @@
 //! wrong ones (among them the original Chord), and the tests show that it tells them apart. What was checked, how large
 //! it was and how short each counterexample is, is in docs/proofs.md.
 //!
+//! - [`collect`]: a chunk that a live file names, or that is being read, is never collected.
 //! - [`names`]: a name is a linearizable register while its slot changes hands.
 //! - [`ring`]: join, stabilise, rectify and fail keep the ring together.
 //! - [`slot`]: no epoch of a slot has two configurations.
 
+pub mod collect;
 pub mod names;
 pub mod report;
 pub mod ring;

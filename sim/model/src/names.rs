@@ -335,6 +335,7 @@ fn register(held: (Version, u8)) -> Register {
         value: peernet_core::register::Value::Present {
             head: Default::default(),
             body: Default::default(),
+            upload: None,
         },
         trail: Default::default(),
     }

@@ -1,6 +1,7 @@
 //! The bytes of chunks: giving them to a peer, making them durable, reading and fetching them.
 
 use bytes::Bytes;
+use peernet_core::collect::Referrer;
 use peernet_core::io::{Answer, ChunkOutcome, Endpoint, Input, Request};
 use peernet_core::key::Key;
 use peernet_core::store::Store;
@@ -15,7 +16,8 @@ const WRITEBACK: u64 = 30_000;
 const DISK: u64 = 4;
 
 impl Fleet {
-    /// Gives the bytes of a chunk to the peer on `to`, which makes them durable and counts them under `epoch`.
+    /// Gives the bytes of a chunk to the peer on `to`, which makes them durable and counts them with their reference
+    /// under `epoch`. Without bytes only the reference is wanted.
     pub async fn put_chunk(
         &self,
         from: HostId,
@@ -23,11 +25,12 @@ impl Fleet {
         key: Key,
         bytes: Bytes,
         epoch: u64,
+        by: Referrer,
     ) -> Result<ChunkOutcome, CallError> {
         let fleet = self.clone();
         // What has begun there ends there, though the caller gives up.
         let there = async {
-            let stored = async move { fleet.store_chunk(to, key, bytes, epoch).await };
+            let stored = async move { fleet.store_chunk(to, key, bytes, epoch, by).await };
             let stored = self.world().spawn(stored).await;
             stored.unwrap_or(Err(CallError::Gone))
         };
@@ -40,14 +43,17 @@ impl Fleet {
         key: Key,
         bytes: Bytes,
         epoch: u64,
+        by: Referrer,
     ) -> Result<ChunkOutcome, CallError> {
         let run = self.host(at).run;
-        let len = bytes.len() as u32;
+        let len = (!bytes.is_empty()).then_some(bytes.len() as u32);
         self.awake(at, run).await?;
         self.with_process(at, run, |p| p.pin(key))
             .ok_or(CallError::Gone)?;
         let outcome = async {
-            if !self.flaws().count_before_sync {
+            if len.is_none() {
+                // What is here was synced when it came.
+            } else if !self.flaws().count_before_sync {
                 self.write(at, run, key, bytes).await?;
             } else {
                 let fleet = self.clone();
@@ -56,10 +62,13 @@ impl Fleet {
                         .spawn(async move { fleet.write(at, run, key, bytes).await }),
                 );
             }
-            match self
-                .request(at, Request::ChunkStored { key, len, epoch })
-                .await?
-            {
+            let request = Request::PinChunk {
+                key,
+                len,
+                epoch,
+                by,
+            };
+            match self.request(at, request).await? {
                 Answer::Chunk(outcome) => Ok(outcome),
                 // It has left meanwhile.
                 Answer::Failed(_) => Err(CallError::Gone),

@@ -58,6 +58,8 @@ impl<S: Store> Peer<S> {
                 epoch,
                 key,
                 ballot: Some(*ballot),
+                about: operation.about,
+                hold: operation.hold,
             },
             (
                 Phase::Store {
@@ -75,6 +77,8 @@ impl<S: Store> Peer<S> {
                 epoch,
                 key,
                 ballot: None,
+                about: operation.about,
+                hold: operation.hold,
             },
         };
         let mut to = operation.config.participants();
@@ -99,8 +103,7 @@ impl<S: Store> Peer<S> {
         let owner = operation.config.owner();
         if operation.deadline <= self.now {
             let operation = self.take(op);
-            self.expire(operation);
-            return Ok(());
+            return self.expire(operation);
         }
         if known > operation.config.epoch {
             let operation = self.take(op);
@@ -151,7 +154,11 @@ impl<S: Store> Peer<S> {
                 let outcome = self.declined(operation.base.is_some());
                 self.conclude(operation, outcome)
             }
-            Client::Request(_) | Client::Settle | Client::Decide => self.claim(operation),
+            // Whether it is replaced can be seen later; claims would take the owner's ballots their ease.
+            Client::Check(_) => self.conclude(operation, Outcome::Unknown),
+            Client::Request(_) | Client::Settle | Client::Decide | Client::Fence => {
+                self.claim(operation)
+            }
         }
     }
 
@@ -184,6 +191,7 @@ impl<S: Store> Peer<S> {
         from: PeerId,
         op: u64,
         register: Option<Register>,
+        read: bool,
     ) -> Done {
         let factor = self.settings.replication.factor;
         let Some(operation) = self.names.operations.get_mut(&op) else {
@@ -198,7 +206,7 @@ impl<S: Store> Peer<S> {
         let (Phase::Read(heard) | Phase::Claim(_, heard)) = &mut operation.phase else {
             return Ok(());
         };
-        heard.add(from, register);
+        heard.add(from, register, read);
         operation.answered.push(from);
         if !operation.is_quorum(factor) {
             return Ok(());
@@ -229,8 +237,13 @@ impl<S: Store> Peer<S> {
                 self.claim_instead(operation)
             }
             Some(Step::Found) => {
-                let operation = self.take(op);
+                let mut operation = self.take(op);
+                operation.agreed = Some(heard.read);
                 self.conclude(operation, Outcome::Found(best))
+            }
+            Some(_) if matches!(operation.client, Client::Check(_)) => {
+                let operation = self.take(op);
+                self.claim_instead(operation)
             }
             Some(_) => {
                 let (operation, Some(register)) = (self.take(op), best) else {

@@ -148,8 +148,7 @@ impl<S: Store> Peer<S> {
         self.names.queues.insert(key, queue);
         next.leads = true;
         if next.deadline <= self.now {
-            self.expire(next);
-            Ok(())
+            self.expire(next)
         } else {
             self.begin(next)
         }
@@ -192,6 +191,11 @@ impl<S: Store> Peer<S> {
             value,
             condition,
         };
-        self.start_operation(Client::Peer { from, op, epoch }, name, Some(change))
+        self.start_operation(
+            Client::Peer { from, op, epoch },
+            name,
+            Some(change),
+            (None, false),
+        )
     }
 }

@@ -1,5 +1,6 @@
 //! A replica's side: promising, storing, telling.
 
+use crate::collect::{Upload, upload_of};
 use crate::key::{Key, Slot};
 use crate::member::PeerId;
 use crate::message::Message;
@@ -26,6 +27,7 @@ impl<S: Store> Peer<S> {
         register: &Register,
         consumers: Consumers,
     ) -> Done {
+        self.note_released(held, register);
         self.store.put_register(register)?;
         self.slots.touch(slot);
         if held.is_none_or(|r| r.write != register.write) {
@@ -35,6 +37,7 @@ impl<S: Store> Peer<S> {
     }
 
     /// What do you hold; and, with a ballot, do you promise to admit nothing lower?
+    #[allow(clippy::too_many_arguments, reason = "they are the message's fields")]
     pub(in crate::peer) fn on_read(
         &mut self,
         from: PeerId,
@@ -42,6 +45,8 @@ impl<S: Store> Peer<S> {
         epoch: u64,
         key: Key,
         ballot: Option<Version>,
+        about: Option<Upload>,
+        hold: bool,
     ) -> Done {
         if !self.serves(from, op, key.slot(), epoch) {
             return Ok(());
@@ -61,7 +66,12 @@ impl<S: Store> Peer<S> {
                 self.store.put_promise(&key, &ballot)?;
             }
         }
-        self.send(from, Message::ReadReply { op, register });
+        let read = about.is_some_and(|upload| self.has_reader(key, upload));
+        let holds = register.as_ref().and_then(|r| upload_of(&r.value));
+        if let Some(upload) = about.or(holds).filter(|_| hold) {
+            self.note_reader(key, upload);
+        }
+        self.send(from, Message::ReadReply { op, register, read });
         Ok(())
     }
 

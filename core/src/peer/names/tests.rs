@@ -64,6 +64,7 @@ fn some(body: &'static str) -> Value {
     Value::Present {
         head: Bytes::from_static(b"h"),
         body: Bytes::from_static(body.as_bytes()),
+        upload: None,
     }
 }
 

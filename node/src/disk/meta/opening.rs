@@ -15,7 +15,7 @@ use crate::disk::faulty::FaultyFile;
 use crate::faults::DiskFaults;
 
 /// Layout of the database. Raised whenever an older version could misread it.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Memory for pages of the database, bytes. Guess: holds the versions of a million names.
 const CACHE: usize = 64 * 1024 * 1024;
 

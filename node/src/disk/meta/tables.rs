@@ -2,7 +2,7 @@
 
 use redb::TableDefinition;
 
-use super::rows::{MARK, VERSION};
+use super::rows::{MARK, REFERENCE, VERSION};
 
 /// Single values: [`FORMAT_ENTRY`], [`IDENTITY`].
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -27,5 +27,11 @@ pub(super) const MARKS: TableDefinition<'_, &[u8; 32], &[u8; MARK]> = TableDefin
 pub(super) const NAMES: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("names");
 /// Hash of the bytes → length, big-endian, and a byte of flags (none yet: 0).
 pub(super) const CHUNKS: TableDefinition<'_, &[u8; 32], &[u8; 5]> = TableDefinition::new("chunks");
+/// Chunk and referrer → the chunk's length, big-endian, and the referrer's name.
+pub(super) const REFERENCES: TableDefinition<'_, &[u8; REFERENCE], &[u8]> =
+    TableDefinition::new("references");
+/// Referrer and chunk → the referrer's name: the same by name.
+pub(super) const REFERRERS: TableDefinition<'_, &[u8; REFERENCE], &str> =
+    TableDefinition::new("referrers");
 /// Leaver and slot, big-endian → receipt.
 pub(super) const RECEIPTS: TableDefinition<'_, &[u8; 18], &[u8]> = TableDefinition::new("receipts");

@@ -212,6 +212,7 @@ fn bad_names_and_large_values_are_refused() {
         let present = v1::value::Present {
             head: vec![0; head].into(),
             body: vec![0; body].into(),
+            upload: None,
         };
         let register = v1::Register {
             name: name.into(),

@@ -1,6 +1,7 @@
 //! Random values of every core type that has a form on the wire.
 
 use bytes::Bytes;
+use peernet_core::collect::{Referrer, Upload};
 use peernet_core::flood::{Query, QueryId, Step, Walk};
 use peernet_core::key::{Key, Name, Position, SLOTS, Slot};
 use peernet_core::leave::Receipt;
@@ -128,13 +129,24 @@ pub(super) fn write_id() -> impl Strategy<Value = WriteId> {
 }
 
 pub(super) fn value() -> impl Strategy<Value = Value> {
-    let present = (bytes(40), bytes(90)).prop_map(|(head, body)| Value::Present { head, body });
+    let upload = option::of(any::<u128>().prop_map(Upload));
+    let present = (bytes(40), bytes(90), upload).prop_map(|(head, body, upload)| Value::Present {
+        head,
+        body,
+        upload,
+    });
     prop_oneof![present, Just(Value::Deleted)]
 }
 
 pub(super) fn condition() -> impl Strategy<Value = Condition> {
     let unchanged = write_id().prop_map(Condition::Unchanged);
-    prop_oneof![Just(Condition::Always), Just(Condition::Absent), unchanged]
+    let unwritten = Just(Condition::Unwritten);
+    prop_oneof![
+        Just(Condition::Always),
+        Just(Condition::Absent),
+        unwritten,
+        unchanged
+    ]
 }
 
 pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
@@ -202,7 +214,20 @@ pub(super) fn entry_in(slot: Slot) -> impl Strategy<Value = Entry> {
     prop_oneof![
         (key_in(slot), any::<u32>()).prop_map(|(key, len)| Entry::Chunk { key, len }),
         (key_in(slot), version()).prop_map(|(key, version)| Entry::Name { key, version }),
+        (key_in(slot), any::<u32>(), referrer()).prop_map(|(key, len, by)| Entry::Reference {
+            key,
+            len,
+            by
+        }),
     ]
+}
+
+fn referrer() -> impl Strategy<Value = Referrer> {
+    (name(), any::<u128>(), option::of(write_id())).prop_map(|(name, upload, base)| Referrer {
+        name,
+        upload: Upload(upload),
+        base,
+    })
 }
 
 pub(super) fn receipt() -> impl Strategy<Value = Receipt> {
@@ -307,10 +332,13 @@ pub(super) fn names() -> impl Strategy<Value = Message> {
                 epoch,
                 key,
                 ballot,
+                about: ballot.map(|b| Upload(b.op.into())),
+                hold: op % 2 == 0,
             }
         }),
-        (op(), option::of(register()))
-            .prop_map(|(op, register)| Message::ReadReply { op, register }),
+        (op(), option::of(register()), any::<bool>())
+            .prop_map(|(op, register, read)| Message::ReadReply { op, register, read }),
+        vec(name(), 0..4).prop_map(|names| Message::Released { names }),
         (op(), version()).prop_map(|(op, version)| Message::Outbid { op, version }),
         (op(), epoch(), write_id(), name(), value(), condition()).prop_map(
             |(op, epoch, write, name, value, condition)| Message::Propose {
@@ -365,7 +393,7 @@ pub(super) fn copies() -> impl Strategy<Value = Message> {
         slot().prop_flat_map(|slot| {
             let listed = (
                 option::of(vec(entry_in(slot), 0..6)),
-                option::of(key_in(slot)),
+                option::of(entry_in(slot)),
                 any::<bool>(),
             );
             (epoch(), root(), listed).prop_map(move |(epoch, root, (entries, after, more))| {
@@ -380,7 +408,7 @@ pub(super) fn copies() -> impl Strategy<Value = Message> {
             })
         }),
         slot().prop_flat_map(|slot| {
-            (epoch(), key_in(slot)).prop_map(move |(epoch, after)| Message::SyncMore {
+            (epoch(), entry_in(slot)).prop_map(move |(epoch, after)| Message::SyncMore {
                 slot,
                 epoch,
                 after,

@@ -32,6 +32,7 @@ impl Names {
                 since: Version::least_of(self.configs[usize::from(config)].epoch),
                 replaces: match self.condition(op) {
                     Condition::Unchanged(write) => Some(Some(write)),
+                    Condition::Unwritten => Some(None),
                     Condition::Always | Condition::Absent => None,
                 },
             });

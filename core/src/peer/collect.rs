@@ -1,0 +1,329 @@
+//! Looking after the references that chunks have here; what makes it safe is in [`crate::collect`].
+//!
+//! Names are looked at one after another, a few each second, round after round, and at once when a replica of the name
+//! says that it has changed. A look is a read of the name without a claim: where replicas disagree nothing follows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::names::Checked;
+use super::{Done, Peer};
+use crate::collect::{Referrer, Upload, Verdict, judge, upload_of};
+use crate::io::{ChunkOutcome, Output, Time};
+use crate::key::{Key, Name, Slot};
+use crate::message::Message;
+use crate::register::{Condition, Register, Value};
+use crate::store::{Store, StoreError};
+
+/// References dropped in one step, so that a file of any size does not keep the peer from its messages (guess).
+const DROPS: usize = 512;
+/// Names to be looked at out of turn, uploads remembered as over, pins watched, readers: more are looked at in turn,
+/// compared again, watched later, or taken for there. Guess: a few megabytes.
+const TABLE: usize = 16_384;
+/// Names in one message about changes: at most 1 KiB each, so well below the transport's limit.
+pub(super) const RELEASED: usize = 512;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Collect {
+    /// How far this round has come.
+    cursor: Option<Referrer>,
+    /// When the next one begins.
+    next_round: Time,
+    /// To be looked at out of turn.
+    due: BTreeSet<Name>,
+    /// Being looked at.
+    checking: BTreeMap<u64, Referrer>,
+    next_check: u64,
+    /// Uploads that may be on their way: since when that is known.
+    pins: BTreeMap<Referrer, Time>,
+    /// Over for good: not to be taken over again from a replica that has not found out yet. Oldest first.
+    dead: BTreeSet<Referrer>,
+    died: VecDeque<Referrer>,
+    /// Over, with chunks left to go through, after this one.
+    dropping: VecDeque<(Referrer, Option<Key>)>,
+    /// Until when somebody reads an upload of a name.
+    readers: BTreeMap<(Key, Upload), Time>,
+    /// Until when all readers that this peer does not know of have ended, by slot.
+    blind: BTreeMap<Slot, Time>,
+    /// The same for all slots.
+    started: Time,
+    /// Names whose file was replaced or deleted here, to be told to all.
+    released: BTreeSet<Name>,
+}
+
+impl Collect {
+    pub(super) fn new(started: Time) -> Self {
+        Collect {
+            started,
+            ..Collect::default()
+        }
+    }
+
+    /// Entries of all its tables.
+    pub(super) fn entries(&self) -> usize {
+        let sets = self.due.len() + self.dead.len() + self.released.len();
+        let maps = self.pins.len() + self.readers.len() + self.blind.len();
+        sets + maps + self.checking.len() + self.dropping.len()
+    }
+
+    /// Whether this referrer is known to be over.
+    pub(super) fn is_dead(&self, by: &Referrer) -> bool {
+        self.dead.contains(by)
+    }
+
+    fn bury(&mut self, by: &Referrer) {
+        if self.dead.insert(by.clone()) {
+            self.died.push_back(by.clone());
+        }
+        if self.died.len() > TABLE
+            && let Some(oldest) = self.died.pop_front()
+        {
+            self.dead.remove(&oldest);
+        }
+        self.dropping.push_back((by.clone(), None));
+    }
+}
+
+impl<S: Store> Peer<S> {
+    /// A writer's chunk is here, or is to be pinned if it is (`len` is `None`): one step with its reference.
+    pub(super) fn on_chunk_pinned(
+        &mut self,
+        key: Key,
+        len: Option<u32>,
+        epoch: u64,
+        by: &Referrer,
+    ) -> Result<ChunkOutcome, StoreError> {
+        let slot = key.slot();
+        let config = self.slots.config(slot);
+        let known = config.map_or(0, |c| c.epoch);
+        let involved = config.is_some_and(|c| c.involves(self.me));
+        let held = self.store.chunk(&key)?;
+        if known != epoch || !involved {
+            if len.is_some() && held.is_none() {
+                self.out.push(Output::DropChunks(vec![key]));
+            }
+            return Ok(ChunkOutcome::Stale(known));
+        }
+        let Some(len) = held.or(len) else {
+            return Ok(ChunkOutcome::Missing);
+        };
+        if held.is_none() {
+            self.store.put_chunk(&key, len)?;
+        }
+        self.store.put_reference(&key, len, by)?;
+        self.slots.touch(slot);
+        if let Some(since) = self.collect.pins.get_mut(by) {
+            *since = self.now;
+        }
+        self.sync.wanted.remove(&key);
+        self.chunk_is_settled(key)?;
+        Ok(ChunkOutcome::Stored)
+    }
+
+    /// The name's register changes here from `old`.
+    pub(super) fn note_released(&mut self, old: Option<&Register>, new: &Register) {
+        let upload = old.and_then(|r| upload_of(&r.value));
+        if upload.is_some() && upload != upload_of(&new.value) {
+            self.look_at(new.name.clone());
+            let owner = self.slots.config(Key::of_name(&new.name).slot());
+            let ours = owner.is_some_and(|c| c.owner() == Some(self.me));
+            if ours && self.collect.released.len() < TABLE {
+                self.collect.released.insert(new.name.clone());
+            }
+        }
+    }
+
+    fn look_at(&mut self, name: Name) {
+        if self.collect.due.len() < TABLE {
+            self.collect.due.insert(name);
+        }
+    }
+
+    pub(super) fn on_released(&mut self, names: Vec<Name>) {
+        names.into_iter().for_each(|name| self.look_at(name));
+    }
+
+    /// Tells everybody which names' files were replaced or deleted. Lost messages only cost time.
+    pub(super) fn tell_released(&mut self) {
+        let mut names = std::mem::take(&mut self.collect.released).into_iter();
+        loop {
+            let batch: Vec<Name> = names.by_ref().take(RELEASED).collect();
+            if batch.is_empty() {
+                return;
+            }
+            let others = self.gossip.present().map(|m| m.id);
+            let others: Vec<_> = others.filter(|id| *id != self.me).collect();
+            self.send_all(&others, &Message::Released { names: batch });
+        }
+    }
+
+    /// The fetched bytes of a chunk never came: perhaps nobody needs them any more.
+    pub(super) fn doubt_references(&mut self, key: &Key) -> Done {
+        for by in self.store.referrers(key, self.settings.checks)? {
+            self.look_at(by.name);
+        }
+        Ok(())
+    }
+
+    /// Once a second: forgets what is over and looks at the next names.
+    pub(super) fn drive_collection(&mut self) -> Done {
+        let now = self.now;
+        self.collect.readers.retain(|_, until| *until > now);
+        self.collect.blind.retain(|_, until| *until > now);
+        self.drop_references()?;
+        let free = |peer: &Self| {
+            let checking = peer.collect.checking.len();
+            peer.settings.checks.saturating_sub(checking)
+        };
+        let due: Vec<Name> = self.collect.due.iter().take(free(self)).cloned().collect();
+        for name in due {
+            self.collect.due.remove(&name);
+            self.check_all_of(name)?;
+        }
+        if self.collect.next_round > now {
+            return Ok(());
+        }
+        for _ in 0..free(self) {
+            let next = self.store.next_referrer(self.collect.cursor.as_ref())?;
+            let ended = next.is_none();
+            self.collect.cursor = next.clone();
+            if let Some(by) = next {
+                self.check(by)?;
+            }
+            if ended {
+                self.collect.next_round = now.after(self.settings.collect);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_all_of(&mut self, name: Name) -> Done {
+        // No upload has the number zero, so that this comes before all of them.
+        let mut last = Referrer {
+            name,
+            upload: Upload(0),
+            base: None,
+        };
+        for _ in 0..self.settings.checks {
+            match self.store.next_referrer(Some(&last))? {
+                Some(by) if by.name == last.name => {
+                    self.check(by.clone())?;
+                    last = by;
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the referrer's name.
+    fn check(&mut self, by: Referrer) -> Done {
+        if self.collect.checking.values().any(|c| *c == by) {
+            return Ok(());
+        }
+        self.collect.next_check += 1;
+        let (id, name, upload) = (self.collect.next_check, by.name.clone(), by.upload);
+        self.collect.checking.insert(id, by);
+        self.start_check(id, name, upload)
+    }
+
+    /// The name was read; `None`: nobody could say what it holds.
+    pub(super) fn on_checked(&mut self, id: u64, checked: Option<Checked>) -> Done {
+        let Some(by) = self.collect.checking.remove(&id) else {
+            return Ok(());
+        };
+        let Some(Checked { found, read }) = checked else {
+            self.look_at(by.name);
+            return Ok(());
+        };
+        match judge(&by, found.as_ref(), read) {
+            Verdict::Live => {
+                self.collect.pins.remove(&by);
+            }
+            Verdict::Read => self.look_at(by.name),
+            Verdict::Pinned => self.on_pinned(by, found)?,
+            Verdict::Dead => {
+                self.collect.pins.remove(&by);
+                self.collect.bury(&by);
+                self.drop_references()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The upload may be on its way; ends it when that takes too long.
+    fn on_pinned(&mut self, by: Referrer, found: Option<Register>) -> Done {
+        if self.collect.pins.len() >= TABLE && !self.collect.pins.contains_key(&by) {
+            return Ok(());
+        }
+        let now = self.now;
+        let since = self.collect.pins.entry(by.clone()).or_insert(now);
+        if since.after(self.settings.pin) > now {
+            return Ok(());
+        }
+        // Not at once again, if it should not work out.
+        *since = now;
+        let value = found.map_or(Value::Deleted, |r| r.value);
+        self.look_at(by.name.clone());
+        self.start_fence(by.name, value, Condition::still(by.base))
+    }
+
+    /// Drops references of uploads that are over, and the chunks of which none is left.
+    fn drop_references(&mut self) -> Done {
+        let Some((by, after)) = self.collect.dropping.pop_front() else {
+            return Ok(());
+        };
+        let keys = self.store.referred(&by, after.as_ref(), DROPS)?;
+        if keys.len() == DROPS {
+            self.collect
+                .dropping
+                .push_back((by.clone(), keys.last().copied()));
+        }
+        let mut gone = Vec::new();
+        for key in keys {
+            let slot = key.slot();
+            // A frozen copy stays as it is until it is proved to live elsewhere.
+            if !self.slots.held().contains(&slot) {
+                continue;
+            }
+            self.store.remove_reference(&key, &by)?;
+            self.slots.touch(slot);
+            if self.store.referrers(&key, 1)?.is_empty() {
+                self.store.remove_chunk(&key)?;
+                self.sync.wanted.remove(&key);
+                self.chunk_is_settled(key)?;
+                gone.push(key);
+            }
+        }
+        if !gone.is_empty() {
+            self.out.push(Output::DropChunks(gone));
+        }
+        Ok(())
+    }
+
+    /// Somebody reads this upload of a name.
+    pub(super) fn note_reader(&mut self, key: Key, upload: Upload) {
+        if self.collect.readers.len() < TABLE {
+            let until = self.now.after(self.settings.hold);
+            self.collect.readers.insert((key, upload), until);
+        }
+    }
+
+    /// Whether somebody reads, or may read, this upload of a name.
+    pub(super) fn has_reader(&self, key: Key, upload: Upload) -> bool {
+        let blind = self.collect.blind.get(&key.slot());
+        let ends = [
+            self.collect.readers.get(&(key, upload)).copied(),
+            blind.copied(),
+            Some(self.collect.started.after(self.settings.hold)),
+        ];
+        self.collect.readers.len() >= TABLE || ends.into_iter().flatten().any(|t| t > self.now)
+    }
+
+    /// The slot's configuration is new: readers may have been told to others.
+    pub(super) fn forget_readers(&mut self, slot: Slot) {
+        let until = self.now.after(self.settings.hold);
+        self.collect.blind.insert(slot, until);
+    }
+}
