@@ -111,8 +111,7 @@ impl<S: Store> Peer<S> {
         }
         if self.is_hopeless(operation) {
             let operation = self.take(op);
-            self.expire(operation);
-            return Ok(());
+            return self.expire(operation);
         }
         match &operation.phase {
             Phase::Outbid => {
