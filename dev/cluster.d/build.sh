@@ -4,7 +4,7 @@
 
 K8S=v1.34.4 # the version that tools/kubernetes/go.mod names
 PACKAGES=(buildah busybox-static containerd containernetworking-plugins gcc iproute2 jq libc6-dev nftables openssl
-  runc shellcheck tmux util-linux)
+  rabbitmq-server runc shellcheck tmux util-linux)
 KUBERNETES=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
 PROGRAMS=("${KUBERNETES[@]}" etcd coredns helm local-path-provisioner)
 SYSTEM_IMAGES=(pause busybox)

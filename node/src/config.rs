@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::Args;
 use peernet_core::config::{Replication, Settings};
 use peernet_core::key::Position;
+use peernet_core::outbox::Consumer;
 use thiserror::Error;
 
+use crate::events::{Events, EventsConfig, EventsError};
 use crate::faults::{Faults, NotAFault};
 
 pub mod sources;
@@ -80,6 +82,9 @@ pub struct Config {
     /// What goes wrong on purpose, for tests; see the module `faults`
     #[arg(long, env = "PEERNET_FAULTS", default_value = "", hide = true)]
     pub faults: String,
+    /// Where events go
+    #[command(flatten)]
+    pub events: EventsConfig,
 }
 
 /// Why the flags make no sense. Each sentence names the flag to change.
@@ -112,6 +117,8 @@ pub enum ConfigError {
     Zone,
     #[error("--faults: {0}")]
     Faults(#[from] NotAFault),
+    #[error(transparent)]
+    Events(#[from] EventsError),
 }
 
 /// A network, and this peer's place in it.
@@ -175,6 +182,8 @@ pub struct Setup {
     pub place: Option<Place>,
     /// What goes wrong on purpose; nothing outside of tests.
     pub faults: Faults,
+    /// Where events go; `None`: nowhere.
+    pub events: Option<Events>,
 }
 
 impl Config {
@@ -198,6 +207,7 @@ impl Config {
             position,
             found,
             faults,
+            events,
         } = self;
         if name.is_empty() {
             return Err(ConfigError::NoName);
@@ -223,11 +233,15 @@ impl Config {
             (false, Some(network), Some(zone)) => Some(Place::new(network, zone, position, found)?),
             (false, ..) => return Err(ConfigError::NoAssignment),
         };
-        let core = Settings {
+        let mut core = Settings {
             replication: Replication { factor, write },
             grace: Duration::from_secs(grace_seconds).as_millis() as u64,
             ..Settings::default()
         };
+        let events = events.check()?;
+        if events.is_some() {
+            core.effects = core.effects.with(Consumer::Events);
+        }
         let advertise_host = advertised(advertise_host, grpc_listen)?;
         Ok(Setup {
             name,
@@ -241,6 +255,7 @@ impl Config {
             core,
             place,
             faults: faults.parse()?,
+            events,
         })
     }
 }

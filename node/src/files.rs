@@ -32,7 +32,7 @@ mod tally;
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;
-pub(crate) use record::{CONTENT_TYPE_MAX, RecordError, Summary};
+pub(crate) use record::{CONTENT_TYPE_MAX, RecordError, Summary, decode_head};
 
 use budget::Budget;
 use record::Content;

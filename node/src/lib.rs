@@ -10,6 +10,7 @@ pub mod config;
 mod daemon;
 pub mod disk;
 mod driver;
+pub mod events;
 pub mod faults;
 mod files;
 mod grpc;

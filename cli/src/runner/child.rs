@@ -228,11 +228,12 @@ impl Children {
         } = &self.launch;
         let seeds: Vec<String> = (0..peers).map(|i| ports.grpc(i).to_string()).collect();
         let mut command = Command::new(program);
-        // The user's settings for a peer or client of theirs are not meant for these.
-        for (variable, _) in
-            std::env::vars_os().filter(|(v, _)| v.as_encoded_bytes().starts_with(b"PEERNET_"))
-        {
-            command.env_remove(variable);
+        // The user's settings for a peer or client of theirs are not meant for these, but for where events go.
+        for (variable, _) in std::env::vars_os() {
+            let name = variable.as_encoded_bytes();
+            if name.starts_with(b"PEERNET_") && !name.starts_with(b"PEERNET_EVENTS") {
+                command.env_remove(variable);
+            }
         }
         command.args([
             "peer",

@@ -30,7 +30,7 @@ use crate::shares::Shares;
 use crate::shares::shelf::Shelf;
 use crate::transport::Transport;
 use crate::wire::Disk;
-use crate::{config, seeds};
+use crate::{config, events, seeds};
 
 /// How long the peer's thread may take to commit its last batch.
 const LAST_COMMIT: Duration = Duration::from_secs(10);
@@ -303,6 +303,9 @@ impl Life {
                 // Fails only when the peer stops.
                 tokio::spawn(async move { shares.restore().await });
                 tokio::spawn(self.clone().watch_room(running.peer.clone()));
+                if let Some(told) = self.setup.events.clone() {
+                    tokio::spawn(events::keep(running.clone(), told, self.stopping.clone()));
+                }
                 self.running.send_replace(Some(running));
                 Ok(id)
             }

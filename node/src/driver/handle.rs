@@ -9,8 +9,9 @@ use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Report;
 use peernet_core::member::{Hint, Member, PeerId};
 use peernet_core::message::{Listed, Message};
+use peernet_core::outbox::{Consumer, Effect};
 use peernet_core::recover::Recovery;
-use peernet_core::register::{Condition, Register, Value};
+use peernet_core::register::{Condition, Register, Value, WriteId};
 use peernet_core::share::Offer;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -186,6 +187,25 @@ impl PeerHandle {
             limit,
         };
         expect!(self.request(request).await?, Answer::Names { items, next } => (items, next))
+    }
+
+    /// Effects of writes that this consumer has to perform; none when nothing came up for a while.
+    pub(crate) async fn effects(
+        &self,
+        consumer: Consumer,
+        limit: u32,
+    ) -> Result<Vec<Effect>, PeerError> {
+        let request = Request::Effects { consumer, limit };
+        expect!(self.request(request).await?, Answer::Effects(effects) => effects)
+    }
+
+    /// A consumer has performed the effects of these writes.
+    pub(crate) async fn settle(
+        &self,
+        consumer: Consumer,
+        writes: Vec<(Key, WriteId)>,
+    ) -> Result<(), PeerError> {
+        expect!(self.request(Request::Settle { consumer, writes }).await?, Answer::Done => ())
     }
 
     /// Who holds a slot.

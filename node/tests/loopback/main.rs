@@ -1,6 +1,8 @@
 //! Real processes on loopback: files in and out through any peer, what is refused, and what survives.
 
+mod broker;
 mod collect;
+mod events;
 mod files;
 mod life;
 mod network;

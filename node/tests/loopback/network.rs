@@ -1,9 +1,11 @@
 //! A network of peer processes, each with a volume of its own in a temporary folder.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use peernet_proto::v1;
@@ -19,7 +21,7 @@ use tonic::transport::Channel;
 /// The network all tests found; each on ports of its own.
 pub(crate) const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
 /// How long anything awaited may take: generous, since tests share two cores with builds.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// One network at a time: failure detection wants processes that get to run.
 static TURN: Semaphore = Semaphore::const_new(1);
 const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -27,6 +29,8 @@ const ZONES: [&str; 3] = ["a", "b", "c"];
 /// Peers of one network; killed when dropped, their logs printed if the test has failed.
 pub(crate) struct Network {
     dir: TempDir,
+    /// Told to every peer.
+    flags: Vec<String>,
     pub(crate) peers: Vec<Peer>,
     _turn: SemaphorePermit<'static>,
 }
@@ -45,7 +49,12 @@ pub(crate) struct Peer {
 impl Network {
     /// Starts `count` peers and waits until all are ready.
     pub(crate) async fn start(count: usize) -> Network {
-        let mut network = Network::launched(count).await;
+        Network::start_with(count, &[]).await
+    }
+
+    /// Starts `count` peers with these flags besides and waits until all are ready.
+    pub(crate) async fn start_with(count: usize, flags: &[&str]) -> Network {
+        let mut network = Network::launched_with(count, flags).await;
         for n in 0..count {
             network.ready(n).await;
         }
@@ -54,7 +63,7 @@ impl Network {
 
     /// Starts a peer in each of these zones and waits until all are ready.
     pub(crate) async fn start_in(zones: &[&'static str]) -> Network {
-        let mut network = Network::launched_in(zones).await;
+        let mut network = Network::launched_in(zones, &[]).await;
         for n in 0..zones.len() {
             network.ready(n).await;
         }
@@ -63,11 +72,15 @@ impl Network {
 
     /// Starts `count` peers and waits until all answer.
     pub(crate) async fn launched(count: usize) -> Network {
-        let zones: Vec<&str> = (0..count).map(|n| ZONES[n % 3]).collect();
-        Network::launched_in(&zones).await
+        Network::launched_with(count, &[]).await
     }
 
-    async fn launched_in(zones: &[&'static str]) -> Network {
+    async fn launched_with(count: usize, flags: &[&str]) -> Network {
+        let zones: Vec<&str> = (0..count).map(|n| ZONES[n % 3]).collect();
+        Network::launched_in(&zones, flags).await
+    }
+
+    async fn launched_in(zones: &[&'static str], flags: &[&str]) -> Network {
         let turn = TURN.acquire().await.expect("never closed");
         let dir = TempDir::new().expect("a temporary folder");
         let count = zones.len();
@@ -78,6 +91,7 @@ impl Network {
         let peers = zones.iter().enumerate().map(peer).collect();
         let mut network = Network {
             dir,
+            flags: flags.iter().map(|f| (*f).to_owned()).collect(),
             peers,
             _turn: turn,
         };
@@ -131,6 +145,7 @@ impl Network {
             .arg("--data-dir")
             .arg(&peer.data)
             .args(place)
+            .args(&self.flags)
             .env("RUST_LOG", "info,peernet_node=debug")
             .stderr(log)
             .spawn();
@@ -365,7 +380,14 @@ pub(crate) fn bytes(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
+pub(crate) fn free_port() -> SocketAddr {
+    // The system may give the same one again as soon as nobody listens there.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        if GIVEN.lock().expect("no panic").insert(address.port()) {
+            return address;
+        }
+    }
 }
