@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use peernet_core::key::Key;
+use peernet_node::wire::PROTOCOL;
 use peernet_proto::v1;
 use peernet_proto::v1::chunks_client::ChunksClient;
 use peernet_proto::v1::ring_client::RingClient;
@@ -118,7 +119,7 @@ async fn a_peer_serves_only_its_own_network() {
     );
     let delivery = v1::DeliverRequest {
         network_id: OTHER_NETWORK.into(),
-        protocol_version: 3,
+        protocol_version: PROTOCOL,
         from: vec![7; 16].into(),
         messages: Vec::new(),
     };

@@ -1,6 +1,7 @@
 //! What comes from another network, another version or from the past is refused, with a sentence that says so.
 
 use peernet_core::key::Key;
+use peernet_node::wire::PROTOCOL;
 use peernet_proto::v1;
 use peernet_proto::v1::chunks_client::ChunksClient;
 use peernet_proto::v1::put_chunk_response::Outcome;
@@ -27,7 +28,7 @@ async fn strangers_are_told_why_they_are_refused() {
         from: vec![7; 16].into(),
         messages: Vec::new(),
     };
-    let elsewhere = ring.deliver(delivery(OTHER_NETWORK, 2)).await;
+    let elsewhere = ring.deliver(delivery(OTHER_NETWORK, PROTOCOL)).await;
     refused(
         elsewhere,
         &format!("a member of network {NETWORK}, not of {OTHER_NETWORK}"),
@@ -36,10 +37,12 @@ async fn strangers_are_told_why_they_are_refused() {
         let other = ring.deliver(delivery(NETWORK, version)).await;
         refused(
             other,
-            &format!("version {version} is not spoken here, only version 2"),
+            &format!("version {version} is not spoken here, only version {PROTOCOL}"),
         );
     }
-    ring.deliver(delivery(NETWORK, 2)).await.expect("one of us");
+    ring.deliver(delivery(NETWORK, PROTOCOL))
+        .await
+        .expect("one of us");
 
     // Whoever was sent to the wrong network finds the reason in its own log.
     let volume = network.peers[0].data.with_file_name("stranger");

@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 use prost::Message as _;
 
 use crate::wire;
-use crate::wire::{Delivery, Disk, Fault, Wire, WireError, deliver_request};
+use crate::wire::{Delivery, Disk, Fault, PROTOCOL, Wire, WireError, deliver_request};
 
 #[test]
 fn random_bytes_never_panic() {
@@ -327,7 +327,9 @@ fn another_protocol_version_is_refused() {
     );
     assert_eq!(
         error.to_string(),
-        "DeliverRequest.protocol_version: version 1 is not spoken here, only version 3"
+        format!(
+            "DeliverRequest.protocol_version: version 1 is not spoken here, only version {PROTOCOL}"
+        )
     );
 }
 
