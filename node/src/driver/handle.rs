@@ -42,6 +42,10 @@ pub(crate) enum PeerError {
 
 /// What became of a write.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one per write, taken apart at once"
+)]
 pub(crate) enum Written {
     /// A majority has it.
     Done,
