@@ -170,12 +170,7 @@ impl Name {
         if text.is_empty() {
             return Err(InvalidName::Empty);
         }
-        if text.len() > NAME_MAX {
-            return Err(InvalidName::TooLong(text.len()));
-        }
-        if let Some(c) = text.chars().find(|c| c.is_control()) {
-            return Err(InvalidName::Control(c.into()));
-        }
+        Self::check_prefix(&text)?;
         if text.split('/').any(|s| matches!(s, "" | "." | "..")) {
             return Err(InvalidName::Segment);
         }
@@ -204,6 +199,17 @@ impl Name {
     /// Whether it is one of the network's own.
     pub fn is_internal(&self) -> bool {
         self.0.starts_with(INTERNAL)
+    }
+
+    /// Checks what names may begin with: the same, except that it may be empty and end anywhere.
+    pub fn check_prefix(text: &str) -> Result<(), InvalidName> {
+        if text.len() > NAME_MAX {
+            return Err(InvalidName::TooLong(text.len()));
+        }
+        match text.chars().find(|c| c.is_control()) {
+            Some(c) => Err(InvalidName::Control(c.into())),
+            None => Ok(()),
+        }
     }
 
     /// The text.

@@ -29,7 +29,8 @@ pub(crate) mod record;
 mod spread;
 mod tally;
 
-pub(crate) use cutter::{BrokenOff, STALL};
+pub(crate) use cutter::{BadBody, STALL};
+pub(crate) use get::Found;
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;
 pub(crate) use record::{CONTENT_TYPE_MAX, RecordError, Summary, decode_head};
@@ -88,6 +89,16 @@ pub(crate) enum FileError {
         received: u64,
         /// What the connection said.
         reason: String,
+    },
+    /// The client announced the digest of other bytes.
+    #[error(
+        "the SHA-256 of what came is {received}, but {announced} was announced; nothing was stored: send it again"
+    )]
+    Digest {
+        /// By the client.
+        announced: Key,
+        /// Of what came.
+        received: Key,
     },
     /// The client took or gave nothing for too long.
     #[error("the transfer stood still for {0} seconds and was given up")]
@@ -204,6 +215,7 @@ impl FileError {
             | FileError::Limit(_)
             | FileError::Size { .. }
             | FileError::BrokenOff { .. }
+            | FileError::Digest { .. }
             | FileError::TooManyChunks(_) => ErrorKind::Invalid,
             FileError::Stalled(_) => ErrorKind::TimedOut,
             FileError::Range { .. } => ErrorKind::OutOfRange,

@@ -23,8 +23,11 @@ use utoipa_axum::routes;
 use crate::daemon::Life;
 
 mod conditions;
+mod digest;
 mod document;
+mod events;
 mod files;
+mod parameters;
 mod problem;
 mod range;
 mod views;
@@ -110,6 +113,7 @@ fn described() -> OpenApiRouter<Arc<Life>> {
         .routes(routes!(files::get, files::head, files::put, files::delete))
         .routes(routes!(views::peers))
         .routes(routes!(views::status))
+        .routes(routes!(events::events))
         .routes(routes!(views::alive))
         .routes(routes!(views::ready))
 }

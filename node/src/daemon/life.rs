@@ -469,6 +469,11 @@ impl Life {
         self.clients.close();
     }
 
+    /// Waits until clients are sent elsewhere.
+    pub(crate) async fn stops(&self) {
+        self.stopping.cancelled().await;
+    }
+
     /// All requests of clients are done.
     pub(super) async fn clients_done(&self) {
         self.clients.wait().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
+use peernet_core::key::Key;
 use tokio::time::timeout;
 
 use super::FileError;
@@ -12,9 +13,19 @@ use super::FileError;
 /// A client that sends nothing for so long is cut off, so that it does not hold what it has sent (guess).
 pub(crate) const STALL: Duration = Duration::from_secs(30);
 
-/// The connection failed before the upload's end; why.
+/// Why an upload's bytes cannot become a file.
 #[derive(Clone, Debug)]
-pub(crate) struct BrokenOff(pub String);
+pub(crate) enum BadBody {
+    /// The connection failed before the end; why.
+    BrokenOff(String),
+    /// They came to their end, but are not those that the client meant (SHA-256).
+    Digest {
+        /// By the client.
+        announced: [u8; 32],
+        /// Of what came.
+        received: [u8; 32],
+    },
+}
 
 /// An upload, chunk by chunk. Memory grows only with what the client has sent.
 pub(crate) struct Cutter<S> {
@@ -28,7 +39,7 @@ pub(crate) struct Cutter<S> {
     ended: bool,
 }
 
-impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
+impl<S: Stream<Item = Result<Bytes, BadBody>>> Cutter<S> {
     /// Chunks of `size` bytes; `announced` bytes are to come if that is known.
     pub(crate) fn new(body: S, size: u32, announced: Option<u64>) -> Self {
         let (gathered, rest) = (BytesMut::new(), Bytes::new());
@@ -73,7 +84,16 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
                 self.check(self.announced.is_some_and(|n| self.received > n))?;
                 self.rest = bytes;
             }
-            Some(Err(BrokenOff(reason))) => {
+            Some(Err(BadBody::Digest {
+                announced,
+                received,
+            })) => {
+                return Err(FileError::Digest {
+                    announced: Key(announced),
+                    received: Key(received),
+                });
+            }
+            Some(Err(BadBody::BrokenOff(reason))) => {
                 return Err(FileError::BrokenOff {
                     received: self.received,
                     reason,
@@ -148,7 +168,7 @@ mod tests {
     async fn an_upload_that_breaks_off_is_refused() {
         let parts = [
             Ok(Bytes::from_static(b"abc")),
-            Err(BrokenOff("reset".into())),
+            Err(BadBody::BrokenOff("reset".into())),
         ];
         let mut cutter = Cutter::new(stream::iter(parts), 10, None);
         assert!(matches!(

@@ -36,6 +36,7 @@ const HOLDS: usize = 4;
 pub(crate) type ByteStream = ReceiverStream<Result<Bytes, FileError>>;
 
 /// A file that was found.
+#[derive(Clone)]
 pub(crate) struct Found {
     /// What is known of it.
     pub info: v1::FileInfo,

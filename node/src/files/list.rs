@@ -32,6 +32,8 @@ impl Files {
             1..=LIMIT => limit,
             _ => return Err(FileError::Limit(limit)),
         };
+        // Other peers would not take it, and nothing is called so anyway.
+        Name::check_prefix(&prefix)?;
         let after = if after.is_empty() {
             None
         } else {

@@ -21,7 +21,8 @@ pub(crate) enum Tags {
 }
 
 impl Tags {
-    fn cover(&self, etag: Option<&str>) -> bool {
+    /// Whether the file with that etag, or none, is one of them.
+    pub(crate) fn cover(&self, etag: Option<&str>) -> bool {
         match (self, etag) {
             (_, None) => false,
             (Tags::Any, Some(_)) => true,

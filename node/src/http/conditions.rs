@@ -5,17 +5,17 @@ use axum::http::{HeaderMap, HeaderName, header};
 use super::problem::Problem;
 use crate::files::{Precondition, Tags};
 
-/// The client has this content already (`If-None-Match`); `etag` is quoted.
+/// The client has this content already (`If-None-Match`). What makes no sense names nothing.
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let values = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|v| v.to_str().ok());
-    let mut tags = values.flat_map(|v| v.split(',')).map(str::trim);
-    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    matches!(tags(headers, &header::IF_NONE_MATCH), Ok(Some(tags)) if tags.cover(Some(etag)))
 }
 
-/// A range may be sent: there is no `If-Range`, or it names this content.
+/// The client wants this content, if there is an `If-Match`.
+pub(super) fn is_meant(headers: &HeaderMap, etag: &str) -> Result<bool, Problem> {
+    Ok(tags(headers, &header::IF_MATCH)?.is_none_or(|tags| tags.cover(Some(etag))))
+}
+
+/// A range may be sent: there is no `If-Range`, or it names this content; `etag` is quoted.
 pub(super) fn range_applies(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get(header::IF_RANGE)
@@ -43,27 +43,36 @@ fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Problem>
     let mut tags = Vec::new();
     let invalid = || Problem::invalid(format!("{name} has to be * or a list of quoted etags"));
     for value in headers.get_all(name) {
-        for tag in value
-            .to_str()
-            .map_err(|_| invalid())?
-            .split(',')
-            .map(str::trim)
-        {
-            if tag == "*" {
-                return Ok(Some(Tags::Any));
-            }
-            let (weak, tag) = match tag.strip_prefix("W/") {
-                Some(tag) => (true, tag),
-                None => (false, tag),
-            };
-            let tag = tag.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
-            let tag = tag.ok_or_else(invalid)?;
+        let value = value.to_str().map_err(|_| invalid())?;
+        if value.trim() == "*" {
+            return Ok(Some(Tags::Any));
+        }
+        for (weak, tag) in listed(value).ok_or_else(invalid)? {
             if !weak || name == header::IF_NONE_MATCH {
                 tags.push(tag.to_owned());
             }
         }
     }
     Ok(headers.contains_key(name).then_some(Tags::Of(tags)))
+}
+
+/// A list of entity tags, without their quotes, and whether each is weak. A tag may hold commas, and the list empty
+/// elements, as long as one is not (RFC 9110, sections 5.6.1 and 8.8.3).
+fn listed(value: &str) -> Option<Vec<(bool, &str)>> {
+    const BETWEEN: [char; 3] = [' ', '\t', ','];
+    let mut tags = Vec::new();
+    let mut rest = value.trim_matches(BETWEEN);
+    while !rest.is_empty() {
+        let quoted = rest.strip_prefix("W/");
+        let (tag, after) = quoted.unwrap_or(rest).strip_prefix('"')?.split_once('"')?;
+        let valid = tag.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x7e));
+        valid.then_some(())?;
+        tags.push((quoted.is_some(), tag));
+        rest = after.trim_start_matches(BETWEEN);
+        let separated = rest.is_empty() || after[..after.len() - rest.len()].contains(',');
+        separated.then_some(())?;
+    }
+    (!tags.is_empty()).then_some(tags)
 }
 
 #[cfg(test)]
@@ -82,15 +91,41 @@ mod tests {
     fn known_content_is_recognised_in_any_notation() {
         for value in ["\"a\"", "*", "\"b\", \"a\"", "W/\"a\""] {
             assert!(
-                is_known(&headers(header::IF_NONE_MATCH, value), "\"a\""),
+                is_known(&headers(header::IF_NONE_MATCH, value), "a"),
                 "{value}"
             );
         }
-        assert!(!is_known(
-            &headers(header::IF_NONE_MATCH, "\"b\", a"),
-            "\"a\""
-        ));
-        assert!(!is_known(&HeaderMap::new(), "\"a\""));
+        assert!(!is_known(&headers(header::IF_NONE_MATCH, "\"b\", a"), "a"));
+        assert!(!is_known(&HeaderMap::new(), "a"));
+    }
+
+    #[test]
+    fn only_the_content_that_is_meant_is_read() {
+        assert!(is_meant(&HeaderMap::new(), "a").unwrap());
+        assert!(is_meant(&headers(header::IF_MATCH, "\"b\",\"a\""), "a").unwrap());
+        assert!(!is_meant(&headers(header::IF_MATCH, "W/\"a\""), "a").unwrap());
+        assert!(is_meant(&headers(header::IF_MATCH, "a"), "a").is_err());
+    }
+
+    #[test]
+    fn lists_of_tags_are_read_as_the_rfc_says() {
+        assert_eq!(
+            listed(", \"a,b\" ,, W/\"\","),
+            Some(vec![(false, "a,b"), (true, "")])
+        );
+        for value in [
+            "",
+            ",",
+            "a",
+            "\"a",
+            "\"a\"\"b\"",
+            "\"a\" \"b\"",
+            "w/\"a\"",
+            "\"a b\"",
+            "*, \"a\"",
+        ] {
+            assert_eq!(listed(value), None, "{value}");
+        }
     }
 
     #[test]

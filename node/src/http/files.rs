@@ -14,61 +14,18 @@ use peernet_proto::v1;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::conditions::{is_known, on_change, range_applies};
+use super::conditions::{is_known, is_meant, on_change, range_applies};
+use super::digest;
+use super::parameters::{Announced, Changing, FileName, Part, Reading, name_or_nothing};
 use super::problem::Problem;
 use super::range::{self, Wanted};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError};
+use crate::files::{BadBody, FileError, Found};
 
 type Named = Result<Path<String>, PathRejection>;
 
 /// Where a file is. Clients may leave the slashes of its name as they are, or encode them.
 const FILE: &str = "/v1/files/{*name}";
-
-/// Documents the name in a path.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "read by the derived documentation only")]
-struct FileName {
-    /// Of the file: at most 1,024 bytes of UTF-8; segments separated by single slashes, which a client may leave as
-    /// they are or percent-encode. No segment is `.` or `..`.
-    #[param(
-        min_length = 1,
-        max_length = 1024,
-        pattern = r"^(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+(?:/(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+)*$",
-        example = "holiday/2026/beach.jpg"
-    )]
-    name: String,
-}
-
-/// Documents the headers of those who read.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "read by the derived documentation only")]
-struct Reading {
-    /// Etags that the client has.
-    #[param(rename = "If-None-Match", required = false)]
-    if_none_match: String,
-    /// One range of bytes; anything else is answered with the whole file.
-    #[param(rename = "Range", required = false, example = "bytes=0-1023")]
-    range: String,
-    /// The range is wanted only of the file with this etag, else the whole.
-    #[param(rename = "If-Range", required = false)]
-    if_range: String,
-}
-
-/// Documents the headers of those who change something.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "read by the derived documentation only")]
-struct Changing {
-    /// Only if the file has one of these etags, which are quoted; `*`: if there is a file.
-    #[param(rename = "If-Match", required = false)]
-    if_match: String,
-    /// Only if the file has none of these etags; `*`: if there is no file.
-    #[param(rename = "If-None-Match", required = false)]
-    if_none_match: String,
-}
 
 /// What is known of a file without its bytes.
 #[derive(Serialize, ToSchema)]
@@ -119,14 +76,15 @@ impl From<v1::FileInfo> for FileView {
     path = FILE,
     operation_id = "putFile",
     tag = "files",
-    params(
-        FileName, Changing),
+    params(FileName, Changing, Announced),
     request_body(content_type = "*/*", description = "The bytes; their content type is kept"),
     responses(
         (status = 200, body = FileView, description = "The file was replaced", headers(("ETag" = String))),
         (status = 201, body = FileView, description = "The name was free", headers(("ETag" = String))),
         (status = 400, response = Problem),
         (status = 412, response = Problem),
+        (status = 415, response = Problem),
+        (status = 422, response = Problem),
         (status = 507, response = Problem),
     )
 )]
@@ -143,6 +101,13 @@ pub(super) async fn put(
             "a part of a file cannot be replaced; send the whole file",
         ));
     }
+    if headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|coding| coding != "identity")
+    {
+        return Err(Problem::encoded());
+    }
     let content_type = match headers.get(header::CONTENT_TYPE) {
         Some(value) => value
             .to_str()
@@ -155,7 +120,8 @@ pub(super) async fn put(
         .and_then(|v| v.to_str().ok()?.parse().ok());
     let body = body
         .into_data_stream()
-        .map_err(|error| BrokenOff(deepest(&error)));
+        .map_err(|error| BadBody::BrokenOff(deepest(&error)));
+    let body = digest::checked(body, digest::announced(&headers)?);
     call(&life, async |running| {
         // The upload's end comes long after the answer to this question, which costs no time that way.
         let existed = running.files.exists(&name);
@@ -181,13 +147,14 @@ pub(super) async fn put(
     path = FILE,
     operation_id = "getFile",
     tag = "files",
-    params(FileName, Reading),
+    params(FileName, Reading, Part),
     responses(
         (status = 200, content_type = "*/*", description = "The whole file", headers(("ETag" = String), ("Accept-Ranges" = String))),
         (status = 206, content_type = "*/*", description = "The range", headers(("ETag" = String), ("Content-Range" = String))),
         (status = 304, description = "The client has it already", headers(("ETag" = String))),
         (status = 400, response = Problem),
         (status = 404, response = Problem),
+        (status = 412, response = Problem),
         (status = 416, response = Problem),
     )
 )]
@@ -200,7 +167,7 @@ pub(super) async fn get(
     call(&life, async |running| {
         let found = running.files.find(name).await?;
         let (size, etag) = (found.info.size, quoted(&found.info));
-        if is_known(&headers, &etag) {
+        if is_read(&headers, &found.info)? {
             return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
         }
         let asked = headers.get(header::RANGE).and_then(|v| v.to_str().ok());
@@ -217,6 +184,10 @@ pub(super) async fn get(
         if status == StatusCode::PARTIAL_CONTENT {
             let value = format!("bytes {}-{}/{size}", range.start, range.end - 1);
             described.insert(header::CONTENT_RANGE, text(&value));
+        }
+        if digest::is_wanted(&headers) {
+            let digest = digest_of(&running, found.clone()).await?;
+            described.insert(digest::REPR, digest);
         }
         let body = Body::from_stream(running.files.stream(found, range));
         Ok((status, described, body).into_response())
@@ -236,6 +207,7 @@ pub(super) async fn get(
         (status = 304, description = "The client has it already", headers(("ETag" = String))),
         (status = 400, description = "Not a file's name"),
         (status = 404, description = "There is no such file"),
+        (status = 412, description = "It is not the one that is meant"),
     )
 )]
 pub(super) async fn head(
@@ -245,12 +217,15 @@ pub(super) async fn head(
 ) -> Result<Response, Problem> {
     let name = name_of(name)?;
     call(&life, async |running| {
-        let info = running.files.stat(&name).await?;
-        let etag = quoted(&info);
-        if is_known(&headers, &etag) {
-            return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+        let found = running.files.find(name).await?;
+        let info = &found.info;
+        if is_read(&headers, info)? {
+            return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, quoted(info))]).into_response());
         }
-        let described = describe(&info, info.size);
+        let mut described = describe(info, info.size);
+        if digest::is_wanted(&headers) {
+            described.insert(digest::REPR, digest_of(&running, found).await?);
+        }
         Ok((StatusCode::OK, described, Body::empty()).into_response())
     })
     .await
@@ -292,9 +267,11 @@ pub(super) async fn delete(
 pub(super) struct Listing {
     /// What the names begin with; empty: anything.
     #[serde(default)]
+    #[param(max_length = 1024, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     prefix: String,
-    /// Names after this one only: `next` of the page before.
+    /// Names after this one only: `next` of the page before. Empty: from the beginning.
     #[serde(default)]
+    #[param(schema_with = name_or_nothing)]
     after: String,
     /// Most files on the page.
     #[param(minimum = 1, maximum = 1000, default = 1000)]
@@ -371,13 +348,29 @@ fn name_of(name: Named) -> Result<Name, Problem> {
     Ok(Name::new(name).map_err(FileError::from)?)
 }
 
+/// Judges the conditions of a reader: whether it has this content already.
+fn is_read(headers: &HeaderMap, info: &v1::FileInfo) -> Result<bool, Problem> {
+    if is_meant(headers, &info.etag)? {
+        return Ok(is_known(headers, &info.etag));
+    }
+    let name = Name::new(&info.name[..]).map_err(FileError::from)?;
+    let etag = Some(info.etag.clone());
+    Err(FileError::Precondition { name, etag }.into())
+}
+
+/// Reads all of a file once more for its digest: the record has none, since most clients never ask.
+async fn digest_of(running: &Running, found: Found) -> Result<HeaderValue, Problem> {
+    let all = 0..found.info.size;
+    Ok(digest::of(running.files.stream(found, all)).await?)
+}
+
 /// The headers that tell about a file, of which `length` bytes are sent.
 fn describe(info: &v1::FileInfo, length: u64) -> HeaderMap {
     let content_type = match info.content_type.as_str() {
         "" => "application/octet-stream",
         given => given,
     };
-    let headers: [(HeaderName, HeaderValue); 5] = [
+    let headers: [(HeaderName, HeaderValue); 6] = [
         (header::CONTENT_LENGTH, length.into()),
         (header::CONTENT_TYPE, text(content_type)),
         (header::ETAG, text(&quoted(info))),
@@ -386,6 +379,11 @@ fn describe(info: &v1::FileInfo, length: u64) -> HeaderMap {
         (
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
+        ),
+        // What one client stored must not act on this peer when another opens it in a browser.
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("sandbox"),
         ),
     ];
     headers.into_iter().collect()

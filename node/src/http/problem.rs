@@ -68,6 +68,21 @@ impl Problem {
         Self::of_kind(ErrorKind::Unavailable, detail.into())
     }
 
+    /// Too much is going on here.
+    pub(super) fn busy(detail: String) -> Self {
+        Self::of_kind(ErrorKind::Busy, detail)
+    }
+
+    /// The body is in a coding that is not known here.
+    pub(super) fn encoded() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_coding",
+            "Unsupported coding",
+            "files are stored as they are; send the bytes without content-encoding".into(),
+        )
+    }
+
     fn of_kind(kind: ErrorKind, detail: String) -> Self {
         let (status, title) = match kind {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "No such file"),
@@ -89,6 +104,12 @@ impl From<FileError> for Problem {
     fn from(error: FileError) -> Self {
         let problem = Self::of_kind(error.kind(), error.to_string());
         match error {
+            FileError::Digest { .. } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "digest_mismatch",
+                "Digest mismatch",
+                problem.detail,
+            ),
             FileError::Range { size, .. } => Problem {
                 size: Some(size),
                 ..problem

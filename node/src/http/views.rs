@@ -17,7 +17,7 @@ use crate::daemon::Life;
 use crate::wire::{Disk, peer_info};
 
 /// A peer, as the asked peer knows it.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 #[schema(as = Peer)]
 pub(super) struct PeerView {
     /// Identity, 32 hex digits; new whenever the peer starts from an empty or departed volume.

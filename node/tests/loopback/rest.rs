@@ -9,6 +9,8 @@ use tokio::net::TcpStream;
 
 use crate::network::{Network, bytes, until};
 
+mod crowds;
+
 struct Answer {
     status: u16,
     headers: HashMap<String, String>,
@@ -129,6 +131,10 @@ async fn files_are_resources() {
     send(c, "DELETE /v1/files/rest/1 HTTP/1.1", b"")
         .await
         .is_problem(404, "not_found");
+    digests_are_checked_and_told([a, b]).await;
+    crowds::huge_heads_are_refused(b).await;
+    crowds::a_thousand_at_once(a).await;
+    crowds::events_are_told(network).await;
 }
 
 async fn parts_and_conditions(to: SocketAddr) {
@@ -203,7 +209,14 @@ async fn listings_and_views(to: SocketAddr) {
             .len(),
         3
     );
-    for query in ["limit=1001", "limit=0", "limit=x", "prefex=rest/"] {
+    for query in [
+        "limit=1001",
+        "limit=0",
+        "limit=x",
+        "prefex=rest/",
+        "prefix=a%0A",
+        "after=a//b",
+    ] {
         get(to, &format!("/v1/files?{query}"), "")
             .await
             .is_problem(400, "invalid");
@@ -229,7 +242,10 @@ async fn listings_and_views(to: SocketAddr) {
 async fn describes_itself(to: SocketAddr) {
     let description = get(to, "/openapi.json", "").await;
     assert_eq!(description.headers["content-type"], "application/json");
-    assert!(description.body == include_bytes!("../../../docs/openapi.json"));
+    assert!(
+        description.body == include_bytes!("../../../docs/openapi.json"),
+        "docs/openapi.json is stale: run dev/generate"
+    );
     let document = description.json();
     assert_eq!(document["openapi"], "3.1.0");
     assert!(document["paths"]["/v1/files/{name}"]["put"].is_object());
@@ -277,13 +293,54 @@ async fn changes_are_conditional([a, b, c]: [SocketAddr; 3]) {
     assert_eq!((count(201), count(412)), (1, 11));
 }
 
+/// SHA-256 (RFC 9530), of `hello` and of nothing.
+async fn digests_are_checked_and_told([a, b]: [SocketAddr; 2]) {
+    const HELLO: &str = "sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:";
+    const NOTHING: &str = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
+    let upload = async |field: &str, body: &'static [u8]| {
+        let length = body.len();
+        let head = format!("PUT /v1/files/digest HTTP/1.1\r\n{field}\r\nContent-Length: {length}");
+        send(a, &head, body).await
+    };
+    for name in ["Repr-Digest", "Content-Digest"] {
+        upload(&format!("{name}: {NOTHING}"), b"hello")
+            .await
+            .is_problem(422, "digest_mismatch");
+        upload(&format!("{name}: sha-512=:AA==:"), b"hello")
+            .await
+            .is_problem(400, "invalid");
+    }
+    upload("Content-Encoding: gzip", b"hello")
+        .await
+        .is_problem(415, "unsupported_coding");
+    get(b, "/v1/files/digest", "")
+        .await
+        .is_problem(404, "not_found");
+    let stored = upload(&format!("Repr-Digest: {HELLO}"), b"hello").await;
+    assert_eq!(stored.status, 201);
+    let part = "\r\nRange: bytes=1-2\r\nWant-Repr-Digest: sha-256=1";
+    let part = get(b, "/v1/files/digest", part).await;
+    assert_eq!(
+        (&part.body[..], &part.headers["repr-digest"][..]),
+        (&b"el"[..], HELLO)
+    );
+    let head = "HEAD /v1/files/digest HTTP/1.1\r\nWant-Repr-Digest: sha-256=1";
+    assert_eq!(send(b, head, b"").await.headers["repr-digest"], HELLO);
+    let plain = get(b, "/v1/files/digest", "").await;
+    assert!(!plain.headers.contains_key("repr-digest"));
+    assert_eq!(plain.headers["content-security-policy"], "sandbox");
+    get(b, "/v1/files/digest", "\r\nIf-Match: \"x\"")
+        .await
+        .is_problem(412, "precondition_failed");
+}
+
 async fn what_makes_no_sense_is_refused(to: SocketAddr) {
     get(to, "/nowhere", "")
         .await
         .is_problem(404, "no_such_resource");
-    send(to, "POST /v1/files/a HTTP/1.1", b"")
-        .await
-        .is_problem(405, "no_such_method");
+    let posted = send(to, "POST /v1/files/a HTTP/1.1", b"").await;
+    assert_eq!(posted.headers["allow"], "GET,HEAD,PUT,DELETE");
+    posted.is_problem(405, "no_such_method");
     let dated = "PUT /v1/files/a HTTP/1.1\r\nIf-Unmodified-Since: now\r\nContent-Length: 1";
     send(to, dated, b"x").await.is_problem(400, "invalid");
     let part = "PUT /v1/files/a HTTP/1.1\r\nContent-Range: bytes 0-0/5\r\nContent-Length: 1";

@@ -1,0 +1,108 @@
+//! What requests for files carry besides their body, as the description says it: shapes that are documented here and
+//! read elsewhere. Their patterns are as strict as the readers.
+
+#![expect(dead_code, reason = "read by the derived documentation only")]
+
+use utoipa::IntoParams;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaFormat, Type};
+
+/// A list of entity tags, or `*` (RFC 9110, section 8.8.3).
+const TAGS: &str =
+    r#"^[ \t]*(?:\*|[ \t,]*(?:W/)?"[!#-~]*"(?:[ \t]*,[ \t,]*(?:W/)?"[!#-~]*")*[ \t,]*)[ \t]*$"#;
+/// A dictionary (RFC 9651) with 32 bytes in base64.
+const SHA_256: &str = "^sha-256=:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=:$";
+/// A file's name.
+const NAME: &str = r"(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+(?:/(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+)*";
+
+fn text(pattern: impl Into<String>) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some(pattern))
+}
+
+/// Tells tools what to put there, as `dev/rest` does.
+fn custom(format: &str) -> Option<SchemaFormat> {
+    Some(SchemaFormat::Custom(format.into()))
+}
+
+fn etags() -> Object {
+    text(TAGS).format(custom("entity-tags")).build()
+}
+
+fn digest() -> Object {
+    text(SHA_256).format(custom("sha-256")).build()
+}
+
+fn name() -> Object {
+    text(format!("^{NAME}$"))
+        .min_length(Some(1))
+        .max_length(Some(1024))
+        .build()
+}
+
+/// Where a listing goes on.
+pub(super) fn name_or_nothing() -> Object {
+    text(format!("^(?:{NAME})?$"))
+        .max_length(Some(1024))
+        .build()
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct FileName {
+    /// Of the file: at most 1,024 bytes of UTF-8; segments separated by single slashes, which a client may leave as
+    /// they are or percent-encode. No segment is `.` or `..`.
+    #[param(schema_with = name, example = "holiday/2026/beach.jpg")]
+    name: String,
+}
+
+/// Of `GET` and `HEAD`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Reading {
+    /// Only if the file has one of these etags, which are quoted; `*`: if there is a file.
+    #[param(rename = "If-Match", required = false, schema_with = etags)]
+    if_match: String,
+    /// Etags that the client has.
+    #[param(rename = "If-None-Match", required = false)]
+    if_none_match: String,
+    /// `sha-256=1` asks for the digest of the whole file (RFC 9530); it is read once more for that.
+    #[param(rename = "Want-Repr-Digest", required = false)]
+    want_repr_digest: String,
+}
+
+/// Of `GET`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Part {
+    /// One range of bytes; anything else is answered with the whole file.
+    #[param(rename = "Range", required = false, example = "bytes=0-1023")]
+    range: String,
+    /// The range is wanted only of the file with this etag, else the whole.
+    #[param(rename = "If-Range", required = false)]
+    if_range: String,
+}
+
+/// Of `PUT` and `DELETE`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Changing {
+    /// Only if the file has one of these etags, which are quoted; `*`: if there is a file.
+    #[param(rename = "If-Match", required = false, schema_with = etags)]
+    if_match: String,
+    /// Only if the file has none of these etags; `*`: if there is no file.
+    #[param(rename = "If-None-Match", required = false, schema_with = etags)]
+    if_none_match: String,
+}
+
+/// Of `PUT`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Announced {
+    /// SHA-256 of the bytes (RFC 9530); an upload that does not match is refused whole.
+    #[param(rename = "Repr-Digest", required = false, schema_with = digest)]
+    repr_digest: String,
+    /// The same, as other clients send it.
+    #[param(rename = "Content-Digest", required = false, schema_with = digest)]
+    content_digest: String,
+}

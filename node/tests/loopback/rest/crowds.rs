@@ -1,0 +1,87 @@
+//! What clients do that are many, large, or patient.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::Barrier;
+
+use super::{get, put};
+use crate::network::{Network, until};
+
+/// All are connected before the first one asks.
+pub(super) async fn a_thousand_at_once(to: SocketAddr) {
+    const CLIENTS: usize = 1000;
+    assert!(put(to, "/v1/files/crowd", b"for all").await.status < 300);
+    let connected = Arc::new(Barrier::new(CLIENTS));
+    let clients = (0..CLIENTS).map(|_| {
+        let connected = connected.clone();
+        tokio::spawn(async move {
+            let mut stream = TcpStream::connect(to).await.unwrap();
+            connected.wait().await;
+            let head = b"GET /v1/files/crowd HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"for all")
+        })
+    });
+    let served = join_all(clients).await;
+    assert!(served.into_iter().all(|served| served.unwrap()));
+}
+
+/// A client that goes on writing may not get to read why it was cut off.
+pub(super) async fn huge_heads_are_refused(to: SocketAddr) {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let huge = format!(
+        "GET /v1/files/crowd HTTP/1.1\r\nX: {}\r\n\r\n",
+        "x".repeat(1_000_000)
+    );
+    let _ = stream.write_all(huge.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
+    let long = format!("/v1/files/{}", "x".repeat(1025));
+    get(to, &long, "").await.is_problem(400, "invalid");
+}
+
+/// One listener hears of all peers, and then of one that dies.
+pub(super) async fn events_are_told(mut network: Network) {
+    let to = network.peers[0].http;
+    let stream = TcpStream::connect(to).await.unwrap();
+    let mut stream = BufReader::new(stream);
+    let head = b"GET /v1/events HTTP/1.1\r\nHost: peer\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut lines = stream.lines();
+    let mut next = async || loop {
+        let line = lines.next_line().await.unwrap().expect("no end");
+        if let Some(data) = line.strip_prefix("data: ") {
+            let peer: Value = serde_json::from_str(data).unwrap();
+            return (
+                peer["name"].as_str().unwrap().to_owned(),
+                peer["state"].as_str().unwrap().to_owned(),
+            );
+        }
+    };
+    let mut first = vec![next().await, next().await, next().await];
+    first.sort();
+    assert_eq!(
+        first,
+        ["p-0", "p-1", "p-2"].map(|name| (name.to_owned(), "active".to_owned()))
+    );
+    network.peers[2].kill();
+    until("the listener hears of the peer that died", async || {
+        next().await == ("p-2".to_owned(), "down".to_owned())
+    })
+    .await;
+    // A peer that stops does not wait for its listeners, who hear that this was all.
+    assert_eq!(network.peers[0].stop().await, 0);
+    while lines.next_line().await.unwrap_or_default().is_some() {}
+}
