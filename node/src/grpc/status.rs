@@ -1,9 +1,14 @@
-//! Errors as gRPC statuses: a code, a sentence, and a word for machines in `peernet-code`.
+//! Errors as gRPC statuses: a code, a sentence, and for machines a word in `peernet-code` and the details that gRPC's
+//! richer error model defines (`google.rpc.ErrorInfo` and what else fits).
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use peernet_core::boot::BootError;
 use peernet_core::member::{Drain, Member, PeerId};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::chunks::ChunkError;
 use crate::daemon::{AssignError, NotServing};
@@ -12,7 +17,16 @@ use crate::files::{ErrorKind, FileError};
 use crate::shares::ShareError;
 use crate::wire::WireError;
 
+/// Whose words the reasons are.
+const DOMAIN: &str = "peernet.dev";
+/// When to try again, if that may help: the same as over HTTP (guess).
+const AGAIN: Duration = Duration::from_secs(1);
+
 fn of_kind(kind: ErrorKind, sentence: String) -> Status {
+    with_details(kind, sentence, ErrorDetails::new())
+}
+
+fn with_details(kind: ErrorKind, sentence: String, mut details: ErrorDetails) -> Status {
     let code = match kind {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::Precondition => Code::FailedPrecondition,
@@ -24,7 +38,11 @@ fn of_kind(kind: ErrorKind, sentence: String) -> Status {
         ErrorKind::DataLoss => Code::DataLoss,
         ErrorKind::Internal => Code::Internal,
     };
-    let mut status = Status::new(code, sentence);
+    details.set_error_info(kind.code().to_ascii_uppercase(), DOMAIN, HashMap::new());
+    if matches!(kind, ErrorKind::Unavailable | ErrorKind::Busy) {
+        details.set_retry_info(Some(AGAIN));
+    }
+    let mut status = Status::with_error_details(code, sentence, details);
     status
         .metadata_mut()
         .insert("peernet-code", MetadataValue::from_static(kind.code()));
@@ -32,7 +50,37 @@ fn of_kind(kind: ErrorKind, sentence: String) -> Status {
 }
 
 pub(super) fn of_file(error: FileError) -> Status {
-    of_kind(error.kind(), error.to_string())
+    let sentence = error.to_string();
+    let mut details = ErrorDetails::new();
+    match &error {
+        FileError::NotFound(name) => {
+            details.set_resource_info("peernet.dev/File", name.as_str(), "", &sentence);
+        }
+        FileError::Precondition { name, .. } => {
+            details.add_precondition_failure_violation("ETAG", name.as_str(), &sentence);
+        }
+        FileError::Full { peer } => {
+            details.add_quota_failure_violation(peer, &sentence);
+        }
+        FileError::Name(_) => {
+            details.add_bad_request_violation("name", &sentence);
+        }
+        FileError::ContentType => {
+            details.add_bad_request_violation("content_type", &sentence);
+        }
+        FileError::Limit(_) => {
+            details.add_bad_request_violation("limit", &sentence);
+        }
+        FileError::Size { .. } => {
+            details.add_bad_request_violation("size", &sentence);
+        }
+        FileError::Range { .. } => {
+            details.add_bad_request_violation("offset", &sentence);
+        }
+        // Nothing to say beyond the kind.
+        _ => {}
+    }
+    with_details(error.kind(), sentence, details)
 }
 
 pub(super) fn of_share(error: ShareError) -> Status {
