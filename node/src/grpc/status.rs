@@ -163,3 +163,38 @@ pub(super) fn check_orders(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use peernet_core::key::Name;
+
+    use super::*;
+
+    #[test]
+    fn failures_carry_details() {
+        let name = || Name::new("a/b").unwrap();
+        let missing = of_file(FileError::NotFound(name()));
+        assert_eq!(missing.code(), Code::NotFound);
+        let details = missing.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((&info.reason[..], &info.domain[..]), ("NOT_FOUND", DOMAIN));
+        assert_eq!(details.resource_info().unwrap().resource_name, "a/b");
+        assert!(details.retry_info().is_none());
+        let changed = of_file(FileError::Precondition {
+            name: name(),
+            etag: None,
+        });
+        let details = changed.get_error_details();
+        let violations = &details.precondition_failure().unwrap().violations;
+        assert_eq!(violations[0].subject, "a/b");
+        let details = of_file(FileError::Limit(0)).get_error_details();
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, "limit");
+        let stopping = not_serving(NotServing::Stopping);
+        assert_eq!(
+            stopping.metadata().get("peernet-code").unwrap(),
+            "unavailable"
+        );
+        assert!(stopping.get_details_retry_info().is_some());
+    }
+}
