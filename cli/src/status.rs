@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::args::{Global, Status};
 use crate::exit::Exit;
+use crate::kubectl;
 use crate::output;
 use crate::progress;
 use crate::servers::{CallError, Servers};
@@ -74,7 +75,10 @@ pub async fn run(global: &Global, status: Status) -> Result<ExitCode, StatusErro
 /// Asks every peer that can be reached, and judges.
 pub(crate) async fn look(servers: &Servers) -> Result<(Picture, Verdict), CallError> {
     let picture = Picture::of(survey::survey(servers).await?);
-    let verdict = Verdict::on(&picture);
+    let mut verdict = Verdict::on(&picture);
+    if kubectl::is_called() && verdict.next.starts_with("peernet ") {
+        verdict.next.insert_str(0, "kubectl ");
+    }
     Ok((picture, verdict))
 }
 

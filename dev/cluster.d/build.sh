@@ -3,8 +3,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154,SC2317  # settings come from and go to dev/cluster; some functions are called by name
 
 K8S=v1.34.4 # the version that tools/kubernetes/go.mod names
-PACKAGES=(buildah busybox-static containerd containernetworking-plugins gcc iproute2 jq libc6-dev nftables openssl
-  rabbitmq-server runc shellcheck tmux util-linux)
+PACKAGES=(buildah busybox-static containerd containernetworking-plugins curl gcc iproute2 jq libc6-dev nftables openssl
+  python3-venv rabbitmq-server runc shellcheck tmux util-linux)
 KUBERNETES=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
 PROGRAMS=("${KUBERNETES[@]}" etcd coredns helm local-path-provisioner)
 SYSTEM_IMAGES=(pause busybox)

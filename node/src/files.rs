@@ -29,7 +29,7 @@ pub(crate) mod record;
 mod spread;
 mod tally;
 
-pub(crate) use cutter::{BadBody, STALL};
+pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::Found;
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;

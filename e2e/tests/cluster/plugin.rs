@@ -12,7 +12,7 @@ use peernet_e2e::cluster::{Scenario, scenario};
 use peernet_e2e::content::Content;
 use peernet_e2e::kubectl;
 use peernet_e2e::network::Network;
-use peernet_e2e::patience::within;
+use peernet_e2e::patience::{eventually, within};
 use serde_json::Value;
 
 use crate::access::command;
@@ -116,6 +116,15 @@ impl Plugin<'_> {
         let peers = status["peers"].as_array().context("status has peers")?;
         let asked = peers.iter().filter(|p| p["slots"].is_u64()).count();
         ensure!((peers.len(), asked) == (3, 3), "status has {status}");
+        eventually("status names the next command", COMMAND, async || {
+            let status = self.done(&["status"]).await?;
+            ensure!(
+                status.contains("Next: kubectl peernet put FILE"),
+                "status says {status}"
+            );
+            Ok(())
+        })
+        .await?;
         self.done(&["rm", "plugin/file.bin"]).await?;
         let gone = self.run(&["get", "plugin/file.bin", "-"]).await?;
         ensure!(gone.status.code() == Some(3), "a missing file: {gone:?}");

@@ -13,11 +13,11 @@ use super::FileError;
 /// A client that sends nothing for so long is cut off, so that it does not hold what it has sent (guess).
 pub(crate) const STALL: Duration = Duration::from_secs(30);
 
-/// Why an upload's bytes cannot become a file.
+/// An upload whose bytes do not become a file; why.
 #[derive(Clone, Debug)]
-pub(crate) enum BadBody {
+pub(crate) enum BrokenOff {
     /// The connection failed before the end; why.
-    BrokenOff(String),
+    Connection(String),
     /// They came to their end, but are not those that the client meant (SHA-256).
     Digest {
         /// By the client.
@@ -39,7 +39,7 @@ pub(crate) struct Cutter<S> {
     ended: bool,
 }
 
-impl<S: Stream<Item = Result<Bytes, BadBody>>> Cutter<S> {
+impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
     /// Chunks of `size` bytes; `announced` bytes are to come if that is known.
     pub(crate) fn new(body: S, size: u32, announced: Option<u64>) -> Self {
         let (gathered, rest) = (BytesMut::new(), Bytes::new());
@@ -84,7 +84,7 @@ impl<S: Stream<Item = Result<Bytes, BadBody>>> Cutter<S> {
                 self.check(self.announced.is_some_and(|n| self.received > n))?;
                 self.rest = bytes;
             }
-            Some(Err(BadBody::Digest {
+            Some(Err(BrokenOff::Digest {
                 announced,
                 received,
             })) => {
@@ -93,7 +93,7 @@ impl<S: Stream<Item = Result<Bytes, BadBody>>> Cutter<S> {
                     received: Key(received),
                 });
             }
-            Some(Err(BadBody::BrokenOff(reason))) => {
+            Some(Err(BrokenOff::Connection(reason))) => {
                 return Err(FileError::BrokenOff {
                     received: self.received,
                     reason,
@@ -168,7 +168,7 @@ mod tests {
     async fn an_upload_that_breaks_off_is_refused() {
         let parts = [
             Ok(Bytes::from_static(b"abc")),
-            Err(BadBody::BrokenOff("reset".into())),
+            Err(BrokenOff::Connection("reset".into())),
         ];
         let mut cutter = Cutter::new(stream::iter(parts), 10, None);
         assert!(matches!(

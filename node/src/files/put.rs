@@ -12,7 +12,7 @@ use peernet_core::register::{Condition, Value};
 use peernet_proto::v1;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::cutter::{BadBody, Cutter};
+use super::cutter::{BrokenOff, Cutter};
 use super::manifest::{ChunkRef, TreeBuilder};
 use super::precondition::{ATTEMPTS, judge};
 use super::record::{CONTENT_TYPE_MAX, Content, Summary, encode};
@@ -46,7 +46,7 @@ impl Files {
         content_type: String,
         announced: Option<u64>,
         when: &Precondition,
-        body: impl Stream<Item = Result<Bytes, BadBody>> + Send,
+        body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
     ) -> Result<v1::FileInfo, FileError> {
         let printable = content_type.bytes().all(|b| (0x20..0x7f).contains(&b));
         if content_type.len() > CONTENT_TYPE_MAX || !printable {
@@ -131,7 +131,7 @@ impl Files {
         by: Referrer,
     ) -> Result<(Content, Sent), FileError>
     where
-        S: Stream<Item = Result<Bytes, BadBody>>,
+        S: Stream<Item = Result<Bytes, BrokenOff>>,
     {
         let mut tree = TreeBuilder::new(self.chunk_size);
         let (mut sending, mut nodes) = (VecDeque::new(), Vec::new());

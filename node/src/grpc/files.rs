@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
-use crate::files::{BadBody, FileError, Precondition, STALL, Tags};
+use crate::files::{BrokenOff, FileError, Precondition, STALL, Tags};
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -179,16 +179,16 @@ fn precondition(when: Option<v1::Precondition>) -> Precondition {
 }
 
 /// The bytes of an upload. A second header is an error, since the client meant two files.
-fn bodies(parts: Streaming<v1::PutRequest>) -> impl Stream<Item = Result<Bytes, BadBody>> {
+fn bodies(parts: Streaming<v1::PutRequest>) -> impl Stream<Item = Result<Bytes, BrokenOff>> {
     parts.map(|part| match part {
         Ok(v1::PutRequest {
             part: Some(Part::Data(data)),
         }) => Ok(data),
         Ok(v1::PutRequest {
             part: Some(Part::Header(_)),
-        }) => Err(BadBody::BrokenOff("a second header came".into())),
+        }) => Err(BrokenOff::Connection("a second header came".into())),
         Ok(v1::PutRequest { part: None }) => Ok(Bytes::new()),
-        Err(status) => Err(BadBody::BrokenOff(status.message().to_owned())),
+        Err(status) => Err(BrokenOff::Connection(status.message().to_owned())),
     })
 }
 

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::files::cut;
 use super::status::{check_network, not_serving, of_file, of_share};
 use crate::daemon::{Life, Running};
-use crate::files::{BadBody, FileError, STALL};
+use crate::files::{BrokenOff, FileError, STALL};
 use crate::shares::{Header, ShareError, Sharer, flood, sum};
 use crate::wire::Wire;
 
@@ -303,15 +303,15 @@ fn cost(cost: Cost) -> v1::SearchCost {
 }
 
 /// The bytes of a file to be shared.
-fn bodies(parts: Streaming<v1::ShareRequest>) -> impl Stream<Item = Result<Bytes, BadBody>> {
+fn bodies(parts: Streaming<v1::ShareRequest>) -> impl Stream<Item = Result<Bytes, BrokenOff>> {
     parts.map(|part| match part {
         Ok(v1::ShareRequest {
             part: Some(Part::Data(data)),
         }) => Ok(data),
         Ok(v1::ShareRequest {
             part: Some(Part::Header(_)),
-        }) => Err(BadBody::BrokenOff("a second header came".into())),
+        }) => Err(BrokenOff::Connection("a second header came".into())),
         Ok(v1::ShareRequest { part: None }) => Ok(Bytes::new()),
-        Err(status) => Err(BadBody::BrokenOff(status.message().to_owned())),
+        Err(status) => Err(BrokenOff::Connection(status.message().to_owned())),
     })
 }

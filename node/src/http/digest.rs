@@ -8,7 +8,7 @@ use sfv::{BareItem, DictSerializer, Dictionary, KeyRef, ListEntry, Parser};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use crate::files::{BadBody, FileError};
+use crate::files::{BrokenOff, FileError};
 
 /// `Repr-Digest`: of the whole file. `Content-Digest`: of the bytes sent, which are the same in an upload.
 pub(super) const REPR: HeaderName = HeaderName::from_static("repr-digest");
@@ -67,9 +67,9 @@ fn fields(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Dictionary>, 
 pub(super) fn checked<S>(
     body: S,
     announced: Vec<[u8; 32]>,
-) -> impl Stream<Item = Result<Bytes, BadBody>> + Send
+) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send
 where
-    S: Stream<Item = Result<Bytes, BadBody>> + Send,
+    S: Stream<Item = Result<Bytes, BrokenOff>> + Send,
 {
     let begin = (Box::pin(body), Some(Sha256::new()));
     stream::unfold(begin, move |(mut body, hash)| {
@@ -85,7 +85,7 @@ where
             let received: [u8; 32] = hash.finalize().into();
             let announced = announced.into_iter().find(|digest| *digest != received)?;
             Some((
-                Err(BadBody::Digest {
+                Err(BrokenOff::Digest {
                     announced,
                     received,
                 }),
@@ -125,7 +125,7 @@ mod tests {
             .collect()
     }
 
-    async fn upload(given: &[(HeaderName, &'static str)]) -> Vec<Result<Bytes, BadBody>> {
+    async fn upload(given: &[(HeaderName, &'static str)]) -> Vec<Result<Bytes, BrokenOff>> {
         let parts = ["hel", "", "lo"].map(|part| Ok(Bytes::from_static(part.as_bytes())));
         let digests = announced(&headers(given)).unwrap();
         checked(stream::iter(parts), digests).collect().await
@@ -149,7 +149,7 @@ mod tests {
             let parts = upload(given).await;
             assert!(matches!(
                 &parts[..],
-                [Ok(_), Ok(_), Ok(_), Err(BadBody::Digest { .. })]
+                [Ok(_), Ok(_), Ok(_), Err(BrokenOff::Digest { .. })]
             ));
         }
     }

@@ -49,7 +49,7 @@ pub(super) async fn events(State(life): State<Arc<Life>>) -> Result<Response, Pr
         life,
         running,
         place,
-        known: BTreeMap::new(),
+        known: None,
         pending: VecDeque::new(),
     };
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -64,8 +64,8 @@ struct Listener {
     /// Given back when the client goes.
     #[expect(dead_code, reason = "held, not read")]
     place: SemaphorePermit<'static>,
-    /// What the client knows, by identity.
-    known: BTreeMap<String, PeerView>,
+    /// What the client knows, by identity; nothing before the first look.
+    known: Option<BTreeMap<String, PeerView>>,
     pending: VecDeque<PeerView>,
 }
 
@@ -85,14 +85,14 @@ impl Listener {
             if let Some(peer) = self.pending.pop_front() {
                 return Some(peer);
             }
-            if !self.known.is_empty() {
+            if self.known.is_some() {
                 tokio::select! {
                     () = sleep(PERIOD) => {}
                     () = self.life.stops() => return None,
                 }
             }
             match self.running.peer.members().await {
-                Ok(members) => self.pending = news(&mut self.known, &members),
+                Ok(members) => self.pending = news(self.known.get_or_insert_default(), &members),
                 Err(error) => {
                     warn!("a listener is cut off: {error}");
                     return None;

@@ -20,7 +20,7 @@ use super::parameters::{Announced, Changing, FileName, Part, Reading, name_or_no
 use super::problem::Problem;
 use super::range::{self, Wanted};
 use crate::daemon::{Life, Running};
-use crate::files::{BadBody, FileError, Found};
+use crate::files::{BrokenOff, FileError, Found};
 
 type Named = Result<Path<String>, PathRejection>;
 
@@ -120,7 +120,7 @@ pub(super) async fn put(
         .and_then(|v| v.to_str().ok()?.parse().ok());
     let body = body
         .into_data_stream()
-        .map_err(|error| BadBody::BrokenOff(deepest(&error)));
+        .map_err(|error| BrokenOff::Connection(deepest(&error)));
     let body = digest::checked(body, digest::announced(&headers)?);
     call(&life, async |running| {
         // The upload's end comes long after the answer to this question, which costs no time that way.

@@ -9,7 +9,7 @@ use super::shelf::{Draft, Shared};
 use super::{ShareError, Shares, on_disk};
 use crate::chunks::hash;
 use crate::config::INLINE_MAX;
-use crate::files::cutter::{BadBody, Cutter};
+use crate::files::cutter::{BrokenOff, Cutter};
 use crate::files::manifest::{ChunkRef, TreeBuilder};
 use crate::files::record::Content;
 use crate::files::{FileError, now_unix_ms};
@@ -33,7 +33,7 @@ impl Shares {
     pub(crate) async fn share(
         &self,
         header: Header,
-        body: impl Stream<Item = Result<Bytes, BadBody>> + Send,
+        body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
     ) -> Result<Offer, ShareError> {
         let Header {
             name,
