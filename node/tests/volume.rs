@@ -53,7 +53,7 @@ fn a_volume_of_another_format_is_refused_and_left_alone() {
     let database = Database::open(&file).unwrap();
     let writing = database.begin_write().unwrap();
     let format = v1::Format {
-        version: 4,
+        version: 1_000,
         created_by: "a later version".into(),
     };
     writing
@@ -68,11 +68,7 @@ fn a_volume_of_another_format_is_refused_and_left_alone() {
         assert!(
             matches!(
                 error,
-                OpenError::Format {
-                    found: 4,
-                    known: 3,
-                    ..
-                }
+                OpenError::Format { found: 1_000, known, .. } if known < 1_000
             ),
             "{error}"
         );

@@ -93,7 +93,7 @@ pub enum Unsettled {
         key: Key,
     },
     /// Replicas of a slot do not hold the same.
-    #[error("slot {slot}: {one} and {other} differ, or lack bytes")]
+    #[error("slot {slot}: {one} and {other} differ in, or lack bytes of, {entry:?}")]
     Copies {
         /// Which slot.
         slot: Slot,
@@ -101,6 +101,8 @@ pub enum Unsettled {
         one: PeerId,
         /// Another; the same when it lacks bytes of what it says it holds.
         other: PeerId,
+        /// The first that only one of them holds.
+        entry: Box<Entry>,
     },
 }
 
@@ -288,26 +290,23 @@ fn copies(fleet: &Fleet, slot: Slot, replicas: &[(PeerId, HostId)]) -> Result<()
             .store()
             .entries(slot)
             .expect("a store in memory does not fail");
-        let whole = entries
-            .iter()
-            .all(|e| !matches!(e, Entry::Chunk { key, .. } if !host.holds(key)));
-        if !whole {
-            return Err(Unsettled::Copies {
-                slot,
-                one: *id,
-                other: *id,
-            });
+        let differ = |one: PeerId, entry: &Entry| Unsettled::Copies {
+            slot,
+            one,
+            other: *id,
+            entry: Box::new(entry.clone()),
+        };
+        let is_hollow = |e: &&Entry| matches!(e, Entry::Chunk { key, .. } if !host.holds(key));
+        if let Some(hollow) = entries.iter().find(is_hollow) {
+            return Err(differ(*id, hollow));
         }
-        match &first {
-            Some((one, same)) if *same != entries => {
-                return Err(Unsettled::Copies {
-                    slot,
-                    one: *one,
-                    other: *id,
-                });
+        if let Some((one, others)) = &first {
+            let only = |of: &[Entry], not: &[Entry]| of.iter().find(|e| !not.contains(e)).cloned();
+            if let Some(entry) = only(others, &entries).or_else(|| only(&entries, others)) {
+                return Err(differ(*one, &entry));
             }
-            Some(_) => {}
-            None => first = Some((*id, entries)),
+        } else {
+            first = Some((*id, entries));
         }
     }
     Ok(())

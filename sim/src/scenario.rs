@@ -441,11 +441,12 @@ impl Scenario {
         let Ok(mut current) = self.look_at(at, name).await else {
             return;
         };
-        let mut by = Referrer {
+        let in_place_of = |current: &Option<Register>| Referrer {
             name: name.clone(),
             upload: Upload(u128::from(self.world.tick()) + 1),
             base: current.as_ref().map(|r| r.write),
         };
+        let mut by = in_place_of(&current);
         let mut chunks = Vec::new();
         for _ in 0..count {
             match client::write_chunk(&self.fleet, at, &self.some_bytes(), &by).await {
@@ -459,7 +460,7 @@ impl Scenario {
                 Some(Outcome::Unmet(register)) => current = register,
                 Some(Outcome::Written(_)) | None => return,
             }
-            by.base = current.as_ref().map(|r| r.write);
+            by = in_place_of(&current);
             for key in &chunks {
                 if client::pin_chunk(&self.fleet, at, *key, &by).await.is_err() {
                     return;

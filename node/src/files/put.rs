@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt, stream};
 use peernet_core::collect::{Referrer, Upload};
 use peernet_core::io::RequestError;
 use peernet_core::key::{Key, Name};
-use peernet_core::register::{Condition, Value};
+use peernet_core::register::{Condition, Register, Value};
 use peernet_proto::v1;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,6 +33,16 @@ struct Sent {
     keys: BTreeSet<Key>,
     /// Of the file, repeated ones each time, without nodes.
     chunks: u64,
+}
+
+/// A new upload that takes the place of that write. Its number is used with no other: a reference says in which place its
+/// upload may take effect, and would be live and over at once if there were two.
+fn in_place_of(name: Name, register: Option<&Register>) -> Referrer {
+    Referrer {
+        name,
+        upload: Upload(fastrand::u128(1..)),
+        base: register.map(|r| r.write),
+    }
 }
 
 type Sending = AbortOnDropHandle<Result<ChunkRef, FileError>>;
@@ -84,16 +94,17 @@ impl Files {
     /// What the chunks of a new upload are stored with: it will take the place of what the name holds now.
     async fn begin_upload(&self, name: &Name) -> Result<Referrer, FileError> {
         let register = self.peer.read_name(name.clone()).await?;
-        Ok(Referrer {
-            name: name.clone(),
-            upload: Upload(fastrand::u128(1..)),
-            base: register.map(|r| r.write),
-        })
+        Ok(in_place_of(name.clone(), register.as_ref()))
     }
 
     /// Writes the name of a file whose chunks are stored. When others have written it since the upload began, the chunks
-    /// are pinned once more, as those of an upload that takes the place of that write.
-    async fn commit(&self, value: Value, when: &Precondition, sent: Sent) -> Result<(), FileError> {
+    /// are pinned once more, as those of another upload, which takes the place of that write.
+    async fn commit(
+        &self,
+        mut value: Value,
+        when: &Precondition,
+        sent: Sent,
+    ) -> Result<(), FileError> {
         let Sent { mut by, keys, .. } = sent;
         for _ in 0..ATTEMPTS {
             let condition = Condition::still(by.base);
@@ -104,7 +115,10 @@ impl Files {
                 return Ok(());
             };
             judge(&by.name, when, register.as_ref())?;
-            by.base = register.map(|r| r.write);
+            by = in_place_of(by.name, register.as_ref());
+            if let Value::Present { upload, .. } = &mut value {
+                *upload = Some(by.upload);
+            }
             self.pin_all(keys.clone(), &by).await?;
         }
         Err(FileError::Peer(PeerError::Refused(RequestError::Busy)))

@@ -47,6 +47,8 @@ pub enum Variant {
     ReferencesStay,
     /// A newcomer becomes a replica before it has caught up.
     NewcomerUncompared,
+    /// An upload that begins anew keeps its number.
+    SameNumber,
 }
 
 /// Copies of the chunk before a write is acknowledged.
@@ -82,6 +84,11 @@ type Written = (u8, Option<u8>);
 /// A reference: which upload, in the place of which write of its name.
 type Reference = (u8, Option<u8>);
 
+/// The writer of an upload.
+fn writer_of(upload: u8) -> usize {
+    usize::from(upload & 0xf)
+}
+
 /// A name.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Named {
@@ -111,8 +118,6 @@ struct Holder {
 struct Writer {
     /// What it replaces, once it has read the name.
     base: Option<Option<u8>>,
-    /// Every reference that it has sent.
-    sent: BTreeSet<Reference>,
     /// Who has acknowledged the chunk with the present reference, under the present configuration.
     pinned: BTreeSet<u8>,
     /// Enough have.
@@ -238,6 +243,16 @@ impl Named {
 }
 
 impl Collect {
+    /// The number of a writer's upload, which is a new one each time that it begins anew.
+    fn number(&self, u: u8, retries: u8) -> u8 {
+        let again = if self.variant == Variant::SameNumber {
+            0
+        } else {
+            retries
+        };
+        again << 4 | u
+    }
+
     fn config(&self, step: u8) -> SlotConfig {
         let (old, new) = (peers([0, 1, 2]), peers([0, 1, 3]));
         SlotConfig {
@@ -283,12 +298,12 @@ impl Collect {
                 let base = named.value(named.decided()).map(|(write, _)| *write);
                 let writer = &mut state.writers[usize::from(u)];
                 writer.base = Some(base);
-                writer.sent.insert((u, base));
             }
             Action::Ask(u, at) => {
-                let base = state.writers[usize::from(u)].base?;
+                let writer = &state.writers[usize::from(u)];
+                let reference = (self.number(u, writer.retries), writer.base?);
                 let holder = &mut state.holders[usize::from(at)];
-                let asked = holder.has && holder.told.insert((u, base));
+                let asked = holder.has && holder.told.insert(reference);
                 asked.then_some(())?;
             }
             Action::Pin(u, at) => self.pin(state, u, at)?,
@@ -297,8 +312,8 @@ impl Collect {
                 state.names[usize::from(n)].deletes += 1;
                 self.append(state, n, None);
             }
-            Action::Fence(_, (u, base)) => {
-                let name = self.uploads[usize::from(u)];
+            Action::Fence(_, (upload, base)) => {
+                let name = self.uploads[writer_of(upload)];
                 let named = &state.names[usize::from(name)];
                 let last = named.history.last().copied();
                 let condition = Condition::still(base.map(write_id));
@@ -313,7 +328,7 @@ impl Collect {
                 named.admitted[usize::from(at)] = named.history.len() as u8;
             }
             Action::Look(at, reference, heard) => {
-                let named = &state.names[usize::from(self.uploads[usize::from(reference.0)])];
+                let named = &state.names[usize::from(self.uploads[writer_of(reference.0)])];
                 let verdict = self.verdict(named, reference, heard)?;
                 (verdict == Verdict::Dead).then_some(())?;
                 state.holders[usize::from(at)].dead.insert(reference);
@@ -364,7 +379,7 @@ impl Collect {
         let writer = &mut state.writers[usize::from(u)];
         let holder = &mut state.holders[usize::from(at)];
         let base = writer.base?;
-        let reference = (u, base);
+        let reference = (self.number(u, writer.retries), base);
         let first = writer.retries == 0;
         if self.variant == Variant::CheckThenPin {
             // The bytes are sent only to those that do not have them.
@@ -396,15 +411,15 @@ impl Collect {
         };
         if condition.admits(last.as_ref()) {
             writer.done = true;
-            self.append(state, name, Some(u));
+            let upload = self.number(u, writer.retries);
+            self.append(state, name, Some(upload));
         } else if writer.retries < self.retries {
             // Once more, in the place of what is there now.
             let base = named.value(named.decided()).map(|(write, _)| *write);
             writer.base = Some(base);
-            writer.sent.insert((u, base));
+            writer.retries += 1;
             writer.pinned.clear();
             writer.durable = false;
-            writer.retries += 1;
         } else {
             writer.done = true;
         }
@@ -485,7 +500,7 @@ impl Collect {
                 };
                 let heard = (1..1 << REPLICAS).filter(|heard: &u8| heard.count_ones() == few);
                 actions.extend(heard.map(|heard| Action::Look(at, reference, heard)));
-                let named = &state.names[usize::from(self.uploads[usize::from(reference.0)])];
+                let named = &state.names[usize::from(self.uploads[writer_of(reference.0)])];
                 if state.fences < self.fences && named.is_settled() {
                     actions.push(Action::Fence(at, reference));
                 }
@@ -564,6 +579,14 @@ impl Model for Collect {
                 // While it moves, the newcomer need not have caught up.
                 let step = if state.step == 1 { 0 } else { state.step };
                 !live || chunk_acknowledged(&model.config(step), &peers(has), WRITE)
+            }),
+            Property::always("over is for good", |model: &Collect, state: &State| {
+                let mut dead = state.holders.iter().flat_map(|holder| &holder.dead);
+                dead.all(|reference| {
+                    let named = &state.names[usize::from(model.uploads[writer_of(reference.0)])];
+                    let last = register(named.history.last());
+                    judge(&referrer(*reference), last.as_ref(), false) == Verdict::Dead
+                })
             }),
             Property::always("what is read stays", |_, state: &State| {
                 state.reader.reads.is_none() || state.holders.iter().any(|holder| holder.has)

@@ -28,6 +28,16 @@ fn contended() -> Collect {
     }
 }
 
+/// Two uploads of one file, of which one begins anew in the place of the other.
+fn again() -> Collect {
+    Collect {
+        uploads: vec![0, 0],
+        deletes: vec![0],
+        retries: 1,
+        ..shared()
+    }
+}
+
 /// A file that is deleted while it is read and a replica of its name restarts.
 fn read() -> Collect {
     Collect {
@@ -67,6 +77,7 @@ fn fails(model: Collect, variant: Variant, property: &str) {
 fn live_chunks_stay() {
     holds("two files with one chunk, one deleted", shared(), 1_000);
     holds("two uploads of one name, and a fence", contended(), 1_000);
+    holds("two uploads of one name, and once more", again(), 1_000);
     holds("a file read and deleted, and a restart", read(), 1_000);
     holds("an upload while the slot moves", moving(), 1_000);
 }
@@ -82,6 +93,7 @@ fn wrong_variants_are_found_out() {
     fails(shared(), Variant::OtherReferencesIgnored, live);
     fails(moving(), Variant::ReferencesStay, live);
     fails(moving(), Variant::NewcomerUncompared, live);
+    fails(again(), Variant::SameNumber, "over is for good");
     let read_stays = "what is read stays";
     fails(read(), Variant::ReadersIgnored, read_stays);
     fails(read(), Variant::ReadersForgotten, read_stays);
