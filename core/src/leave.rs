@@ -117,13 +117,23 @@ pub fn verdict(
     remaining: &BTreeSet<PeerId>,
     reports: &BTreeMap<PeerId, Report>,
 ) -> Verdict {
+    verdict_over(Slot::all(), leaver, remaining, reports)
+}
+
+/// [`verdict`] of a key space that consists of these slots only: for models, which have one.
+pub fn verdict_over(
+    slots: impl IntoIterator<Item = Slot>,
+    leaver: PeerId,
+    remaining: &BTreeSet<PeerId>,
+    reports: &BTreeMap<PeerId, Report>,
+) -> Verdict {
     let own = reports
         .get(&leaver)
         .and_then(|r| r.leavers.iter().find(|l| l.leaver == leaver)?.own.clone());
     let bytes_left = own.as_ref().map_or(0, |o| o.bytes_left);
     let mut left = 0;
     let mut blocker = None;
-    for slot in Slot::all() {
+    for slot in slots {
         if let Err(reason) = slot_is_proved(slot, leaver, remaining, reports) {
             left += 1;
             blocker.get_or_insert(reason);

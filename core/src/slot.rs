@@ -11,6 +11,7 @@
 use crate::member::PeerId;
 
 pub mod decide;
+pub mod handover;
 
 /// A committed (or proposed) configuration of one slot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

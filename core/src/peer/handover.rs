@@ -1,6 +1,6 @@
 //! Giving slots away: a copy that a configuration no longer names is frozen, proved to live elsewhere, and only then
 //! dropped. A leaver that has nothing left writes down that it has left. See [`crate::leave`] for the verdict that lets
-//! its pod go.
+//! its pod go, and [`crate::slot::handover`] for the rules.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use crate::key::Slot;
 use crate::leave::Receipt;
 use crate::member::PeerId;
 use crate::message::{Message, Root};
+use crate::slot::handover::{may_leave, may_prove};
 use crate::store::{Entry, Store};
 
 /// A proof somebody asked of us.
@@ -109,7 +110,7 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         let now_epoch = config.epoch;
-        if now_epoch < epoch || !config.involves(self.me) {
+        if !may_prove(config, self.me, epoch) {
             return Ok(());
         }
         let mine = self.root(slot)?;
@@ -178,21 +179,16 @@ impl<S: Store> Peer<S> {
 
     pub(super) fn on_proved(&mut self, from: PeerId, receipt: Receipt) -> Done {
         let slot = receipt.slot;
-        if receipt.receiver != from || receipt.leaver != self.me {
-            return Ok(());
-        }
-        let root = self.root(slot)?;
         let Some(mut record) = self.slots.get(slot).cloned() else {
             return Ok(());
         };
-        let Some(frozen) = record
-            .frozen
-            .as_mut()
-            .filter(|f| f.epoch == receipt.epoch && root == receipt.root)
-        else {
+        let Some(frozen) = &mut record.frozen else {
             return Ok(());
         };
-        frozen.awaiting.retain(|id| *id != from);
+        let root = self.root(slot)?;
+        if !frozen.on_receipt(self.me, from, &receipt, root) {
+            return Ok(());
+        }
         let done = frozen.awaiting.is_empty();
         self.put_record(slot, record)?;
         if done { self.release(slot) } else { Ok(()) }
@@ -219,12 +215,8 @@ impl<S: Store> Peer<S> {
     /// Leaves for good once no slot names us and no frozen copy is left.
     fn leave_when_done(&mut self) -> Done {
         let me = self.myself();
-        if me.drain.leaving
-            && me.is_present()
-            && self.slots.all_known()
-            && !self.slots.holds_any()
-            && self.slots.frozen().is_empty()
-        {
+        let (held, frozen) = (self.slots.held().len(), self.slots.frozen().len());
+        if me.is_present() && may_leave(me.drain.leaving, self.slots.all_known(), held, frozen) {
             return self.leave_for_good();
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::key::{SLOTS, Slot};
 use crate::member::PeerId;
 use crate::message::{Message, Root};
 use crate::placement::{Candidate, replicas};
-use crate::slot::{Frozen, SlotConfig, SlotRecord};
+use crate::slot::{SlotConfig, SlotRecord};
 use crate::store::{Store, StoreError};
 
 /// Configurations in one answer to a table of epochs; about 100 KiB.
@@ -150,33 +150,10 @@ impl<S: Store> Peer<S> {
         }
         let involved = config.involves(self.me);
         let was = old.as_ref().is_some_and(|r| r.config.involves(self.me));
-        let leaving = self.myself().drain.leaving;
-        let mut record = SlotRecord::of(config);
-        if !involved {
-            record.frozen = match old
-                .as_ref()
-                .and_then(|r| r.frozen.clone().map(|f| (f, &r.config)))
-            {
-                Some((frozen, before)) => Some(Frozen {
-                    epoch: frozen.epoch,
-                    // Whoever is new has to prove it too; whoever is gone need not any more.
-                    awaiting: record
-                        .config
-                        .replicas
-                        .iter()
-                        .filter(|id| frozen.awaiting.contains(id) || !before.replicas.contains(id))
-                        .copied()
-                        .collect(),
-                }),
-                // A leaver waits for receipts of empty copies too: they show that those who hold the slot now know it,
-                // for nobody can tell them once a majority of the replicas before has left.
-                None if was && (leaving || !self.store.entries(slot)?.is_empty()) => Some(Frozen {
-                    epoch: record.config.epoch,
-                    awaiting: record.config.replicas.clone(),
-                }),
-                None => None,
-            };
-        }
+        let goes = was && !involved;
+        let has_copy =
+            goes && (self.myself().drain.leaving || !self.store.entries(slot)?.is_empty());
+        let record = SlotRecord::succeed(old.as_ref(), self.me, config, has_copy);
         if involved || was || record.frozen.is_some() || old.is_some_and(|r| r.frozen.is_some()) {
             self.put_record(slot, record)?;
         } else {
