@@ -90,6 +90,9 @@ pub enum Shared {
     Status(Status),
     /// Show which peers hold each part of a file
     Explain(Explain),
+    /// Shared files, and who is there.
+    #[command(flatten)]
+    Sharing(crate::share::Sharing),
     /// Do it all on a full screen, with keys
     Menu,
     /// Print the settings in force, and where each comes from

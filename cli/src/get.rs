@@ -246,12 +246,12 @@ pub(crate) async fn save(
 }
 
 /// Whether `path` is a device, a pipe or a socket: something to write to, never to replace.
-fn is_special(path: &Path) -> bool {
+pub(crate) fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir())
 }
 
 /// Where the file goes: into a directory, or to exactly this path.
-fn destination(name: &Name, path: Option<&Path>) -> PathBuf {
+pub(crate) fn destination(name: &Name, path: Option<&Path>) -> PathBuf {
     let last = name
         .as_str()
         .rsplit('/')
@@ -266,7 +266,7 @@ fn destination(name: &Name, path: Option<&Path>) -> PathBuf {
 }
 
 /// A file beside `path`, so that the rename stays within one file system.
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+pub(crate) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     let dir = path
         .parent()
         .filter(|p| !p.as_os_str().is_empty())

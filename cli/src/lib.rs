@@ -1,6 +1,7 @@
 //! The `peernet` command: a client of any peer over gRPC, and a runner of peers on one machine without Kubernetes.
 //!
 //! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`] and [`status`] each perform one command;
+//! [`share`] is about files that stay with a peer, with [`search`], [`who`] and [`watch`];
 //! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
 //! the operator acts on pods, [`up`] starts it; [`scale`], [`replace`] and [`recover`]
 //! talk to one that runs. [`menu`] is all of it on a full screen, [`manual`] its completions and man pages. [`kubectl`] is the same program as a plugin
@@ -34,10 +35,14 @@ pub mod recover;
 pub mod replace;
 pub mod runner;
 pub mod scale;
+pub mod search;
 pub mod servers;
 pub mod settings;
+pub mod share;
 pub mod status;
 pub mod up;
+pub mod watch;
+pub mod who;
 
 /// Why the command failed; each variant carries its own words.
 #[derive(Debug, Error)]
@@ -56,6 +61,8 @@ enum Failure {
     Names(#[from] names::NamesError),
     #[error(transparent)]
     Settings(#[from] settings::SettingsError),
+    #[error(transparent)]
+    Share(#[from] share::ShareError),
     #[error(transparent)]
     Status(#[from] status::StatusError),
     #[error(transparent)]
@@ -80,6 +87,7 @@ impl Failure {
             Failure::Menu(e) => e.exit(),
             Failure::Names(e) => e.exit(),
             Failure::Settings(e) => e.exit(),
+            Failure::Share(e) => e.exit(),
             Failure::Status(e) => e.exit(),
             Failure::Up(e) => e.exit(),
             Failure::Scale(e) => e.exit(),
@@ -157,6 +165,7 @@ async fn perform_shared(
         Shared::Explain(command) => names::explain(global, command).await?,
         Shared::Peers => status::peers(global).await?,
         Shared::Status(command) => return Ok(status::run(global, command).await?),
+        Shared::Sharing(command) => share::run(global, command).await?,
         Shared::Menu => menu::run(global).await?,
         Shared::Config => return Ok(settings::print(settings, global.common.output)?),
         Shared::Completions(command) => manual::completions(&command)?,

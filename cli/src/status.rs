@@ -151,6 +151,8 @@ struct Member {
     drain_epoch: u64,
     leaving: bool,
     version: String,
+    /// When it came into its state, as the asked peer noticed.
+    since: String,
     id: String,
 }
 
@@ -169,6 +171,7 @@ impl From<PeerInfo> for Member {
             drain_epoch,
             leaving,
             version,
+            since_unix_ms,
         } = info;
         let position = picture::position(position);
         Member {
@@ -182,6 +185,7 @@ impl From<PeerInfo> for Member {
             drain_epoch,
             leaving,
             version,
+            since: output::moment(since_unix_ms),
             id,
         }
     }

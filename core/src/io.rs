@@ -42,6 +42,9 @@ pub enum Input {
     },
     /// Addresses (`host:port`) where members may be found; ours may be among them.
     Seeds(Vec<String>),
+    /// It is this peer's part to found the network if there is none: it has asked around for a while, and whoever it
+    /// has heard of since is in its table. May be said again and again; see [`crate::boot`].
+    FoundIfAlone,
     /// A client of this peer wants something.
     Request {
         /// Repeated in the answer.
@@ -135,6 +138,8 @@ pub enum Request {
     },
     /// [`Answer::Members`].
     Members,
+    /// [`Answer::Registry`].
+    Registry,
     /// [`Answer::Status`].
     Status,
     /// Let these peers leave (or keep them): identity, epoch, leaving. [`Answer::Done`].
@@ -185,6 +190,8 @@ pub enum Answer {
     Chunk(ChunkOutcome),
     /// In ring order, this peer included.
     Members(Vec<Member>),
+    /// In ring order, this peer included, each with when its liveness last changed as far as this peer noticed.
+    Registry(Vec<(Member, Time)>),
     /// See [`Status`].
     Status(Box<Status>),
     /// See [`Report`].

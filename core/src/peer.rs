@@ -169,6 +169,7 @@ impl<S: Store> Peer<S> {
                 Input::Message { from, message } => self.on_message(from, message)?,
                 Input::Seeds(addresses) => self.on_seeds(addresses),
                 Input::DiskFull(full) => self.disk_full = full,
+                Input::FoundIfAlone => self.found_if_alone()?,
                 Input::Request { id, request } => self.on_request(id, request)?,
                 Input::ChunkFetched { key, len } => self.on_chunk_fetched(key, len)?,
                 Input::ChunkMissed { key } => self.on_chunk_missed(key)?,
@@ -195,6 +196,11 @@ impl<S: Store> Peer<S> {
     /// Who this peer is.
     pub fn id(&self) -> PeerId {
         self.me
+    }
+
+    /// Grows with each change of any member's record.
+    pub fn news(&self) -> u64 {
+        self.gossip.news
     }
 
     /// The peer's memory.
@@ -409,6 +415,15 @@ impl<S: Store> Peer<S> {
             Request::Members => {
                 let members = self.gossip.in_ring_order();
                 self.answer(id, Answer::Members(members));
+            }
+            Request::Registry => {
+                let with_since = |m: Member| {
+                    let since = self.gossip.since(m.id);
+                    (m, since)
+                };
+                let members = self.gossip.in_ring_order().into_iter();
+                let members = members.map(with_since).collect();
+                self.answer(id, Answer::Registry(members));
             }
             Request::Status => {
                 let status = self.status()?;

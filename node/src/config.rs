@@ -49,6 +49,9 @@ pub struct Config {
     /// Peers to find the network through, host:port; names are resolved again and again, to all their addresses
     #[arg(long, env = "PEERNET_SEEDS", value_delimiter = ',')]
     pub seeds: Vec<String>,
+    /// File with more of them, one host:port a line; read again and again. The first of all founds the network if its volume is empty and no other answers
+    #[arg(long, env = "PEERNET_SEEDS_FILE")]
+    pub seeds_file: Option<PathBuf>,
     /// Copies of everything
     #[arg(long, env = "PEERNET_REPLICATION_FACTOR", default_value_t = Replication::default().factor)]
     pub replication_factor: u32,
@@ -172,6 +175,8 @@ pub struct Setup {
     pub advertise_host: String,
     /// `host:port` each.
     pub seeds: Vec<String>,
+    /// See [`Config::seeds_file`].
+    pub seeds_file: Option<PathBuf>,
     /// See [`Config::chunk_size`].
     pub chunk_size: u32,
     /// See [`Config::disk_reserve_percent`].
@@ -196,6 +201,7 @@ impl Config {
             http_listen,
             advertise_host,
             seeds,
+            seeds_file,
             replication_factor: factor,
             replication_write: write,
             chunk_size,
@@ -250,6 +256,7 @@ impl Config {
             http_listen,
             advertise_host,
             seeds,
+            seeds_file,
             chunk_size,
             disk_reserve_percent,
             core,
@@ -270,7 +277,7 @@ fn advertised(host: Option<String>, listen: SocketAddr) -> Result<String, Config
     Ok(if bare_v6 { format!("[{host}]") } else { host })
 }
 
-fn is_host_and_port(text: &str) -> bool {
+pub(crate) fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }

@@ -106,7 +106,11 @@ pub(crate) struct Effects {
 }
 
 /// The thread's end of the inbox.
-pub(crate) struct Inbox(mpsc::Receiver<Command>);
+pub(crate) struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    /// Raised when the table of members has changed.
+    news: watch::Sender<u64>,
+}
 
 /// A running thread, as its owner sees it.
 pub(crate) struct Thread {
@@ -119,7 +123,12 @@ pub(crate) struct Thread {
 /// A handle and the inbox it feeds.
 pub(crate) fn channel() -> (PeerHandle, Inbox) {
     let (sender, receiver) = mpsc::channel(INBOX);
-    (PeerHandle::new(sender), Inbox(receiver))
+    let (news, heard) = watch::channel(0);
+    let inbox = Inbox {
+        commands: receiver,
+        news,
+    };
+    (PeerHandle::new(sender, heard), inbox)
 }
 
 /// Starts the thread. `origin` is the time the peer was started at, its time zero.
@@ -138,7 +147,8 @@ pub(crate) fn spawn(
     let driver = Driver {
         peer,
         origin,
-        inbox: inbox.0,
+        inbox: inbox.commands,
+        news: inbox.news,
         effects,
         pending: HashMap::new(),
         requests: 0,
@@ -164,6 +174,7 @@ struct Driver {
     peer: Peer<DiskStore>,
     origin: Instant,
     inbox: mpsc::Receiver<Command>,
+    news: watch::Sender<u64>,
     effects: Effects,
     pending: HashMap<RequestId, oneshot::Sender<Answer>>,
     requests: u64,
@@ -239,6 +250,9 @@ impl Driver {
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.drain(..).for_each(|output| self.perform(output));
         self.outputs = outputs;
+        let news = self.peer.news();
+        self.news
+            .send_if_modified(|known| std::mem::replace(known, news) != news);
         self.guards.clear();
         self.drop_some()
     }

@@ -36,6 +36,7 @@ pub fn member(info: v1::PeerInfo) -> Result<Member, Malformed> {
         drain_epoch,
         leaving,
         version,
+        since_unix_ms: _,
     } = info;
     Ok(Member {
         id: id.parse()?,

@@ -3,7 +3,7 @@
 use super::{Done, Peer, Timer};
 use crate::chord::{Action, State};
 use crate::key::Slot;
-use crate::member::{Liveness, PeerId};
+use crate::member::{Liveness, Member, PeerId};
 use crate::message::Message;
 use crate::ring::{Point, View};
 use crate::slot::{SlotConfig, SlotRecord};
@@ -50,6 +50,18 @@ impl<S: Store> Peer<S> {
         }
         self.chord.found(self.here(), &self.gossip);
         self.set_active()
+    }
+
+    /// Founds the ring, unless there is one or may be: this peer must know of no slot, and of nobody who is or was in a
+    /// ring. Somebody who joins and was never started before is neither.
+    pub(super) fn found_if_alone(&mut self) -> Done {
+        let beginner = |m: &Member| m.liveness == Liveness::Joining && m.incarnation == 1;
+        let slotless = self.slots.epochs().iter().all(|epoch| *epoch == 0);
+        let joins = self.myself().liveness == Liveness::Joining;
+        if joins && slotless && self.gossip.others().all(beginner) {
+            self.found()?;
+        }
+        Ok(())
     }
 
     /// Joins when somebody of the ring is known. A peer that was a member before (it remembers others) is one again as

@@ -31,6 +31,8 @@ pub(super) struct Gossip {
     /// Counts changes of who may hold slots.
     pub(super) version: u64,
     pub(super) digest: u64,
+    /// Counts changes of any kind.
+    pub(super) news: u64,
     /// When the table of slots was last offered.
     pub(super) offered: Time,
 }
@@ -52,6 +54,7 @@ impl Gossip {
             changed: now,
             version: 1,
             digest: 0,
+            news: 1,
             offered: Time(0),
         };
         gossip.digest = gossip.fingerprint();
@@ -60,6 +63,11 @@ impl Gossip {
 
     pub(super) fn get(&self, id: PeerId) -> Option<&Member> {
         self.members.get(&id)
+    }
+
+    /// When a member's liveness last changed, by our clock.
+    pub(super) fn since(&self, id: PeerId) -> Time {
+        self.since.get(&id).copied().unwrap_or_default()
     }
 
     pub(super) fn others(&self) -> impl Iterator<Item = &Member> {
@@ -151,6 +159,7 @@ impl Gossip {
         let passes = RUMOR_FACTOR * (self.members.len() as u32 + 1).ilog2().max(1);
         self.rumors.insert(id, passes);
         self.digest = self.fingerprint();
+        self.news += 1;
         let m = &self.members[&id];
         let after = (m.liveness, m.drain.leaving);
         if before.map(|b| b.0) != Some(after.0) {

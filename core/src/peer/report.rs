@@ -221,6 +221,7 @@ impl<S: Store> Peer<S> {
                 request:
                     request @ (Request::Status
                     | Request::Members
+                    | Request::Registry
                     | Request::LeaveReport(_)
                     // Downloads that began here go on from those that hold the chunks now.
                     | Request::Routes(_)),
@@ -233,7 +234,7 @@ impl<S: Store> Peer<S> {
                 self.timers.clear();
                 Ok(())
             }
-            Input::Seeds(_) | Input::DiskFull(_) | Input::ChunkFetched { .. } | Input::ChunkMissed { .. } => Ok(()),
+            Input::Seeds(_) | Input::DiskFull(_) | Input::FoundIfAlone | Input::ChunkFetched { .. } | Input::ChunkMissed { .. } => Ok(()),
         }
     }
 

@@ -25,12 +25,13 @@ use crate::chunks::writes::Writes;
 use crate::config::{Place, Setup};
 use crate::disk::{ChunkFiles, DiskStore, Purpose};
 use crate::driver::{self, Effects, Ended, Failure, PeerError, PeerHandle, Thread};
-use crate::files::Files;
+use crate::files::{Files, now_unix_ms};
+use crate::seeds::Seeds;
 use crate::shares::Shares;
 use crate::shares::shelf::Shelf;
 use crate::transport::Transport;
 use crate::wire::Disk;
-use crate::{config, events, seeds};
+use crate::{config, events};
 
 /// How long the peer's thread may take to commit its last batch.
 const LAST_COMMIT: Duration = Duration::from_secs(10);
@@ -90,6 +91,8 @@ pub(crate) struct Running {
     pub(crate) files: Files,
     /// The files that stay with it.
     pub(crate) shares: Shares,
+    /// The origin of the peer's clock, in milliseconds since the Unix epoch.
+    pub(crate) origin_unix_ms: u64,
     left: watch::Receiver<bool>,
 }
 
@@ -297,7 +300,14 @@ impl Life {
                 *volume = Volume::Lent(back);
                 let id = running.id;
                 info!(peer = %id, network = running.network, "assigned");
-                tokio::spawn(seeds::feed(running.peer.clone(), self.setup.seeds.clone()));
+                // Who is assigned is told whether to found.
+                let decides = self.setup.place.is_some();
+                let seeds = Seeds {
+                    listed: self.setup.seeds.clone(),
+                    file: self.setup.seeds_file.clone(),
+                    founder: decides.then(|| self.addresses.0.clone()),
+                };
+                tokio::spawn(seeds.feed(running.peer.clone()));
                 tokio::spawn(keep_sweeping(running.chunks.clone()));
                 let shares = running.shares.clone();
                 // Fails only when the peer stops.
@@ -457,6 +467,7 @@ impl Life {
                 chunks,
                 files,
                 shares,
+                origin_unix_ms: now_unix_ms().saturating_sub(origin.elapsed().as_millis() as u64),
                 left,
             }),
             back,

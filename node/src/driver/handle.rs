@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peernet_core::collect::{Referrer, Upload};
 use peernet_core::flood::{self, Ask, Cost, Found};
-use peernet_core::io::{Answer, ChunkOutcome, Input, Request, RequestError, Route, Status};
+use peernet_core::io::{Answer, ChunkOutcome, Input, Request, RequestError, Route, Status, Time};
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Report;
 use peernet_core::member::{Hint, Member, PeerId};
@@ -13,7 +13,7 @@ use peernet_core::outbox::{Consumer, Effect};
 use peernet_core::recover::Recovery;
 use peernet_core::register::{Condition, Register, Value, WriteId};
 use peernet_core::share::Offer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::Command;
@@ -57,6 +57,7 @@ pub(crate) enum Written {
 #[derive(Clone, Debug)]
 pub(crate) struct PeerHandle {
     commands: mpsc::Sender<Command>,
+    news: watch::Receiver<u64>,
 }
 
 /// Takes the wanted kind of answer.
@@ -70,8 +71,13 @@ macro_rules! expect {
 }
 
 impl PeerHandle {
-    pub(super) fn new(commands: mpsc::Sender<Command>) -> Self {
-        PeerHandle { commands }
+    pub(super) fn new(commands: mpsc::Sender<Command>, news: watch::Receiver<u64>) -> Self {
+        PeerHandle { commands, news }
+    }
+
+    /// Changes when the table of members does; ends with the peer.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.clone()
     }
 
     /// Asks and waits for the answer, at most 15 seconds. [`Answer::Failed`] becomes an error.
@@ -249,6 +255,11 @@ impl PeerHandle {
     /// All members in ring order, this peer included.
     pub(crate) async fn members(&self) -> Result<Vec<Member>, PeerError> {
         expect!(self.request(Request::Members).await?, Answer::Members(members) => members)
+    }
+
+    /// The same, each with when its liveness last changed, by the peer's clock.
+    pub(crate) async fn registry(&self) -> Result<Vec<(Member, Time)>, PeerError> {
+        expect!(self.request(Request::Registry).await?, Answer::Registry(members) => members)
     }
 
     /// What the peer knows of itself.

@@ -2,21 +2,29 @@
 
 use std::sync::Arc;
 
+use peernet_core::io::Time;
 use peernet_core::member::Member;
 use peernet_proto::v1;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::status::{not_serving, of_peer};
-use crate::daemon::{Life, NotServing, Remembered};
+use crate::daemon::{Life, NotServing, Remembered, Running};
+use crate::driver::PeerError;
 use crate::wire::{peer_info, status_response};
+
+mod watch;
 
 pub(super) struct Peers {
     life: Arc<Life>,
+    /// For those who watch.
+    places: Arc<Semaphore>,
 }
 
 impl Peers {
     pub(super) fn new(life: Arc<Life>) -> Self {
-        Peers { life }
+        let places = Arc::new(Semaphore::new(watch::WATCHERS));
+        Peers { life, places }
     }
 }
 
@@ -27,10 +35,18 @@ impl v1::peers_server::Peers for Peers {
         _: Request<v1::ListPeersRequest>,
     ) -> Result<Response<v1::ListPeersResponse>, Status> {
         let running = self.life.member().map_err(not_serving)?;
-        let members: Vec<Member> = running.peer.members().await.map_err(of_peer)?;
-        Ok(Response::new(v1::ListPeersResponse {
-            peers: members.iter().map(peer_info).collect(),
-        }))
+        let peers = registry(&running).await.map_err(of_peer)?;
+        Ok(Response::new(v1::ListPeersResponse { peers }))
+    }
+
+    type WatchStream = watch::Changes;
+
+    async fn watch(
+        &self,
+        _: Request<v1::WatchPeersRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let running = self.life.member().map_err(not_serving)?;
+        watch::watch(running, &self.places).map(Response::new)
     }
 
     async fn status(
@@ -43,6 +59,16 @@ impl v1::peers_server::Peers for Peers {
         };
         Ok(Response::new(response))
     }
+}
+
+/// Everybody, as this peer knows them.
+async fn registry(running: &Running) -> Result<Vec<v1::PeerInfo>, PeerError> {
+    let members = running.peer.registry().await?.into_iter();
+    let info = |(member, since): (Member, Time)| v1::PeerInfo {
+        since_unix_ms: running.origin_unix_ms + since.0,
+        ..peer_info(&member)
+    };
+    Ok(members.map(info).collect())
 }
 
 /// The status of a peer that has none of its own.

@@ -55,6 +55,7 @@ pub fn peer_info(member: &Member) -> v1::PeerInfo {
         drain_epoch: drain.epoch,
         leaving: drain.leaving,
         version: version.clone(),
+        since_unix_ms: 0,
     }
 }
 

@@ -8,6 +8,7 @@ use peernet_core::key::Key;
 use peernet_node::wire::PROTOCOL;
 use peernet_proto::v1;
 use peernet_proto::v1::chunks_client::ChunksClient;
+use peernet_proto::v1::peers_client::PeersClient;
 use peernet_proto::v1::ring_client::RingClient;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -405,4 +406,61 @@ async fn copies(network: &Network, files: &[(String, Vec<u8>)]) -> Vec<usize> {
         );
     }
     copies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_of_the_seeds_founds_once_and_watchers_see_it() {
+    let mut network = Network::idle(&["a"; 3]).await;
+    let place = ["--network-id", NETWORK, "--zone", "a"];
+    // Started alone, the second waits: founding is not its part.
+    network.launch_with(1, &place);
+    let mut second = PeersClient::new(network.peers[1].channel());
+    until("the second answers", async || {
+        network.peers[1].status().await.is_ok()
+    })
+    .await;
+    let mut changes = second
+        .watch(v1::WatchPeersRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let first = changes.message().await.unwrap().expect("all peers");
+    assert_eq!(first.peers.len(), 1);
+    assert_eq!(first.peers[0].state(), v1::PeerState::Joining);
+    assert!(first.peers[0].since_unix_ms > 0);
+
+    // The last one's seeds are in a file; the first founds, though it was not told to.
+    let file = network.peers[2].data.with_extension("seeds");
+    fs::write(&file, format!("# the first\n{}\n", network.peers[0].grpc)).unwrap();
+    network.launch_with(0, &place);
+    let from_file = ["--seeds-file", file.to_str().unwrap()];
+    network.launch_alone(2, &[&place[..], &from_file].concat());
+    for n in 0..3 {
+        network.ready(n).await;
+    }
+    let mut seen = std::collections::BTreeMap::new();
+    let all_active = async {
+        while seen.len() < 3 || seen.values().any(|s| *s != v1::PeerState::Active) {
+            for peer in changes.message().await.unwrap().expect("a change").peers {
+                seen.insert(peer.name.clone(), peer.state());
+            }
+        }
+    };
+    let waited = timeout(Duration::from_secs(60), all_active).await;
+    waited.expect("every peer became active in what was watched");
+
+    // One that dies is seen to.
+    network.peers[2].kill();
+    let down = async {
+        loop {
+            let peers = changes.message().await.unwrap().expect("a change").peers;
+            if peers
+                .iter()
+                .any(|p| p.name == "p-2" && p.state() == v1::PeerState::Down)
+            {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), down).await.expect("seen");
 }

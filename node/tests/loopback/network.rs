@@ -81,21 +81,9 @@ impl Network {
     }
 
     async fn launched_in(zones: &[&'static str], flags: &[&str]) -> Network {
-        let turn = TURN.acquire().await.expect("never closed");
-        let dir = TempDir::new().expect("a temporary folder");
-        let count = zones.len();
-        let peer = |(n, zone): (usize, &&'static str)| Peer {
-            zone,
-            ..Peer::new(dir.path(), n)
-        };
-        let peers = zones.iter().enumerate().map(peer).collect();
-        let mut network = Network {
-            dir,
-            flags: flags.iter().map(|f| (*f).to_owned()).collect(),
-            peers,
-            _turn: turn,
-        };
-        for n in 0..count {
+        let mut network = Network::idle(zones).await;
+        network.flags = flags.iter().map(|f| (*f).to_owned()).collect();
+        for n in 0..zones.len() {
             network.launch(n);
         }
         for peer in &mut network.peers {
@@ -106,6 +94,23 @@ impl Network {
             .await;
         }
         network
+    }
+
+    /// Peers of which none runs.
+    pub(crate) async fn idle(zones: &[&'static str]) -> Network {
+        let turn = TURN.acquire().await.expect("never closed");
+        let dir = TempDir::new().expect("a temporary folder");
+        let peer = |(n, zone): (usize, &&'static str)| Peer {
+            zone,
+            ..Peer::new(dir.path(), n)
+        };
+        let peers = zones.iter().enumerate().map(peer).collect();
+        Network {
+            dir,
+            flags: Vec::new(),
+            peers,
+            _turn: turn,
+        }
     }
 
     /// One more peer, which joins.
@@ -127,6 +132,11 @@ impl Network {
     /// Starts the process of a peer with flags that say which network it is in.
     pub(crate) fn launch_with(&mut self, n: usize, place: &[&str]) {
         let seeds: Vec<String> = self.peers.iter().map(|p| p.grpc.to_string()).collect();
+        self.launch_alone(n, &[&["--seeds", &seeds.join(",")], place].concat());
+    }
+
+    /// Starts the process of a peer that is told of no other.
+    pub(crate) fn launch_alone(&mut self, n: usize, place: &[&str]) {
         let peer = &mut self.peers[n];
         assert!(peer.process.is_none(), "{} runs already", peer.name);
         let log = File::options()
@@ -135,7 +145,7 @@ impl Network {
             .open(&peer.log)
             .expect("a log");
         let process = Command::new(env!("CARGO_BIN_EXE_peernet-node"))
-            .args(["--name", &peer.name, "--seeds", &seeds.join(",")])
+            .args(["--name", &peer.name])
             .args([
                 "--grpc-listen",
                 &peer.grpc.to_string(),
