@@ -8,7 +8,7 @@ use peernet_core::key::{Key, Name, SLOTS, Slot};
 use peernet_core::member::PeerId;
 use peernet_core::quorum::majority;
 use peernet_core::register::{Register, Version};
-use peernet_core::slot::SlotConfig;
+use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::{Entry, Store};
 use thiserror::Error;
 
@@ -360,16 +360,38 @@ pub fn released(
     cleared: &[(Slot, Vec<Entry>)],
     chunks: bool,
 ) -> Vec<Violation> {
+    if cleared.is_empty() {
+        return Vec::new();
+    }
+    let hosts: BTreeMap<PeerId, HostId> = fleet
+        .ids()
+        .into_iter()
+        .filter_map(|host| {
+            let identity = fleet.host(host).store().identity();
+            let identity = identity.expect("a store in memory does not fail")?;
+            Some((identity.member.id, host))
+        })
+        .collect();
+    let slots: BTreeMap<HostId, BTreeMap<Slot, SlotRecord>> = fleet
+        .ids()
+        .into_iter()
+        .map(|host| {
+            let remembered = fleet.host(host).store().remembered();
+            let slots = remembered.expect("a store in memory does not fail").slots;
+            (host, slots.into_iter().collect())
+        })
+        .collect();
+    let config_on = |host: HostId, slot: &Slot| Some(&slots.get(&host)?.get(slot)?.config);
     let mut found = Vec::new();
     for (slot, entries) in cleared {
-        let Some(config) = config_on(fleet, id, *slot) else {
+        let Some(config) = config_on(id, slot) else {
             continue;
         };
         for replica in &config.replicas {
-            let Some(host) = host_of(fleet, *replica) else {
+            let Some(host) = hosts.get(replica).copied() else {
                 continue; // its volume is lost, or begins anew
             };
-            let passed_on = config_on(fleet, host, *slot)
+            let passed_on = config_on(host, slot)
                 .is_some_and(|c| c.epoch > config.epoch && !c.involves(*replica));
             let whole = entries
                 .iter()
@@ -381,25 +403,6 @@ pub fn released(
         }
     }
     found
-}
-
-fn config_on(fleet: &Fleet, host: HostId, slot: Slot) -> Option<SlotConfig> {
-    let remembered = fleet.host(host).store().remembered();
-    let slots = remembered.expect("a store in memory does not fail").slots;
-    slots
-        .into_iter()
-        .find(|(s, _)| *s == slot)
-        .map(|(_, record)| record.config)
-}
-
-fn host_of(fleet: &Fleet, peer: PeerId) -> Option<HostId> {
-    let is_its = |id: &HostId| {
-        let identity = fleet.host(*id).store().identity();
-        identity
-            .expect("a store in memory does not fail")
-            .is_some_and(|i| i.member.id == peer)
-    };
-    fleet.ids().into_iter().find(is_its)
 }
 
 fn holds(fleet: &Fleet, host: HostId, entry: &Entry, chunks: bool) -> bool {

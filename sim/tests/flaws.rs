@@ -19,11 +19,14 @@ fn is_loss(violation: &Violation) -> bool {
 }
 
 fn loses(flaws: Flaws, script: impl AsyncFn(Scenario) -> Result<(), Failure> + Clone + 'static) {
+    // Long enough that somebody looks at the references meanwhile.
+    let linger = if flaws.unconditional { 3_000 } else { 0 };
     let attempt = |seed: u64, flaws: Flaws| {
         let script = script.clone();
         run(
             Setup {
                 flaws,
+                linger,
                 ..Setup::new(seed)
             },
             90 * MINUTE,
