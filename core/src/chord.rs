@@ -193,6 +193,16 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_that_knows_nobody_waits_and_one_that_returns_is_the_whole_ring() {
+        let alone = know(&[1]);
+        let mut chord = Chord::new(2);
+        assert_eq!(chord.tick(point(1), false, 1, &alone), Action::Nothing);
+        assert_eq!(chord.state(), None);
+        chord.tick(point(1), true, 2, &alone);
+        assert!(chord.state().is_some());
+    }
+
+    #[test]
     fn only_the_open_question_is_answered() {
         let view = know(&[1, 3]);
         let mut chord = Chord::new(2);
@@ -202,6 +212,15 @@ mod tests {
         let late = state(None, &[]);
         chord.on_state(point(1), PeerId(3), 7, &late, 8, &view);
         assert!(chord.ring().successors.is_empty(), "too late");
+        assert_eq!(chord.open(), None);
+        chord.tick(point(1), true, 9, &view);
+        chord.on_state(point(1), PeerId(3), 8, &late, 10, &view);
+        chord.on_state(point(1), PeerId(5), 9, &late, 10, &view);
+        assert_eq!(
+            chord.open(),
+            Some(9),
+            "of another question, of another peer"
+        );
     }
 
     #[test]
@@ -209,6 +228,7 @@ mod tests {
         let view = know(&[1, 3, 5]);
         let mut chord = Chord::new(2);
         chord.tick(point(3), true, 1, &view);
+        assert_eq!(chord.state(), None, "it asks first");
         chord.expire(point(3), true, &view);
         assert_eq!(chord.state(), Some(state(Some(1), &[5, 1])));
         let mut fresh = Chord::new(2);

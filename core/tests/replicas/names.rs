@@ -35,8 +35,8 @@ fn owner(replicas: &mut Replicas) -> usize {
     config.replicas[0].0 as usize - 1
 }
 
-#[test]
-fn a_name_that_was_claimed_while_its_owner_was_silent_can_be_written_through_everybody() {
+/// Three replicas, and who of them owns the file's slot and has written the file.
+fn led() -> (Replicas, usize) {
     let mut replicas = Replicas::new(3, |_| Vec::new());
     replicas.run(2_000, |_, _| {});
     // An epoch in which the owner leads begins with the first read or write that misses it.
@@ -45,6 +45,30 @@ fn a_name_that_was_claimed_while_its_owner_was_silent_can_be_written_through_eve
     replicas.ask(owner, put("its own"));
     replicas.run(3_000, |_, _| {});
     assert_eq!(self::owner(&mut replicas), owner);
+    (replicas, owner)
+}
+
+#[test]
+fn a_value_of_64_kib_is_written_and_no_larger_one() {
+    let (mut replicas, owner) = led();
+    let put = |len: usize| Request::WriteName {
+        name: name(),
+        value: Value::Present {
+            head: Bytes::new(),
+            body: vec![0; len].into(),
+            upload: None,
+        },
+        condition: Condition::Always,
+    };
+    let answer = replicas.ask(owner, put(64 << 10));
+    assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
+    let answer = replicas.ask(owner, put((64 << 10) + 1));
+    assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+}
+
+#[test]
+fn a_name_that_was_claimed_while_its_owner_was_silent_can_be_written_through_everybody() {
+    let (mut replicas, owner) = led();
     let others = [(owner + 1) % 3, (owner + 2) % 3];
     // Too short a silence for anybody to take over the slot, too long for the one who writes.
     replicas.cut_off = Some(owner);
@@ -65,13 +89,7 @@ fn a_name_that_was_claimed_while_its_owner_was_silent_can_be_written_through_eve
 
 #[test]
 fn the_first_write_after_its_owner_has_restarted_is_not_in_doubt() {
-    let mut replicas = Replicas::new(3, |_| Vec::new());
-    replicas.run(2_000, |_, _| {});
-    replicas.ask(1, Request::ReadName(name()));
-    let owner = owner(&mut replicas);
-    replicas.ask(owner, put("its own"));
-    replicas.run(3_000, |_, _| {});
-    assert_eq!(self::owner(&mut replicas), owner);
+    let (mut replicas, owner) = led();
     replicas.restart(owner);
     replicas.run(1_000, |_, _| {});
     assert_eq!(self::owner(&mut replicas), owner);
@@ -81,12 +99,7 @@ fn the_first_write_after_its_owner_has_restarted_is_not_in_doubt() {
 
 #[test]
 fn an_owner_that_is_slow_to_answer_but_well_is_waited_for() {
-    let mut replicas = Replicas::new(3, |_| Vec::new());
-    replicas.run(2_000, |_, _| {});
-    replicas.ask(1, Request::ReadName(name()));
-    let owner = owner(&mut replicas);
-    replicas.ask(owner, put("its own"));
-    replicas.run(3_000, |_, _| {});
+    let (mut replicas, owner) = led();
     replicas.lost = |message| matches!(message, Message::Proposed { .. });
     let passed_on = replicas.request((owner + 1) % 3, put("passed on"));
     // Another write follows it: a claim would find that one, and could not tell what became of the first.
