@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::output::Format;
+use crate::search::Search;
 use crate::servers::Servers;
 
 /// Share files in a network of equal peers.
@@ -82,6 +83,8 @@ pub enum Shared {
     Get(Get),
     /// List files
     Ls(Ls),
+    /// Find files by words in their names, tags and content types: stored ones, or with --shared shared ones
+    Search(Search),
     /// Remove files
     Rm(Rm),
     /// List peers as the asked peer knows them
@@ -116,6 +119,9 @@ pub struct Put {
     /// Media type to keep with the file
     #[arg(long, default_value = crate::put::CONTENT_TYPE, value_name = "TYPE")]
     pub content_type: String,
+    /// Tag to find the file by; may be repeated
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
     /// Fail rather than replace a file that is there
     #[arg(long)]
     pub if_absent: bool,

@@ -1,7 +1,7 @@
 //! The `peernet` command: a client of any peer over gRPC, and a runner of peers on one machine without Kubernetes.
 //!
-//! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`] and [`status`] each perform one command;
-//! [`share`] is about files that stay with a peer, with [`search`], [`who`] and [`watch`];
+//! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`], [`search`] and [`status`] each perform one
+//! command; [`share`] is about files that stay with a peer, with [`who`] and [`watch`];
 //! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
 //! the operator acts on pods, [`up`] starts it; [`scale`], [`replace`] and [`recover`]
 //! talk to one that runs. [`menu`] is all of it on a full screen, [`manual`] its completions and man pages. [`kubectl`] is the same program as a plugin
@@ -60,6 +60,8 @@ enum Failure {
     #[error(transparent)]
     Names(#[from] names::NamesError),
     #[error(transparent)]
+    Search(#[from] search::SearchError),
+    #[error(transparent)]
     Settings(#[from] settings::SettingsError),
     #[error(transparent)]
     Share(#[from] share::ShareError),
@@ -86,6 +88,7 @@ impl Failure {
             Failure::Manual(e) => e.exit(),
             Failure::Menu(e) => e.exit(),
             Failure::Names(e) => e.exit(),
+            Failure::Search(e) => e.exit(),
             Failure::Settings(e) => e.exit(),
             Failure::Share(e) => e.exit(),
             Failure::Status(e) => e.exit(),
@@ -161,6 +164,7 @@ async fn perform_shared(
         Shared::Put(command) => put::run(global, command).await?,
         Shared::Get(command) => get::run(global, command).await?,
         Shared::Ls(command) => names::list(global, command).await?,
+        Shared::Search(command) => search::run(global, command).await?,
         Shared::Rm(command) => names::remove(global, command).await?,
         Shared::Explain(command) => names::explain(global, command).await?,
         Shared::Peers => status::peers(global).await?,

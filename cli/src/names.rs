@@ -70,6 +70,8 @@ pub struct File {
     pub etag: String,
     /// Media type.
     pub content_type: String,
+    /// What it is found by, besides its name.
+    pub tags: Vec<String>,
     /// RFC 3339, by the clock of the peer that stored it.
     pub modified: String,
     /// 0 when the bytes are in the name's own record.
@@ -85,12 +87,14 @@ impl From<FileInfo> for File {
             content_type,
             modified_unix_ms,
             chunks,
+            tags,
         } = info;
         File {
             name,
             size,
             etag,
             content_type,
+            tags,
             modified: output::moment(modified_unix_ms),
             chunks,
         }
@@ -134,7 +138,7 @@ pub(crate) async fn page(
     Ok((files.into_iter().map(File::from).collect(), next))
 }
 
-fn file_table(files: &[File], wide: bool) -> String {
+pub(crate) fn file_table(files: &[File], wide: bool) -> String {
     if files.is_empty() {
         return String::new();
     }
@@ -327,6 +331,7 @@ mod tests {
             content_type: "t".into(),
             modified_unix_ms: 0,
             chunks: 1,
+            tags: Vec::new(),
         })
     }
 

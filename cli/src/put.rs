@@ -132,7 +132,7 @@ pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
     let mut sent = stream::iter(&jobs)
         .map(async |job| {
             let bar = bars.add(progress::transfer(job.name.as_str(), None));
-            let sent = store(&global.server, job, &put.content_type, put.if_absent, &bar).await;
+            let sent = store(&global.server, job, &put, &bar).await;
             bar.finish_and_clear();
             sent
         })
@@ -269,8 +269,7 @@ fn utf8(path: &Path) -> Result<String, PutError> {
 pub(crate) async fn store(
     servers: &Servers,
     job: &Job,
-    content_type: &str,
-    if_absent: bool,
+    put: &Put,
     bar: &ProgressBar,
 ) -> Result<File, PutError> {
     let tries = if job.is_stdin() { 1 } else { servers.count() };
@@ -284,9 +283,10 @@ pub(crate) async fn store(
         let connection = servers.connect(failed).await?;
         let header = PutHeader {
             name: job.name.as_str().to_owned(),
-            content_type: content_type.to_owned(),
+            content_type: put.content_type.clone(),
+            tags: put.tag.clone(),
             size,
-            when: if_absent.then(|| Precondition {
+            when: put.if_absent.then(|| Precondition {
                 if_none_match: vec!["*".into()],
                 ..Precondition::default()
             }),
@@ -406,6 +406,7 @@ mod tests {
             paths: args.iter().map(PathBuf::from).collect(),
             name: name.map(str::to_owned),
             content_type: String::new(),
+            tag: Vec::new(),
             if_absent: false,
         };
         let jobs = jobs(&put, |p| local.iter().any(|l| Path::new(l) == p))?;

@@ -1,5 +1,5 @@
-//! `peernet share`, `unshare`, `shares` and `fetch`: files that stay with a peer. With them `search --shared`
-//! ([`crate::search`]), `who` ([`crate::who`]) and `watch` ([`crate::watch`]).
+//! `peernet share`, `unshare`, `shares` and `fetch`: files that stay with a peer. With them `who`
+//! ([`crate::who`]) and `watch` ([`crate::watch`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::get::{destination, is_special, temporary};
 use crate::servers::CallError;
-use crate::{output, progress, search, watch, who};
+use crate::{output, progress, watch, who};
 
 /// Bytes per message of a file on its way to the peer.
 const PART: usize = 256 * 1024;
@@ -38,8 +38,6 @@ pub enum Sharing {
     Shares,
     /// Fetch a shared file from whoever has it; the asked peer then shares it too
     Fetch(Fetch),
-    /// Search among shared files by asking peers, the zone first
-    Search(search::Search),
     /// Show who has a file: holders of its chunks, and peers that share it
     Who(who::Who),
     /// Print the peers, then every change among them, until ctrl-C
@@ -266,7 +264,6 @@ pub async fn run(global: &Global, command: Sharing) -> Result<(), ShareError> {
         Sharing::Unshare(command) => unshare(global, command).await,
         Sharing::Shares => list(global).await,
         Sharing::Fetch(command) => fetch(global, command).await,
-        Sharing::Search(command) => search::run(global, command).await,
         Sharing::Who(command) => who::run(global, command).await,
         Sharing::Watch => watch::run(global).await,
     }

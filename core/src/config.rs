@@ -25,6 +25,32 @@ impl Default for Replication {
     }
 }
 
+/// Reads the labels in the head of a file, such as `tag:holiday` or `type:image/png`: for the core a head is only bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels(pub fn(&[u8]) -> Vec<String>);
+
+impl Labels {
+    /// Of that head.
+    pub fn of(self, head: &[u8]) -> Vec<String> {
+        (self.0)(head)
+    }
+}
+
+impl Default for Labels {
+    /// None.
+    fn default() -> Self {
+        Labels(|_| Vec::new())
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Labels {}
+
 /// Settings of one peer. All times in milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -62,6 +88,8 @@ pub struct Settings {
     pub operations: usize,
     /// Who performs effects of writes ([`crate::outbox`]); the same at all peers, as each marks what it stores.
     pub effects: Consumers,
+    /// What the heads of files say of them; the same at all peers.
+    pub labels: Labels,
     /// How long to wait before all names that chunks here are referred to from are looked at again. Only what was not
     /// heard of waits for it. Guess: as often as slots are compared.
     pub collect: u64,
@@ -96,6 +124,7 @@ impl Default for Settings {
             operation: 10_000,
             operations: 4_096,
             effects: Consumers::NONE,
+            labels: Labels::default(),
             collect: 60_000,
             checks: 256,
             pin: 3_600_000,

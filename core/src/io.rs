@@ -1,5 +1,7 @@
 //! What goes into and comes out of a [`crate::peer::Peer`].
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::collect::{Referrer, Upload};
@@ -99,6 +101,8 @@ pub enum Request {
         /// At most so many, 1 to 1,000.
         limit: u32,
     },
+    /// Files by keywords: [`Answer::Matches`].
+    Search(Search),
     /// Effects of writes that this consumer has to perform, in slots that this peer owns: [`Answer::Effects`], as soon as
     /// there are any. They are offered again until they are settled. A consumer asks once at a time.
     Effects {
@@ -182,6 +186,15 @@ pub enum Answer {
         /// Where the next page begins, when there may be one.
         next: Option<Name>,
     },
+    /// Results of a search, in order of the names' hashes.
+    Matches {
+        /// The page.
+        items: Vec<Listed>,
+        /// [`Search::after`] of the next page, when there may be one.
+        next: Option<Key>,
+        /// What this page cost.
+        cost: IndexCost,
+    },
     /// In the order of their keys, mostly; none when nothing came up within the time of an operation. At most one a name.
     Effects(Vec<Effect>),
     /// One per slot asked.
@@ -254,9 +267,38 @@ pub enum RequestError {
         /// Which slot.
         slot: Slot,
     },
+    /// A search for nothing, or for stop words only.
+    #[error(
+        "nothing to search for: give a word that is not as common as 'the', a tag or a content type"
+    )]
+    NothingToSearch,
     /// The value is larger than [`crate::register::REGISTER_MAX`].
     #[error("a name's record holds at most 65536 bytes")]
     TooLarge,
+}
+
+/// A search in the keyword index ([`crate::index`]).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Search {
+    /// A file must have all of these terms; at least one.
+    pub terms: BTreeSet<String>,
+    /// And one that begins so.
+    pub prefix: Option<String>,
+    /// Only names whose hash is greater.
+    pub after: Option<Key>,
+    /// At most so many results, 1 to 1,000.
+    pub limit: u32,
+}
+
+/// What a search cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IndexCost {
+    /// Other peers asked.
+    pub peers: u32,
+    /// Messages between peers, answers included.
+    pub messages: u32,
+    /// Nodes of the index that were read.
+    pub shards: u32,
 }
 
 /// Who holds a slot.

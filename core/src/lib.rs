@@ -14,6 +14,7 @@ pub mod collect;
 pub mod config;
 pub mod fingers;
 pub mod flood;
+pub mod index;
 pub mod io;
 pub mod key;
 pub mod leave;

@@ -3,8 +3,9 @@
 //! [`Peer::handle`] is a dispatcher; each concern has its room below this module:
 //! `gossip`, `probe` and `hints` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
 //! (proposing and deciding configurations), `names` (registers), `listing`, `sync` and `chunks` (catch-up and anti-entropy),
-//! `collect` (giving back what no file refers to), `outbox` (effects of writes), `handover` (receipts and leaving),
-//! `recovery` (majorities that are gone for good), `flood` (shared files), `report` (what it says of itself).
+//! `collect` (giving back what no file refers to), `outbox` (effects of writes), `index` and `search` (keywords),
+//! `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `flood` (shared files), `report`
+//! (what it says of itself).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,6 +23,7 @@ mod flood;
 mod gossip;
 mod handover;
 mod hints;
+mod index;
 mod listing;
 mod moves;
 mod names;
@@ -29,6 +31,7 @@ mod outbox;
 mod probe;
 mod recovery;
 mod report;
+mod search;
 mod slots;
 mod sync;
 
@@ -78,6 +81,7 @@ pub struct Peer<S> {
     moves: moves::Moves,
     names: names::Names,
     outbox: outbox::Outbox,
+    index: index::Index,
     lists: BTreeMap<u64, listing::Listing>,
     next_op: u64,
     sync: sync::Sync,
@@ -123,6 +127,7 @@ impl<S: Store> Peer<S> {
             moves: moves::Moves::default(),
             names: names::Names::default(),
             outbox: outbox::Outbox::default(),
+            index: index::Index::default(),
             lists: BTreeMap::new(),
             next_op: 0,
             sync: sync::Sync::default(),
@@ -386,6 +391,7 @@ impl<S: Store> Peer<S> {
                 after,
                 limit,
             } => self.start_list(id, prefix, after, limit)?,
+            Request::Search(search) => self.start_find(id, search)?,
             Request::Effects { consumer, limit } => self.start_effects(id, consumer, limit)?,
             Request::Settle { consumer, writes } => {
                 self.settle_effects(consumer, writes)?;
@@ -465,6 +471,7 @@ impl<S: Store> Peer<S> {
                     self.drive_moves()?;
                     self.drive_sync()?;
                     self.drive_outbox()?;
+                    self.drive_index()?;
                     self.drive_handover()?;
                     self.tell_released();
                     self.schedule(self.settings.drive_period, Timer::Drive);

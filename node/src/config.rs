@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use peernet_core::config::{Replication, Settings};
+use peernet_core::config::{Labels, Replication, Settings};
 use peernet_core::key::Position;
 use peernet_core::outbox::Consumer;
 use thiserror::Error;
 
 use crate::events::{Events, EventsConfig, EventsError};
 use crate::faults::{Faults, NotAFault};
+use crate::files::labels;
 
 pub mod sources;
 
@@ -242,6 +243,8 @@ impl Config {
         let mut core = Settings {
             replication: Replication { factor, write },
             grace: Duration::from_secs(grace_seconds).as_millis() as u64,
+            effects: Consumer::Index.into(),
+            labels: Labels(labels),
             ..Settings::default()
         };
         let events = events.check()?;

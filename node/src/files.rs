@@ -26,6 +26,7 @@ pub(crate) mod manifest;
 mod precondition;
 mod put;
 pub(crate) mod record;
+mod search;
 mod spread;
 mod tally;
 
@@ -33,7 +34,9 @@ pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::Found;
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;
-pub(crate) use record::{CONTENT_TYPE_MAX, RecordError, Summary, decode_head};
+pub(crate) use record::{
+    CONTENT_TYPE_MAX, Kind, RecordError, Summary, TAGS_MAX, decode_head, labels,
+};
 
 use budget::Budget;
 use record::Content;
@@ -66,6 +69,18 @@ pub(crate) enum FileError {
     /// Not a content type.
     #[error("the content type has to be at most {CONTENT_TYPE_MAX} bytes of printable ASCII")]
     ContentType,
+    /// Not tags.
+    #[error(
+        "a file has at most {TAGS_MAX} tags, each of 1 to {} bytes without commas and control characters",
+        record::TAG_MAX
+    )]
+    Tags,
+    /// Too long a question.
+    #[error("the query has {0} bytes; at most 1024 are allowed")]
+    Query(usize),
+    /// Not what an answer said.
+    #[error("'{0}' is not a place to go on from; give 'next' of the page before")]
+    Cursor(String),
     /// The page's limit.
     #[error("the limit {0} is not between 1 and 1000")]
     Limit(u32),
@@ -212,6 +227,9 @@ impl FileError {
             FileError::Precondition { .. } => ErrorKind::Precondition,
             FileError::Name(_)
             | FileError::ContentType
+            | FileError::Tags
+            | FileError::Cursor(_)
+            | FileError::Query(_)
             | FileError::Limit(_)
             | FileError::Size { .. }
             | FileError::BrokenOff { .. }
@@ -242,6 +260,7 @@ impl PeerError {
             )
             | PeerError::Stuck
             | PeerError::Stopped => ErrorKind::Unavailable,
+            PeerError::Refused(RequestError::NothingToSearch) => ErrorKind::Invalid,
             PeerError::Refused(RequestError::Busy) => ErrorKind::Busy,
             PeerError::Refused(RequestError::Full { .. }) => ErrorKind::Full,
             PeerError::Refused(RequestError::TooLarge) | PeerError::Confused => ErrorKind::Internal,

@@ -9,6 +9,7 @@ use peernet_proto::v1::chunks_server::ChunksServer;
 use peernet_proto::v1::files_server::FilesServer;
 use peernet_proto::v1::peers_server::PeersServer;
 use peernet_proto::v1::ring_server::RingServer;
+use peernet_proto::v1::search_server::SearchServer;
 use peernet_proto::v1::shares_server::SharesServer;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -26,6 +27,7 @@ mod chunks;
 mod files;
 mod peers;
 mod ring;
+mod search;
 mod shares;
 mod status;
 
@@ -82,6 +84,7 @@ pub(crate) async fn serve(
             SharesServer::new(shares::Shares::new(life.clone()))
                 .max_encoding_message_size(MESSAGE_MAX),
         )
+        .add_service(sized!(SearchServer, search::Search::new(life.clone())))
         .add_service(sized!(RingServer, ring::Ring::new(life)))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

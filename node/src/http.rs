@@ -30,6 +30,7 @@ mod files;
 mod parameters;
 mod problem;
 mod range;
+mod search;
 mod views;
 
 /// Connections at once; more wait to be accepted (guess).
@@ -111,6 +112,7 @@ fn described() -> OpenApiRouter<Arc<Life>> {
     OpenApiRouter::with_openapi(document::preface())
         .routes(routes!(files::list))
         .routes(routes!(files::get, files::head, files::put, files::delete))
+        .routes(routes!(search::find))
         .routes(routes!(views::peers))
         .routes(routes!(views::status))
         .routes(routes!(events::events))

@@ -26,6 +26,7 @@ fn file(name: &str) -> File {
         size: 2048,
         etag: "e".into(),
         content_type: "t".into(),
+        tags: Vec::new(),
         modified: "2026-11-20T18:04:05Z".into(),
         chunks: 1,
     }

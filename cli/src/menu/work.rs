@@ -176,11 +176,12 @@ async fn store(
         paths: vec![local(path)],
         name: Some(name),
         content_type: put::CONTENT_TYPE.into(),
+        tag: Vec::new(),
         if_absent: false,
     };
     let jobs = put::jobs(&put, |path| path.exists()).map_err(|e| e.to_string())?;
     let job = jobs.first().expect("one path is one job");
-    let stored = put::store(servers, job, &put.content_type, put.if_absent, bar).await;
+    let stored = put::store(servers, job, &put, bar).await;
     stored.map(|file| file.name).map_err(|e| e.to_string())
 }
 

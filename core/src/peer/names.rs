@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::index::Step;
 use super::{Done, Peer};
 use crate::collect::Upload;
 use crate::io::{Answer, RequestError, RequestId, Time, value_len};
@@ -36,11 +37,13 @@ const OUTBID_WAIT: u64 = 20;
 
 /// Who waits for the outcome.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Client {
+pub(super) enum Client {
     /// A client of this peer.
     Request(RequestId),
     /// The peer that passed its write on to us, its operation, and the epoch under which we are the slot's owner.
     Peer { from: PeerId, op: u64, epoch: u64 },
+    /// A task of the keyword index.
+    Index(u64),
     /// The outbox: what the name holds must be decided before its effects are performed.
     Decide,
     /// This peer itself: it may not store what another replica holds, because it has promised a ballot that never came.
@@ -60,7 +63,7 @@ pub(super) struct Checked {
 
 /// What a write does.
 #[derive(Clone)]
-struct Change {
+pub(super) struct Change {
     write: WriteId,
     value: Value,
     condition: Condition,
@@ -127,6 +130,8 @@ struct Operation {
     phase: Phase,
     config: SlotConfig,
     answered: Vec<PeerId>,
+    /// Messages to others so far, an answer to each included.
+    messages: u32,
     /// Replicas that have no room for it.
     full: Vec<PeerId>,
     /// Greatest round of this epoch that was heard of.
@@ -203,15 +208,7 @@ impl<S: Store> Peer<S> {
 
     /// Writes a name anew with the value it has, so that no upload follows on the write it has now.
     pub(super) fn start_fence(&mut self, name: Name, value: Value, condition: Condition) -> Done {
-        let write = WriteId {
-            peer: self.me,
-            op: self.fresh_op(),
-        };
-        let change = Change {
-            write,
-            value,
-            condition,
-        };
+        let change = self.change(value, condition);
         self.start_operation(Client::Fence, name, Some(change), (None, false))
     }
 
@@ -226,16 +223,21 @@ impl<S: Store> Peer<S> {
             self.answer(id, Answer::Failed(RequestError::TooLarge));
             return Ok(());
         }
+        let change = self.change(value, condition);
+        self.start_operation(Client::Request(id), name, Some(change), (None, false))
+    }
+
+    /// A write of this peer's.
+    pub(super) fn change(&mut self, value: Value, condition: Condition) -> Change {
         let write = WriteId {
             peer: self.me,
             op: self.fresh_op(),
         };
-        let change = Change {
+        Change {
             write,
             value,
             condition,
-        };
-        self.start_operation(Client::Request(id), name, Some(change), (None, false))
+        }
     }
 
     /// Lets a name be decided again, so that this peer may store it.
@@ -253,7 +255,7 @@ impl<S: Store> Peer<S> {
         self.start_operation(Client::Decide, name, None, (None, false))
     }
 
-    fn start_operation(
+    pub(super) fn start_operation(
         &mut self,
         client: Client,
         name: Name,
@@ -278,6 +280,10 @@ impl<S: Store> Peer<S> {
                     self.outbox.reading.remove(&key);
                 }
                 Client::Check(id) => self.on_checked(id, None)?,
+                Client::Index(task) => {
+                    let error = refusal.unwrap_or(RequestError::NotReady);
+                    self.on_step(task, Step::failed(error))?;
+                }
                 Client::Peer { .. } | Client::Settle | Client::Fence => {}
             }
             return Ok(());
@@ -295,6 +301,7 @@ impl<S: Store> Peer<S> {
             phase: Phase::Outbid,
             config,
             answered: Vec::new(),
+            messages: 0,
             full: Vec::new(),
             round: 0,
             outbid: 0,
@@ -405,6 +412,14 @@ impl<S: Store> Peer<S> {
                 };
                 self.on_checked(id, checked)?;
             }
+            Client::Index(task) => {
+                let step = Step {
+                    outcome: Ok(outcome),
+                    messages: operation.messages,
+                    peers: self.others(&operation.config),
+                };
+                self.on_step(task, step)?;
+            }
             Client::Settle | Client::Fence => {}
         }
         if operation.leads {
@@ -415,7 +430,7 @@ impl<S: Store> Peer<S> {
 
     /// The time of an operation is over.
     fn expire(&mut self, operation: Operation) -> Done {
-        if let Client::Request(id) = operation.client {
+        if let Client::Request(_) | Client::Index(_) = operation.client {
             let replicas = operation.config.replicas.len();
             let needed = majority(replicas.max(self.settings.replication.factor as usize));
             let error = RequestError::NoQuorum {
@@ -423,7 +438,11 @@ impl<S: Store> Peer<S> {
                 answered: operation.answered.len() as u32,
                 needed: needed as u32,
             };
-            self.answer(id, Answer::Failed(error));
+            match operation.client {
+                Client::Request(id) => self.answer(id, Answer::Failed(error)),
+                Client::Index(task) => self.on_step(task, Step::failed(error))?,
+                _ => {}
+            }
         } else if let (Client::Peer { .. }, Some(change)) = (operation.client, &operation.change) {
             self.names.done.add(change.write, &Outcome::Unknown);
         } else if operation.client == Client::Decide {
@@ -435,6 +454,12 @@ impl<S: Store> Peer<S> {
             self.names.freed.push(operation.key);
         }
         Ok(())
+    }
+
+    fn others(&self, config: &SlotConfig) -> Vec<PeerId> {
+        let mut others = config.participants();
+        others.retain(|id| *id != self.me);
+        others
     }
 
     /// Nothing will be heard any more: whoever waits is told to ask another peer.
@@ -451,6 +476,7 @@ impl<S: Store> Peer<S> {
         let waiting: Vec<RequestId> = clients
             .filter_map(|client| match client {
                 Client::Request(id) => Some(id),
+                Client::Index(task) => self.index.searched(task),
                 Client::Peer { .. }
                 | Client::Settle
                 | Client::Decide

@@ -32,7 +32,7 @@ pub async fn put_claiming(
         name: name.into(),
         content_type: "application/octet-stream".into(),
         size: Some(size),
-        when: None,
+        ..Default::default()
     };
     let header = put_request::Part::Header(header);
     let data = content.blocks().map(put_request::Part::Data);

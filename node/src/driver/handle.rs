@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use peernet_core::collect::{Referrer, Upload};
 use peernet_core::flood::{self, Ask, Cost, Found};
-use peernet_core::io::{Answer, ChunkOutcome, Input, Request, RequestError, Route, Status, Time};
+use peernet_core::io::{
+    Answer, ChunkOutcome, IndexCost, Input, Request, RequestError, Route, Search, Status, Time,
+};
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Report;
 use peernet_core::member::{Hint, Member, PeerId};
@@ -216,6 +218,17 @@ impl PeerHandle {
         writes: Vec<(Key, WriteId)>,
     ) -> Result<(), PeerError> {
         expect!(self.request(Request::Settle { consumer, writes }).await?, Answer::Done => ())
+    }
+
+    /// A page of a search, where the next begins, and what it cost.
+    pub(crate) async fn matching(
+        &self,
+        search: Search,
+    ) -> Result<(Vec<Listed>, Option<Key>, IndexCost), PeerError> {
+        expect!(
+            self.request(Request::Search(search)).await?,
+            Answer::Matches { items, next, cost } => (items, next, cost)
+        )
     }
 
     /// Who holds a slot.

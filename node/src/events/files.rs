@@ -76,7 +76,7 @@ fn event(effect: &Effect, state: &State) -> Event {
                     &name,
                     summary.size,
                     &summary.etag_hex(),
-                    &summary.content_type,
+                    &summary.kind.content_type,
                 ),
             ),
             Err(error) => {

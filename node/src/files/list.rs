@@ -48,7 +48,7 @@ impl Files {
     }
 }
 
-fn info(item: Listed) -> Option<Result<v1::FileInfo, FileError>> {
+pub(super) fn info(item: Listed) -> Option<Result<v1::FileInfo, FileError>> {
     let Listed {
         name,
         version: _,

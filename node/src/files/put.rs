@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::cutter::{BrokenOff, Cutter};
 use super::manifest::{ChunkRef, TreeBuilder};
 use super::precondition::{ATTEMPTS, judge};
-use super::record::{CONTENT_TYPE_MAX, Content, Summary, encode};
+use super::record::{Content, Kind, Summary, encode};
 use super::{FileError, Files, Precondition};
 use crate::config::INLINE_MAX;
 use crate::driver::{PeerError, Written};
@@ -53,15 +53,12 @@ impl Files {
     pub(crate) async fn put(
         &self,
         name: Name,
-        content_type: String,
+        kind: Kind,
         announced: Option<u64>,
         when: &Precondition,
         body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
     ) -> Result<v1::FileInfo, FileError> {
-        let printable = content_type.bytes().all(|b| (0x20..0x7f).contains(&b));
-        if content_type.len() > CONTENT_TYPE_MAX || !printable {
-            return Err(FileError::ContentType);
-        }
+        kind.check()?;
         self.check(&name, when).await?;
         let mut body = Cutter::new(body, self.chunk_size, announced);
         let (content, sent) = match body.next().await? {
@@ -77,7 +74,7 @@ impl Files {
         let summary = Summary {
             size: body.received(),
             etag: content.etag(),
-            content_type,
+            kind,
             modified_unix_ms: now_unix_ms(),
             chunks: sent.as_ref().map_or(0, |s| s.chunks),
         };

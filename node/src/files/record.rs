@@ -8,12 +8,77 @@ use peernet_proto::v1;
 use prost::Message;
 use thiserror::Error;
 
+use super::FileError;
 use super::manifest::Manifest;
 
 /// Layout written by this version.
 const FORMAT: u32 = 1;
 /// Longest content type, in bytes; keeps a head below 2 KiB.
 pub(crate) const CONTENT_TYPE_MAX: usize = 255;
+
+/// Most tags of a file.
+pub(crate) const TAGS_MAX: usize = 16;
+/// Longest tag, in bytes; with [`TAGS_MAX`] keeps a head below 2 KiB.
+pub(crate) const TAG_MAX: usize = 64;
+/// The content type that says nothing.
+const ANY_BYTES: &str = "application/octet-stream";
+
+/// What a client says of a file's content.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Kind {
+    /// May be empty.
+    pub content_type: String,
+    /// In any order.
+    pub tags: Vec<String>,
+}
+
+impl Kind {
+    /// Whether a head has room for it, and it can be sent in headers.
+    pub(crate) fn check(&self) -> Result<(), FileError> {
+        let Kind { content_type, tags } = self;
+        if content_type.len() > CONTENT_TYPE_MAX
+            || !content_type.bytes().all(|b| matches!(b, b' '..=b'~'))
+        {
+            return Err(FileError::ContentType);
+        }
+        let bad = |tag: &String| {
+            !(1..=TAG_MAX).contains(&tag.len())
+                || tag.contains(|c: char| c == ',' || c.is_control())
+        };
+        if tags.len() > TAGS_MAX || tags.iter().any(bad) {
+            return Err(FileError::Tags);
+        }
+        Ok(())
+    }
+}
+
+/// The label of a tag in the keyword index.
+pub(crate) fn tag_label(tag: &str) -> String {
+    format!("tag:{tag}")
+}
+
+/// The label of a content type, or of its first half, in the keyword index.
+pub(crate) fn type_label(content_type: &str) -> String {
+    format!("type:{content_type}")
+}
+
+/// The labels of a file: its tags, and its content type without parameters.
+pub(crate) fn labels(head: &[u8]) -> Vec<String> {
+    let Ok(head) = v1::FileHead::decode(head) else {
+        return Vec::new();
+    };
+    let mut labels: Vec<String> = head.tags.iter().map(|tag| tag_label(tag)).collect();
+    let content_type = head.content_type.split(';').next().unwrap_or("").trim();
+    if !content_type.is_empty() && content_type != ANY_BYTES {
+        labels.push(type_label(content_type));
+        labels.extend(
+            content_type
+                .split_once('/')
+                .map(|(first, _)| type_label(first)),
+        );
+    }
+    labels
+}
 
 /// What is known of a file without its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,8 +87,8 @@ pub(crate) struct Summary {
     pub size: u64,
     /// BLAKE3 of the inline bytes or of the encoded manifest; changes exactly when the content does.
     pub etag: [u8; 32],
-    /// As the client gave it; may be empty.
-    pub content_type: String,
+    /// As the client gave it.
+    pub kind: Kind,
     /// By the clock of the peer that stored it; informational only.
     pub modified_unix_ms: u64,
     /// Chunks of content; 0 for an inline file.
@@ -42,9 +107,10 @@ impl Summary {
             name: name.to_string(),
             size: self.size,
             etag: self.etag_hex(),
-            content_type: self.content_type.clone(),
+            content_type: self.kind.content_type.clone(),
             modified_unix_ms: self.modified_unix_ms,
             chunks: self.chunks,
+            tags: self.kind.tags.clone(),
         }
     }
 }
@@ -129,7 +195,7 @@ pub(crate) fn encode(summary: &Summary, content: &Content, upload: Option<Upload
     let Summary {
         size,
         etag,
-        content_type,
+        kind,
         modified_unix_ms,
         chunks,
     } = summary;
@@ -137,7 +203,8 @@ pub(crate) fn encode(summary: &Summary, content: &Content, upload: Option<Upload
         format: FORMAT,
         size: *size,
         etag: Bytes::copy_from_slice(etag),
-        content_type: content_type.clone(),
+        content_type: kind.content_type.clone(),
+        tags: kind.tags.clone(),
         modified_unix_ms: *modified_unix_ms,
         chunks: *chunks,
     };
@@ -158,6 +225,7 @@ pub(crate) fn decode_head(head: &Bytes) -> Result<Summary, RecordError> {
         content_type,
         modified_unix_ms,
         chunks,
+        tags,
     } = wire;
     if format != FORMAT {
         return Err(RecordError::Format(format));
@@ -166,7 +234,7 @@ pub(crate) fn decode_head(head: &Bytes) -> Result<Summary, RecordError> {
     Ok(Summary {
         size,
         etag,
-        content_type,
+        kind: Kind { content_type, tags },
         modified_unix_ms,
         chunks,
     })
@@ -195,11 +263,15 @@ mod tests {
     use crate::files::manifest::ChunkRef;
 
     fn round_trip(content: &Content, size: u64) -> Result<(Summary, Content), RecordError> {
-        let content_type = "x".repeat(CONTENT_TYPE_MAX);
+        let kind = Kind {
+            content_type: "x".repeat(CONTENT_TYPE_MAX),
+            tags: vec!["é".repeat(TAG_MAX / 2); TAGS_MAX],
+        };
+        kind.check().expect("the largest");
         let summary = Summary {
             size,
             etag: content.etag(),
-            content_type,
+            kind,
             modified_unix_ms: u64::MAX,
             chunks: u64::MAX,
         };

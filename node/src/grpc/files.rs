@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, Precondition, STALL, Tags};
+use crate::files::{BrokenOff, FileError, Kind, Precondition, STALL, Tags};
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -57,13 +57,15 @@ impl v1::files_server::Files for Files {
             content_type,
             size,
             when,
+            tags,
         } = header;
+        let kind = Kind { content_type, tags };
         let when = precondition(when);
         let name = name_of(name)?;
         self.call(|running| async move {
             let file = running
                 .files
-                .put(name, content_type, size, &when, bodies(parts))
+                .put(name, kind, size, &when, bodies(parts))
                 .await?;
             Ok(v1::PutResponse { file: Some(file) })
         })

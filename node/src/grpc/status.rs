@@ -68,6 +68,15 @@ pub(super) fn of_file(error: FileError) -> Status {
         FileError::ContentType => {
             details.add_bad_request_violation("content_type", &sentence);
         }
+        FileError::Tags => {
+            details.add_bad_request_violation("tags", &sentence);
+        }
+        FileError::Query(_) => {
+            details.add_bad_request_violation("query", &sentence);
+        }
+        FileError::Cursor(_) => {
+            details.add_bad_request_violation("after", &sentence);
+        }
         FileError::Limit(_) => {
             details.add_bad_request_violation("limit", &sentence);
         }

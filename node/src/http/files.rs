@@ -16,11 +16,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::conditions::{is_known, is_meant, on_change, range_applies};
 use super::digest;
-use super::parameters::{Announced, Changing, FileName, Part, Reading, name_or_nothing};
+use super::parameters::{Announced, Changing, Described, FileName, Part, Reading, name_or_nothing};
 use super::problem::Problem;
 use super::range::{self, Wanted};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, Found};
+use crate::files::{BrokenOff, FileError, Found, Kind};
 
 type Named = Result<Path<String>, PathRejection>;
 
@@ -30,7 +30,7 @@ const FILE: &str = "/v1/files/{*name}";
 /// What is known of a file without its bytes.
 #[derive(Serialize, ToSchema)]
 #[schema(as = File)]
-struct FileView {
+pub(super) struct FileView {
     /// Segments separated by slashes.
     #[schema(examples("holiday/2026/beach.jpg"))]
     name: String,
@@ -45,6 +45,8 @@ struct FileView {
     modified_unix_ms: u64,
     /// Chunks it was cut into; 0 when its bytes are in the name's own record.
     chunks: u64,
+    /// What a search finds it by, besides its name.
+    tags: Vec<String>,
 }
 
 impl From<v1::FileInfo> for FileView {
@@ -56,6 +58,7 @@ impl From<v1::FileInfo> for FileView {
             content_type,
             modified_unix_ms,
             chunks,
+            tags,
         } = info;
         FileView {
             name,
@@ -64,6 +67,7 @@ impl From<v1::FileInfo> for FileView {
             content_type,
             modified_unix_ms,
             chunks,
+            tags,
         }
     }
 }
@@ -76,7 +80,7 @@ impl From<v1::FileInfo> for FileView {
     path = FILE,
     operation_id = "putFile",
     tag = "files",
-    params(FileName, Changing, Announced),
+    params(FileName, Changing, Announced, Described),
     request_body(content_type = "*/*", description = "The bytes; their content type is kept"),
     responses(
         (status = 200, body = FileView, description = "The file was replaced", headers(("ETag" = String))),
@@ -115,6 +119,8 @@ pub(super) async fn put(
             .to_owned(),
         None => String::new(),
     };
+    let tags = tags_of(&headers)?;
+    let kind = Kind { content_type, tags };
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse().ok());
@@ -127,7 +133,7 @@ pub(super) async fn put(
         let existed = running.files.exists(&name);
         let put = running
             .files
-            .put(name.clone(), content_type, announced, &when, body);
+            .put(name.clone(), kind, announced, &when, body);
         let (existed, info) = tokio::join!(existed, put);
         let (existed, info) = (existed.unwrap_or(false), info?);
         let status = if existed {
@@ -335,12 +341,26 @@ pub(super) async fn nameless() -> Problem {
 }
 
 /// Serves a request that the peer waits for before it stops.
-async fn call(
+pub(super) async fn call(
     life: &Life,
     work: impl AsyncFnOnce(Arc<Running>) -> Result<Response, Problem>,
 ) -> Result<Response, Problem> {
     let running = life.serving()?;
     life.clients().track_future(work(running)).await
+}
+
+/// The tags of a file that is uploaded.
+fn tags_of(headers: &HeaderMap) -> Result<Vec<String>, Problem> {
+    let mut tags = Vec::new();
+    for value in headers.get_all("peernet-tags") {
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| FileError::Tags)?;
+        let texts = text
+            .split(',')
+            .map(|tag| tag.trim_matches([' ', '\t']))
+            .filter(|tag| !tag.is_empty());
+        tags.extend(texts.map(str::to_owned));
+    }
+    Ok(tags)
 }
 
 fn name_of(name: Named) -> Result<Name, Problem> {

@@ -11,6 +11,10 @@ const TAGS: &str =
     r#"^[ \t]*(?:\*|[ \t,]*(?:W/)?"[!#-~]*"(?:[ \t]*,[ \t,]*(?:W/)?"[!#-~]*")*[ \t,]*)[ \t]*$"#;
 /// A dictionary (RFC 9651) with 32 bytes in base64.
 const SHA_256: &str = "^sha-256=:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=:$";
+/// A list (RFC 9110, section 5.6.1) of tags; here a byte is a character.
+const LABELS: &str = r"^[ \t]*(?:T[ \t]*)?(?:,[ \t]*(?:T[ \t]*)?){0,15}$";
+/// A tag that does not begin or end with a space.
+const LABEL: &str = r"[^ ,\u0000-\u001f\u007f-\u009f](?:[^,\u0000-\u001f\u007f-\u009f]{0,62}[^ ,\u0000-\u001f\u007f-\u009f])?";
 /// A file's name.
 const NAME: &str = r"(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+(?:/(?!\.{1,2}(?:/|$))[^/\u0000-\u001f\u007f-\u009f]+)*";
 
@@ -31,6 +35,27 @@ fn etags() -> Object {
 
 fn digest() -> Object {
     text(SHA_256).format(custom("sha-256")).build()
+}
+
+fn labels() -> Object {
+    text(LABELS.replace('T', LABEL))
+        .format(custom("tags"))
+        .build()
+}
+
+/// A tag that a search asks for.
+pub(super) fn label_or_nothing() -> Object {
+    text(r"^[^,\u0000-\u001f\u007f-\u009f]{0,64}$").build()
+}
+
+/// A content type that a search asks for, or its first half.
+pub(super) fn type_or_nothing() -> Object {
+    text("^[ -~]{0,255}$").build()
+}
+
+/// Where a search goes on.
+pub(super) fn place_or_nothing() -> Object {
+    text("^(?:[0-9A-Fa-f]{64})?$").build()
 }
 
 fn name() -> Object {
@@ -105,4 +130,13 @@ pub(super) struct Announced {
     /// The same, as other clients send it.
     #[param(rename = "Content-Digest", required = false, schema_with = digest)]
     content_digest: String,
+}
+
+/// Of `PUT`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Described {
+    /// What a search finds the file by, besides its name: at most 16 tags in UTF-8, each of 1 to 64 bytes.
+    #[param(rename = "Peernet-Tags", required = false, schema_with = labels, example = "summer, beach")]
+    tags: String,
 }

@@ -189,7 +189,7 @@ async fn what_makes_no_sense_is_refused(network: &Network) {
             name: "refused".into(),
             content_type: String::new(),
             size: Some(size),
-            when: None,
+            ..Default::default()
         }))
     };
     let data = |len| part(v1::put_request::Part::Data(bytes(len, 1).into()));

@@ -7,5 +7,6 @@ mod files;
 mod life;
 mod network;
 mod rest;
+mod search;
 mod shares;
 mod strangers;

@@ -338,7 +338,7 @@ impl Client {
             name: name.into(),
             content_type: "application/x-test".into(),
             size: Some(data.len() as u64),
-            when: None,
+            ..Default::default()
         };
         let mut parts = vec![v1::PutRequest {
             part: Some(v1::put_request::Part::Header(header)),

@@ -19,6 +19,7 @@ impl<S: Store> Peer<S> {
         operation.answered.clear();
         operation.full.clear();
         let (to, message) = self.question(op, &operation);
+        operation.messages += self.exchanges(&to);
         self.names.operations.insert(op, operation);
         self.send_all(&to, &message);
         self.schedule(ASK_AGAIN, Timer::Operation(op));
@@ -140,9 +141,18 @@ impl<S: Store> Peer<S> {
             return Ok(());
         };
         let (to, message) = self.question(op, operation);
+        let messages = self.exchanges(&to);
+        if let Some(operation) = self.names.operations.get_mut(&op) {
+            operation.messages += messages;
+        }
         self.send_all(&to, &message);
         self.schedule(ASK_AGAIN, Timer::Operation(op));
         Ok(())
+    }
+
+    /// Messages that asking these peers costs: a question and an answer each, but for ourselves.
+    fn exchanges(&self, to: &[PeerId]) -> u32 {
+        2 * to.iter().filter(|id| **id != self.me).count() as u32
     }
 
     /// What was asked cannot be told without a ballot of our own.
@@ -155,9 +165,11 @@ impl<S: Store> Peer<S> {
             }
             // Whether it is replaced can be seen later; claims would take the owner's ballots their ease.
             Client::Check(_) => self.conclude(operation, Outcome::Unknown),
-            Client::Request(_) | Client::Settle | Client::Decide | Client::Fence => {
-                self.claim(operation)
-            }
+            Client::Request(_)
+            | Client::Settle
+            | Client::Decide
+            | Client::Index(_)
+            | Client::Fence => self.claim(operation),
         }
     }
 
