@@ -1,6 +1,7 @@
 //! What happens to peers, from what this peer knows of the others.
 //!
-//! Every peer watches; the first present one in ring order speaks. The others keep what they have seen for a minute, so
+//! Every peer watches; the first present one in ring order speaks, and the second of what happens to the first, which has
+//! not seen its own return. The others keep what they have seen for a minute, so
 //! that whoever speaks after it says again what it may not have got around to, its own end first of all. An event's
 //! identity depends on nothing but what happened, so those that are told twice are known by it. This is soft state: what
 //! happened while no peer was running, or in the minute in which all that saw it crashed, is not told.
@@ -34,15 +35,46 @@ pub(super) struct Seen {
 
 #[derive(Default)]
 struct State {
-    speaks: bool,
+    turn: Turn,
     waiting: VecDeque<Told>,
 }
 
 struct Told {
     at: Instant,
-    /// Said by this peer whoever speaks for the others.
-    own: bool,
+    /// Whom it happened to; nobody if this peer says it whoever speaks for the others.
+    to: Option<PeerId>,
     event: Event,
+}
+
+/// What this peer is to say of the others.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Turn {
+    #[default]
+    Nothing,
+    /// All but what happens to itself, if there are others.
+    AllBut(Option<PeerId>),
+    /// Only what happens to this one, which is before it.
+    Only(PeerId),
+}
+
+impl Turn {
+    fn of(members: &[Member], me: PeerId) -> Self {
+        let mut present = members.iter().filter(|m| m.is_present()).map(|m| m.id);
+        match (present.next(), present.next()) {
+            (Some(first), second) if first == me => Turn::AllBut(second.and(Some(me))),
+            (Some(first), Some(second)) if second == me => Turn::Only(first),
+            _ => Turn::Nothing,
+        }
+    }
+
+    fn is_for(self, told: &Told) -> bool {
+        match self {
+            _ if told.to.is_none() => true,
+            Turn::Nothing => false,
+            Turn::AllBut(peer) => peer.is_none() || told.to != peer,
+            Turn::Only(peer) => told.to == Some(peer),
+        }
+    }
 }
 
 impl Seen {
@@ -58,33 +90,29 @@ impl Seen {
                 Err(PeerError::Stopped) => return Err(PeerError::Stopped),
                 Err(_) => continue,
             };
-            let speaker = members.iter().find(|m| m.is_present());
-            let speaks = speaker.is_some_and(|m| m.id == me);
             let seen = ring.look(&members, SystemTime::now());
             let repaired = match peer.status().await {
                 Ok(status) => repair.look(&status, Instant::now()),
                 Err(_) => None,
             };
-            self.add(speaks, seen, repaired);
+            self.add(Turn::of(&members, me), seen, repaired);
         }
     }
 
-    fn add(&self, speaks: bool, others: Vec<Event>, own: Option<Event>) {
+    fn add(&self, turn: Turn, others: Vec<(PeerId, Event)>, own: Option<Event>) {
         let mut state = self.lock();
         let at = Instant::now();
-        state.speaks = speaks;
-        let others = others.into_iter().map(|event| (false, event));
-        for (own, event) in others.chain(own.map(|event| (true, event))) {
-            state.waiting.push_back(Told { at, own, event });
+        state.turn = turn;
+        let others = others.into_iter().map(|(peer, event)| (Some(peer), event));
+        for (to, event) in others.chain(own.map(|event| (None, event))) {
+            state.waiting.push_back(Told { at, to, event });
         }
         let excess = state.waiting.len().saturating_sub(WAITING);
         state.waiting.drain(..excess);
-        if !speaks {
-            state
-                .waiting
-                .retain(|t| t.own || at.duration_since(t.at) < REMEMBERED);
-        }
-        if state.waiting.iter().any(|t| speaks || t.own) {
+        state
+            .waiting
+            .retain(|t| turn.is_for(t) || at.duration_since(t.at) < REMEMBERED);
+        if state.waiting.iter().any(|t| turn.is_for(t)) {
             self.news.notify_one();
         }
     }
@@ -102,7 +130,7 @@ impl Seen {
 
     fn ours(&self, limit: usize) -> Vec<Event> {
         let state = self.lock();
-        let ours = state.waiting.iter().filter(|t| state.speaks || t.own);
+        let ours = state.waiting.iter().filter(|t| state.turn.is_for(t));
         ours.take(limit).map(|t| t.event.clone()).collect()
     }
 
@@ -136,7 +164,7 @@ enum Phase {
 }
 
 impl Ring {
-    fn look(&mut self, members: &[Member], now: SystemTime) -> Vec<Event> {
+    fn look(&mut self, members: &[Member], now: SystemTime) -> Vec<(PeerId, Event)> {
         let before = std::mem::take(&mut self.known);
         let first = !std::mem::replace(&mut self.looked, true);
         let mut events = Vec::new();
@@ -150,7 +178,7 @@ impl Ring {
             };
             self.known.insert(member.id, is);
             if let (Some(kind), false) = (change(was, is), first) {
-                events.push(of_peer(kind, member, now));
+                events.push((member.id, of_peer(kind, member, now)));
             }
         }
         events
@@ -267,7 +295,7 @@ mod tests {
         assert_eq!(a.look(&[member(1, Active), member(2, Joining)], now), []);
         assert_eq!(b.look(&[member(1, Active)], now), []);
         let joined = a.look(&[member(1, Active), member(2, Active)], now);
-        assert_eq!(joined[0].kind, Kind::PeerJoined);
+        assert_eq!(joined[0].1.kind, Kind::PeerJoined);
         // The other one has never seen it join, and says the same.
         assert_eq!(
             b.look(&[member(1, Suspect), member(2, Active)], now),
@@ -276,9 +304,29 @@ mod tests {
         let mut kinds = Vec::new();
         for liveness in [Suspect, Down, Down, Active, Left, Left] {
             let events = a.look(&[member(1, liveness), member(2, Active)], now);
-            kinds.extend(events.into_iter().map(|e| e.kind));
+            kinds.extend(events.into_iter().map(|(_, e)| e.kind));
         }
         assert_eq!(kinds, [Kind::PeerDown, Kind::PeerReturned, Kind::PeerLeft]);
+    }
+
+    #[test]
+    fn one_peer_tells_of_each_and_none_of_itself_unless_it_is_alone() {
+        use Liveness::{Active, Down};
+        let members = [(1, Active), (2, Down), (3, Active), (4, Active)];
+        let members = members.map(|(n, liveness)| member(n, liveness));
+        let tells = |members: &[Member], me, to| {
+            let about = member(to, Active);
+            Turn::of(members, PeerId(me)).is_for(&Told {
+                at: Instant::now(),
+                to: Some(about.id),
+                event: of_peer(Kind::PeerReturned, &about, SystemTime::UNIX_EPOCH),
+            })
+        };
+        for (to, by) in [(1, 3), (2, 1), (3, 1), (4, 1)] {
+            let tell: Vec<u128> = (1..=4).filter(|me| tells(&members, *me, to)).collect();
+            assert_eq!(tell, [by], "of {to}");
+        }
+        assert!(tells(&members[..2], 1, 1));
     }
 
     #[test]
@@ -292,11 +340,13 @@ mod tests {
                 SystemTime::UNIX_EPOCH,
             )
         };
-        seen.add(false, (0..10).map(event).collect(), None);
+        let event_of_1 = |n: usize| (PeerId(1), event(n));
+        let speaks = Turn::AllBut(Some(PeerId(7)));
+        seen.add(Turn::Nothing, (0..10).map(event_of_1).collect(), None);
         assert!(seen.ours(100).is_empty(), "another one speaks");
-        seen.add(false, Vec::new(), Some(event(10)));
+        seen.add(Turn::Nothing, Vec::new(), Some(event(10)));
         assert_eq!(seen.ours(100), [event(10)]);
-        seen.add(true, (11..2 * WAITING).map(event).collect(), None);
+        seen.add(speaks, (11..2 * WAITING).map(event_of_1).collect(), None);
         assert_eq!(seen.lock().waiting.len(), WAITING);
         let first = seen.ours(3);
         assert_eq!(first[0], event(WAITING), "the oldest are left out");
@@ -305,7 +355,7 @@ mod tests {
         for told in &mut seen.lock().waiting {
             told.at -= REMEMBERED;
         }
-        seen.add(false, Vec::new(), None);
+        seen.add(Turn::Nothing, Vec::new(), None);
         assert!(seen.lock().waiting.is_empty());
     }
 }
