@@ -456,12 +456,6 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    fn others(&self, config: &SlotConfig) -> Vec<PeerId> {
-        let mut others = config.participants();
-        others.retain(|id| *id != self.me);
-        others
-    }
-
     /// Nothing will be heard any more: whoever waits is told to ask another peer.
     pub(super) fn give_up_operations(&mut self) {
         let names = std::mem::take(&mut self.names);

@@ -150,6 +150,13 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
+    /// Who takes part in a slot, besides ourselves.
+    pub(super) fn others(&self, config: &SlotConfig) -> Vec<PeerId> {
+        let mut others = config.participants();
+        others.retain(|id| *id != self.me);
+        others
+    }
+
     /// Messages that asking these peers costs: a question and an answer each, but for ourselves.
     fn exchanges(&self, to: &[PeerId]) -> u32 {
         2 * to.iter().filter(|id| **id != self.me).count() as u32
