@@ -105,16 +105,16 @@ fn a_power_cut_loses_nothing_acknowledged() {
         run(Setup::new(seed), 60 * MINUTE, async |s: Scenario| {
             s.apply(5);
             s.settle(5 * MINUTE).await?;
-            let load = s.load(4);
             for _ in 0..3 {
+                let load = s.load(4);
                 s.world.sleep(s.world.random(2_000..6_000)).await;
                 for ordinal in 0..5 {
                     s.cluster.kill(ordinal, s.world.random(1_000..40_000));
                 }
+                s.world.sleep(s.world.random(2_000..60_000)).await;
+                load.stop().await;
                 s.settle(5 * MINUTE).await?;
             }
-            load.stop().await;
-            s.settle(5 * MINUTE).await?;
             s.read_all().await;
             Ok(())
         })

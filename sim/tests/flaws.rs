@@ -1,5 +1,6 @@
 //! The checker checks: with a fault built in on purpose, runs fail.
 
+use peernet_core::key::Name;
 use peernet_sim::fleet::Flaws;
 use peernet_sim::model::Violation;
 use peernet_sim::scenario::{Failure, Scenario, Setup, run};
@@ -110,12 +111,29 @@ fn an_operator_without_a_verdict_is_found_out() {
     );
 }
 
-async fn many_write_the_same(s: Scenario) -> Result<(), Failure> {
+/// Files are uploaded, and then by two writers at once, of which the second ends after what the first replaced was
+/// collected.
+async fn two_write_the_same(s: Scenario) -> Result<(), Failure> {
     s.apply(5);
     s.settle(5 * MINUTE).await?;
-    let load = s.load(4);
-    s.world.sleep(40_000).await;
-    load.stop().await;
+    // Until then there may be readers that nobody knows of.
+    s.world.sleep(s.fleet.settings().hold).await;
+    let mut uploads = Vec::new();
+    for (begin, number) in [0, 10_000, 12_000]
+        .into_iter()
+        .flat_map(|begin| (0..10).map(move |number| (begin, number)))
+    {
+        let writer = s.clone();
+        uploads.push(s.world.spawn(async move {
+            writer.world.sleep(begin).await;
+            let name = Name::new(format!("shared/{number}")).expect("a valid name");
+            let at = writer.world.choose(&writer.fleet.running());
+            writer.upload(at.expect("all run"), &name, 1).await;
+        }));
+    }
+    for upload in uploads {
+        upload.await;
+    }
     s.settle_space(3 * MINUTE).await?;
     s.read_all().await;
     Ok(())
@@ -128,6 +146,6 @@ fn a_writer_that_does_not_ask_for_its_pins_is_found_out() {
             unconditional: true,
             ..Flaws::default()
         },
-        many_write_the_same,
+        two_write_the_same,
     );
 }

@@ -133,7 +133,7 @@ impl Scenario {
     }
 
     /// Puts a file of so many chunks, in the place of what the name holds; perhaps again when others write it meanwhile.
-    async fn upload(&self, at: HostId, name: &Name, count: u64) {
+    pub async fn upload(&self, at: HostId, name: &Name, count: u64) {
         let Ok(mut current) = self.look_at(at, name).await else {
             return;
         };
