@@ -43,7 +43,7 @@ pub const FLOOD_TTL_MAX: u32 = 16;
 pub const WALKERS: u32 = 4;
 /// Most walkers; the paper's greatest number.
 pub const WALKERS_MAX: u32 = 64;
-/// Steps of each walker unless asked otherwise: four of them cover a zone of fifty peers (measured, docs/evaluation.md).
+/// Steps of each walker unless asked otherwise: four of them cover a zone of fifty peers (measured, docs/unstructured-search.md).
 pub const WALK_TTL: u32 = 64;
 /// Greatest number of steps of a walker; the paper's.
 pub const WALK_TTL_MAX: u32 = 1_024;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peernet_core::flood::{Ask, Cost, FLOOD_TTL, Found, Hit, Method};
 use peernet_core::io::Endpoint;
@@ -15,11 +16,13 @@ use peernet_core::share::{InvalidShare, Offer, SHARES_MAX, Wanted};
 use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::chunks::{ChunkError, Chunks};
 use crate::disk;
 use crate::driver::{PeerError, PeerHandle};
+use crate::files::cutter::STALL;
 use crate::files::{ErrorKind, FileError};
 
 mod fetch;
@@ -34,6 +37,8 @@ use shelf::{Shared, Shelf};
 pub(crate) const CHUNKS_MAX: usize = 65_536;
 /// Files shared or fetched at once; each holds a few chunks in memory (guess).
 const TRANSFERS: usize = 8;
+/// How long a transfer waits for others to end (guess: the time after which an idle client is cut off anyway).
+const PATIENCE: Duration = STALL;
 
 /// Why something could not be done with a shared file.
 #[derive(Debug, Error)]
@@ -72,6 +77,11 @@ pub(crate) enum ShareError {
         "this peer shares as much as it can ({SHARES_MAX} files); unshare some, or share from another peer"
     )]
     TooMany,
+    /// As many transfers as there may be, and none of them ends.
+    #[error(
+        "this peer is busy with {TRANSFERS} other shared files; try again in a moment, or ask another peer"
+    )]
+    Busy,
     /// More than one file may have.
     #[error("a shared file has at most {CHUNKS_MAX} chunks; store it with put instead")]
     TooLarge,
@@ -105,6 +115,7 @@ impl ShareError {
                 ErrorKind::Invalid
             }
             ShareError::TooMany | ShareError::Chunk(ChunkError::Full) => ErrorKind::Full,
+            ShareError::Busy => ErrorKind::Busy,
             ShareError::File(error) => error.kind(),
             ShareError::Chunk(_) | ShareError::Volume(_) => ErrorKind::Internal,
             ShareError::Peer(error) => error.kind(),
@@ -220,10 +231,15 @@ impl Shares {
 
     /// A place among the transfers.
     async fn turn(&self) -> Result<SemaphorePermit<'_>, ShareError> {
-        // Never closed.
-        let turn = self.turns.acquire().await;
-        turn.map_err(|_| ShareError::Peer(PeerError::Stopped))
+        turn(&self.turns).await
     }
+}
+
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, ShareError> {
+    let turn = timeout(PATIENCE, turns.acquire()).await;
+    // Never closed.
+    let turn = turn.map_err(|_| ShareError::Busy)?;
+    turn.map_err(|_| ShareError::Peer(PeerError::Stopped))
 }
 
 /// A search for all files that match, as far as a flood goes.
@@ -257,5 +273,21 @@ async fn on_disk<T: Send + 'static>(
     match spawn_blocking(work).await {
         Ok(done) => done,
         Err(panic) => Err(ShareError::Volume(panic.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_for_a_turn_is_refused() {
+        let turns = Semaphore::new(1);
+        let first = turn(&turns).await.unwrap();
+        let refused = turn(&turns).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        assert!(refused.to_string().contains("try again"), "{refused}");
+        let (second, ()) = tokio::join!(turn(&turns), async { drop(first) });
+        assert!(second.is_ok(), "one that ends makes room for who waits");
     }
 }

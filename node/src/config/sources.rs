@@ -3,7 +3,8 @@
 //! What can be set is what the command line defines: each flag that has an environment variable may also stand in the
 //! file, under the flag's own name, or as that variable in `.env`. File and `.env` become the flags' defaults, so that
 //! checks, help and precedence are clap's. `.env` is a stand-in for the environment: it wins over the file and loses
-//! against a variable that is really set; what it holds for other programs is passed over.
+//! against a variable that is really set; what it holds for other programs is passed over, even when it makes no sense,
+//! and never repeated. A default gives way to a flag it cannot stand beside. Secrets are not shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use clap::builder::ArgPredicate;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
@@ -42,11 +44,8 @@ pub enum SourceError {
     },
     #[error("{origin}: '{key}' needs one value, or a list of them")]
     NotAValue { origin: Origin, key: String },
-    #[error("'{}' cannot be used: {reason}", .path.display())]
-    DotEnv {
-        path: PathBuf,
-        reason: dotenvy::Error,
-    },
+    #[error("{}, line {line}: this is not a `VARIABLE=value` on one line; quote a value that has spaces", .path.display())]
+    DotEnv { path: PathBuf, line: usize },
 }
 
 /// Where a value was found.
@@ -152,12 +151,20 @@ impl Sources {
     }
 
     fn take_dot_env(&mut self, command: &Command, path: &Path) -> Result<(), SourceError> {
-        let failed = |reason| SourceError::DotEnv {
-            path: path.to_owned(),
-            reason,
-        };
-        for entry in dotenvy::from_path_iter(path).map_err(failed)? {
-            let (variable, value) = entry.map_err(failed)?;
+        // Line by line, so that one that makes no sense spoils no other; together, because a value may refer to earlier ones.
+        let mut sound = String::new();
+        for (before, line) in text(path)?.lines().enumerate() {
+            let line = format!("{line}\n");
+            if dotenvy::from_read_iter(line.as_bytes()).all(|entry| entry.is_ok()) {
+                sound += &line;
+            } else if is_ours(&line) {
+                return Err(SourceError::DotEnv {
+                    path: path.to_owned(),
+                    line: before + 1,
+                });
+            }
+        }
+        for (variable, value) in dotenvy::from_read_iter(sound.as_bytes()).filter_map(Result::ok) {
             let of_variable = |arg: &&Arg| arg.get_env().is_some_and(|e| *e == *variable);
             if let Some(key) = settable(command).find(of_variable).and_then(Arg::get_long) {
                 let origin = Origin::DotEnv(path.to_owned(), variable);
@@ -169,16 +176,31 @@ impl Sources {
 
     /// The same command line with these values where neither a flag nor the environment says otherwise.
     pub fn under(&self, command: Command) -> Command {
+        let known = command.clone();
+        let rivals = rivals(&known);
         command.mut_args(|arg| {
-            let value = arg
-                .get_long()
-                .and_then(|key| self.0.get(key))
-                .map(|(value, _)| value.clone());
-            match value {
-                // What is given here is not missing on the command line.
-                Some(value) => arg.required(false).default_value(value),
-                None => arg,
+            let Some((value, origin)) = arg.get_long().and_then(|key| self.0.get(key)) else {
+                return arg;
+            };
+            let mine = rivals
+                .iter()
+                .filter(|(one, _)| one.get_id() == arg.get_id());
+            let mine: Vec<&Arg> = mine.map(|(_, rival)| *rival).collect();
+            let beats = |rival: &&Arg| {
+                let theirs = rival.get_long().and_then(|key| self.0.get(key));
+                let in_dot_env = matches!(theirs, Some((_, Origin::DotEnv(..))));
+                in_dot_env && matches!(origin, Origin::File(..))
+            };
+            if mine.iter().any(beats) {
+                return arg;
             }
+            let hidden = arg.is_hide_default_value_set() || arg.is_hide_env_values_set();
+            // What is given here is not missing on the command line.
+            let arg = arg.required(false).default_value(value.clone());
+            let arg = arg.hide_default_value(hidden);
+            mine.into_iter().fold(arg, |arg, rival| {
+                arg.default_value_if(rival.get_id().clone(), ArgPredicate::IsPresent, None)
+            })
         })
     }
 
@@ -199,6 +221,9 @@ impl Sources {
             let setting = arg.get_long().unwrap_or_default().to_owned();
             let raw = matches.get_raw(arg.get_id().as_str());
             let value = raw.map(|values| {
+                if arg.is_hide_env_values_set() {
+                    return "(secret)".to_owned();
+                }
                 values
                     .map(|v| v.to_string_lossy().into_owned())
                     .collect::<Vec<_>>()
@@ -212,6 +237,8 @@ impl Sources {
                         .to_string_lossy()
                         .into_owned(),
                 ),
+                // One that gave way to another flag.
+                None => Origin::Default,
                 _ => self
                     .0
                     .get(&setting)
@@ -232,6 +259,27 @@ fn settable(command: &Command) -> impl Iterator<Item = &Arg> {
     let settable =
         |arg: &&Arg| arg.get_env().is_some() && !arg.is_hide_set() && arg.get_id() != CONFIG;
     command.get_arguments().filter(settable)
+}
+
+/// Flags with a value that cannot be given together with another one, in both directions.
+fn rivals(command: &Command) -> Vec<(&Arg, &Arg)> {
+    let valued = |arg: &&Arg| arg.get_action().takes_values();
+    let mut all = Vec::new();
+    for arg in settable(command).filter(valued) {
+        for rival in command.get_arg_conflicts_with(arg) {
+            if valued(&rival) {
+                all.extend([(arg, rival), (rival, arg)]);
+            }
+        }
+    }
+    all
+}
+
+/// Whether a line of `.env` is meant for this program.
+fn is_ours(line: &str) -> bool {
+    let line = line.trim_start();
+    let variable = line.strip_prefix("export").unwrap_or(line).trim_start();
+    variable.starts_with("PEERNET_")
 }
 
 /// The flag that names the file, and that a file cannot set.
@@ -392,9 +440,85 @@ mod tests {
         ));
         assert!(Files::new("# nothing\n", "").read().unwrap().0.is_empty());
         assert!(matches!(
-            Files::new("", "no equals sign\n").read(),
-            Err(SourceError::DotEnv { .. })
+            Files::new("", "A=b\nexport PEERNET_NAME no equals sign\n").read(),
+            Err(SourceError::DotEnv { line: 2, .. })
         ));
+    }
+
+    #[test]
+    fn what_other_programs_keep_in_dot_env_is_passed_over_and_never_repeated() {
+        let others =
+            "DB_PASSWORD=it's secret here\nKEY=\"-----BEGIN\nabc def\n-----END\"\nHOST=h\n";
+        let sources = Files::new("", &format!("{others}PEERNET_NAME=$HOST-0 # ours\n"))
+            .read()
+            .unwrap();
+        assert_eq!(sources.0["name"].0, "h-0");
+        let ours = format!("{others}PEERNET_EVENTS=amqp://me:hunter2@it's\n");
+        let error = Files::new("", &ours).read().unwrap_err();
+        for shown in [error.to_string(), format!("{error:?}")] {
+            assert!(!shown.contains("hunter2") && !shown.contains("secret"));
+        }
+        let sentence = error.to_string();
+        assert!(sentence.contains(".env, line 6: "), "{sentence}");
+    }
+
+    const URI: &str = "amqp://me:hunter2@broker";
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let in_file = Files::new(&format!("events: {URI}\n"), "");
+        let in_dot_env = Files::new("", &format!("PEERNET_EVENTS={URI}\n"));
+        for (files, args) in [
+            (&in_file, vec!["peer"]),
+            (&in_dot_env, vec!["peer"]),
+            (&Files::new("", ""), vec!["peer", "--events", URI]),
+        ] {
+            let sources = files.read().unwrap();
+            let command = sources
+                .under(Daemon::command())
+                .mut_args(|a| a.required(false));
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("--events <URI>") && !help.contains("hunter2"));
+            let matches = command.clone().try_get_matches_from(args).unwrap();
+            let in_force = sources.in_force(&command, &matches);
+            assert!(!format!("{in_force:?}").contains("hunter2"));
+            let events = in_force.iter().find(|s| s.setting == "events").unwrap();
+            assert_eq!(events.value.as_deref(), Some("(secret)"));
+            assert_ne!(events.origin, Origin::Default);
+        }
+    }
+
+    #[test]
+    fn a_later_source_wins_over_a_flag_it_cannot_stand_beside() {
+        let (uri, file) = (format!("events: {URI}\n"), "events-uri-file: f\n");
+        let (uri_env, file_env) = (
+            format!("PEERNET_EVENTS={URI}\n"),
+            "PEERNET_EVENTS_URI_FILE=f\n",
+        );
+        let cases: [(&str, &str, &[&str], &str); 6] = [
+            (&uri, "", &["--events-uri-file", "f"], "events-uri-file"),
+            ("", &uri_env, &["--events-uri-file", "f"], "events-uri-file"),
+            (file, "", &["--events", URI], "events"),
+            (&uri, file_env, &[], "events-uri-file"),
+            (file, &uri_env, &[], "events"),
+            (file, "", &[], "events-uri-file"),
+        ];
+        for (yaml, dot_env, flags, winner) in cases {
+            let sources = Files::new(yaml, dot_env).read().unwrap();
+            let command = sources
+                .under(Daemon::command())
+                .mut_args(|a| a.required(false));
+            let args = std::iter::once(&"peer").chain(flags);
+            let matches = command.clone().try_get_matches_from(args).unwrap();
+            let set: Vec<String> = sources
+                .in_force(&command, &matches)
+                .into_iter()
+                .filter(|s| ["events", "events-uri-file"].contains(&s.setting.as_str()))
+                .filter(|s| s.value.is_some())
+                .map(|s| s.setting)
+                .collect();
+            assert_eq!(set, [winner], "{yaml}{dot_env}{flags:?}");
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl v1::peers_server::Peers for Peers {
         _: Request<v1::WatchPeersRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let running = self.life.member().map_err(not_serving)?;
-        watch::watch(running, &self.places).map(Response::new)
+        watch::watch(self.life.clone(), running, &self.places).map(Response::new)
     }
 
     async fn status(

@@ -183,7 +183,10 @@ impl Shares {
         sources: &Arc<Sources>,
         client: &mpsc::Sender<Result<Bytes, ShareError>>,
     ) -> Result<(), ShareError> {
-        let _turn = self.turn().await?;
+        let _turn = tokio::select! {
+            turn = self.turn() => turn?,
+            () = client.closed() => return Ok(()),
+        };
         let foreign = !sources.peers.is_empty();
         let mut draft = foreign.then(|| self.shelf.draft());
         match &shared.content {

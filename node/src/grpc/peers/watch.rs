@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::daemon::Running;
+use crate::daemon::{Life, Running};
 
 /// Watchers of one peer at once (guess: far more than operators and dashboards need).
 pub(super) const WATCHERS: usize = 256;
@@ -25,25 +25,28 @@ const WAITING: usize = 64;
 pub(super) type Changes = BoxStream<'static, Result<WatchPeersResponse, Status>>;
 
 /// Begins to tell a watcher, if there is room for one more.
-pub(super) fn watch(running: Arc<Running>, places: &Arc<Semaphore>) -> Result<Changes, Status> {
+pub(super) fn watch(
+    life: Arc<Life>,
+    running: Arc<Running>,
+    places: &Arc<Semaphore>,
+) -> Result<Changes, Status> {
     let place = places.clone().try_acquire_owned().map_err(|_| {
         Status::resource_exhausted(format!(
             "{WATCHERS} others watch this peer already; watch another one"
         ))
     })?;
     let (teller, changes) = Teller::new(place);
-    tokio::spawn(tell(running, teller));
+    tokio::spawn(tell(life, running, teller));
     Ok(changes)
 }
 
-async fn tell(running: Arc<Running>, mut teller: Teller) {
+async fn tell(life: Arc<Life>, running: Arc<Running>, mut teller: Teller) {
+    let stopping = || Status::unavailable("this peer is stopping; watch another one");
     let mut news = running.peer.news();
     loop {
         news.borrow_and_update();
         let Ok(registry) = super::registry(&running).await else {
-            return teller.end(Status::unavailable(
-                "this peer is stopping; watch another one",
-            ));
+            return teller.end(stopping());
         };
         match teller.tell(registry) {
             Ok(()) => {}
@@ -54,8 +57,10 @@ async fn tell(running: Arc<Running>, mut teller: Teller) {
         }
         tokio::select! {
             changed = news.changed() => if changed.is_err() {
-                return teller.end(Status::unavailable("this peer is stopping; watch another one"));
+                return teller.end(stopping());
             },
+            // It must not hold up the end of the server.
+            () = life.stops() => return teller.end(stopping()),
             () = teller.changes.closed() => return,
         }
     }
