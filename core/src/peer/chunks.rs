@@ -89,6 +89,7 @@ impl<S: Store> Peer<S> {
         for partner in waiting {
             if let Some(exchange) = self.sync.exchanges.get_mut(&(slot, partner)) {
                 exchange.chunks.remove(&key);
+                exchange.go_on(self.now, self.settings.retry);
             }
             self.continue_exchange(slot, partner)?;
         }

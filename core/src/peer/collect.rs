@@ -4,6 +4,7 @@
 //! says that it has changed. A look is a read of the name without a claim: where replicas disagree nothing follows.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use super::names::Checked;
 use super::{Done, Peer};
@@ -31,6 +32,8 @@ pub(super) struct Collect {
     next_round: Time,
     /// To be looked at out of turn.
     due: BTreeSet<Name>,
+    /// The last of these that was, so that some which cannot be judged do not hold up the others.
+    last_due: Option<Name>,
     /// Being looked at.
     checking: BTreeMap<u64, Referrer>,
     next_check: u64,
@@ -69,6 +72,16 @@ impl Collect {
     /// Whether this referrer is known to be over.
     pub(super) fn is_dead(&self, by: &Referrer) -> bool {
         self.dead.contains(by)
+    }
+
+    /// Takes out the name that follows on the last one.
+    fn next_due(&mut self) -> Option<Name> {
+        let after = self.last_due.take().map_or(Unbounded, Excluded);
+        let mut later = self.due.range::<Name, _>((after, Unbounded));
+        let next = later.next().or_else(|| self.due.first()).cloned()?;
+        self.due.remove(&next);
+        self.last_due = Some(next.clone());
+        Some(next)
     }
 
     fn bury(&mut self, by: &Referrer) {
@@ -175,9 +188,11 @@ impl<S: Store> Peer<S> {
             let checking = peer.collect.checking.len();
             peer.settings.checks.saturating_sub(checking)
         };
-        let due: Vec<Name> = self.collect.due.iter().take(free(self)).cloned().collect();
-        for name in due {
-            self.collect.due.remove(&name);
+        // The other half is for the round, which must come to an end whatever is due.
+        for _ in 0..free(self).div_ceil(2) {
+            let Some(name) = self.collect.next_due() else {
+                break;
+            };
             self.check_all_of(name)?;
         }
         if self.collect.next_round > now {
@@ -325,5 +340,23 @@ impl<S: Store> Peer<S> {
     pub(super) fn forget_readers(&mut self, slot: Slot) {
         let until = self.now.after(self.settings.hold);
         self.collect.blind.insert(slot, until);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_judged_does_not_hold_up_others() {
+        let mut collect = Collect::default();
+        let names = ["a", "b", "c"].map(|name| Name::new(name).unwrap());
+        collect.due.extend(names.clone());
+        for name in names.iter().chain(&names) {
+            assert_eq!(collect.next_due().as_ref(), Some(name));
+            collect.due.insert(name.clone());
+        }
+        collect.due.clear();
+        assert_eq!(collect.next_due(), None);
     }
 }

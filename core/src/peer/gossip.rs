@@ -11,6 +11,7 @@ use crate::config::{RUMOR_FACTOR, RUMORS};
 use crate::io::{Endpoint, Output, Time};
 use crate::member::{Drain, Liveness, Member, PeerId};
 use crate::message::Message;
+use crate::quorum::majority;
 use crate::reconfigure::Standing;
 use crate::store::Store;
 
@@ -72,6 +73,14 @@ impl Gossip {
 
     pub(super) fn others(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|m| m.id != self.me)
+    }
+
+    /// Whether a majority of the members that are not to leave is here.
+    fn sees_most_of_those_who_stay(&self) -> bool {
+        let stays = |m: &&Member| m.liveness != Liveness::Left && !m.drain.leaving;
+        let all = self.members.values().filter(stays);
+        let here = all.clone().filter(|m| m.is_present());
+        here.count() >= majority(all.count())
     }
 
     /// Members that are part of the ring now, this peer included if it is.
@@ -419,7 +428,13 @@ impl<S: Store> Peer<S> {
     }
 
     /// A dead leaver that no slot names any more has left: its old volume must never bring back the past.
+    ///
+    /// Not said by the smaller side of a partition: on the other the order may have been taken back, and slots given to
+    /// the leaver again.
     pub(super) fn retire_drained_dead(&mut self) -> Done {
+        if !self.gossip.sees_most_of_those_who_stay() {
+            return Ok(());
+        }
         let gone: Vec<PeerId> = self
             .gossip
             .others()
@@ -429,5 +444,43 @@ impl<S: Store> Peer<S> {
             .collect();
         gone.into_iter()
             .try_for_each(|id| self.believe(id, Liveness::Left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::tests::member;
+
+    fn seen_by_the_first(others: &[(Liveness, bool)]) -> bool {
+        let others = (2..).zip(others).map(|(n, (liveness, leaving))| Member {
+            liveness: *liveness,
+            drain: Drain {
+                epoch: 1,
+                leaving: *leaving,
+            },
+            ..member(n)
+        });
+        Gossip::new(member(1), others.collect(), Time(0)).sees_most_of_those_who_stay()
+    }
+
+    #[test]
+    fn the_smaller_side_of_a_partition_declares_nobody_gone() {
+        use Liveness::{Active, Down, Left};
+        let (here, away) = ((Active, false), (Down, false));
+        assert!(!seen_by_the_first(&[away, away, away, (Down, true)]));
+        assert!(!seen_by_the_first(&[here, away, away]));
+        assert!(seen_by_the_first(&[here, here, away, away]));
+        // Leavers that died at once do not count, however many.
+        let dead = (Down, true);
+        assert!(seen_by_the_first(&[
+            here,
+            away,
+            dead,
+            dead,
+            dead,
+            dead,
+            (Left, false)
+        ]));
     }
 }

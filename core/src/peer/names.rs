@@ -346,7 +346,7 @@ impl<S: Store> Peer<S> {
                 self.conclude(operation, outcome)
             };
         }
-        if operation.base.is_some() {
+        if operation.base.is_some() || operation.client == Client::Fence {
             self.claim(operation)
         } else if self.leads(operation.slot()) {
             self.lead(operation)

@@ -55,10 +55,16 @@ impl<S: Store> Peer<S> {
     /// After a start: which slots have marks.
     pub(super) fn resume_outbox(&mut self) -> Done {
         for slot in self.slots.held().clone() {
-            for consumer in Consumer::ALL {
-                if !self.store.marks(slot, Some(consumer), None, 1)?.is_empty() {
-                    self.outbox.slots.entry(consumer).or_default().insert(slot);
-                }
+            self.look_for_marks(slot)?;
+        }
+        Ok(())
+    }
+
+    /// A slot is held (again), of which there may be an old copy here.
+    pub(super) fn look_for_marks(&mut self, slot: Slot) -> Done {
+        for consumer in Consumer::ALL {
+            if !self.store.marks(slot, Some(consumer), None, 1)?.is_empty() {
+                self.outbox.slots.entry(consumer).or_default().insert(slot);
             }
         }
         Ok(())

@@ -159,6 +159,9 @@ impl<S: Store> Peer<S> {
         } else {
             self.slots.set(slot, record);
         }
+        if involved && !was {
+            self.look_for_marks(slot)?;
+        }
         self.forget_proposal(slot);
         self.forget_readers(slot);
         self.moves_look_at(slot);

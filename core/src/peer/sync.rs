@@ -40,7 +40,22 @@ pub(super) struct Exchange {
     root: Option<Root>,
     /// How far it has listed them, and the root it had then.
     listed: Option<(Entry, Root)>,
+    /// Given up then, and begun anew: the other may have found out that it lacks what we wait for.
     deadline: Time,
+}
+
+/// How long a comparison waits for the next of its chunks, in milliseconds. Guess: many tries, of many fetches at once.
+const CHUNK_PATIENCE: u64 = 120_000;
+
+impl Exchange {
+    /// Something has come: waits for what is next, `retry` being how long for a message.
+    pub(super) fn go_on(&mut self, now: Time, retry: u64) {
+        self.deadline = now.after(if self.chunks.is_empty() {
+            retry
+        } else {
+            CHUNK_PATIENCE
+        });
+    }
 }
 
 /// A part of a list of entries; see [`Message::SyncReply`].
@@ -156,9 +171,7 @@ impl<S: Store> Peer<S> {
 
     pub(super) fn drive_sync(&mut self) -> Done {
         let now = self.now;
-        self.sync
-            .exchanges
-            .retain(|_, e| e.deadline > now || !e.chunks.is_empty());
+        self.sync.exchanges.retain(|_, e| e.deadline > now);
         let mut requests: BTreeMap<PeerId, Vec<(Slot, u64, Root)>> = BTreeMap::new();
         let todo: Vec<Slot> = self.sync.todo.iter().copied().collect();
         for slot in todo {
@@ -423,7 +436,6 @@ impl<S: Store> Peer<S> {
         for (key, len) in &chunks {
             self.want(*key, *len, from);
         }
-        let deadline = self.now.after(self.settings.retry);
         let exchange = self
             .sync
             .exchanges
@@ -431,7 +443,7 @@ impl<S: Store> Peer<S> {
             .expect("looked up above");
         exchange.chunks.extend(chunks.into_keys());
         exchange.names.extend(names);
-        exchange.deadline = deadline;
+        exchange.go_on(self.now, self.settings.retry);
         if let Some(after) = last {
             exchange.listed = Some((after.clone(), root));
             let epoch = exchange.epoch;
@@ -501,7 +513,6 @@ impl<S: Store> Peer<S> {
         registers: Vec<Register>,
         marks: Vec<(Key, Pending)>,
     ) -> Done {
-        let deadline = self.now.after(self.settings.retry);
         let Some(exchange) = self.sync.exchanges.get_mut(&(slot, from)) else {
             return Ok(());
         };
@@ -514,7 +525,7 @@ impl<S: Store> Peer<S> {
             self.sync.exchanges.remove(&(slot, from));
             return Ok(());
         }
-        exchange.deadline = deadline;
+        exchange.go_on(self.now, self.settings.retry);
         let mut kept = true;
         let marks: BTreeMap<Key, Pending> = marks.into_iter().collect();
         for register in &registers {

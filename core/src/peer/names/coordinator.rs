@@ -312,7 +312,8 @@ impl<S: Store> Peer<S> {
                     since: ballot,
                     replaces: Some(holds),
                 });
-                (register, true, false)
+                // A fence stores nothing new: it frees what an upload holds, also where there is no room.
+                (register, true, operation.client == Client::Fence)
             }
             (Step::Settle | Step::Finish, Some(best), _) => {
                 let register = Register {
