@@ -90,6 +90,26 @@ async fn a_crash_loses_nothing_and_a_restart_catches_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_watches_a_peer_does_not_hold_up_its_end() {
+    let mut network = Network::launched(1).await;
+    let peer = &mut network.peers[0];
+    let mut peers = PeersClient::new(peer.channel());
+    let watching = peers.watch(v1::WatchPeersRequest {}).await;
+    let mut changes = watching.unwrap().into_inner();
+    assert_eq!(changes.message().await.unwrap().unwrap().peers.len(), 1);
+    assert_eq!(peer.stop().await, 0);
+    let log = peer.log();
+    assert!(!log.contains("did not close in time"), "{log}");
+    let last = loop {
+        if let Err(last) = changes.message().await.map(Option::unwrap) {
+            break last;
+        }
+    };
+    assert_eq!(last.code(), Code::Unavailable);
+    assert!(last.message().contains("stopping"), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_peer_serves_only_its_own_network() {
     let mut network = Network::launched(1).await;
     let peer = &network.peers[0];
