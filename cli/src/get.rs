@@ -1,5 +1,6 @@
 //! `peernet get`: a file from a peer, whole or not at all.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,18 @@ pub enum GetError {
     /// The listing has what was not asked for.
     #[error("the peer listed a name that does not begin as asked; this is a fault of the peer")]
     Astray,
+    /// A file system holds either a file or a directory in one place.
+    #[error(
+        "'{name}' is both a file and a prefix: '{}' cannot be both a file and a directory; fetch '{name}' by itself, to \
+         another path",
+        .path.display()
+    )]
+    FileAndPrefix {
+        /// The file's.
+        name: Name,
+        /// Where it belongs.
+        path: PathBuf,
+    },
     /// Ctrl-C.
     #[error("interrupted, nothing was kept")]
     Interrupted,
@@ -94,7 +107,9 @@ impl GetError {
         match self {
             GetError::Name { .. } | GetError::TooMany(_) | GetError::ManyToOne => Exit::Usage,
             GetError::Nothing(_) => Exit::NotFound,
-            GetError::Write { .. } | GetError::Stdout(_) => Exit::Permanent,
+            GetError::Write { .. } | GetError::Stdout(_) | GetError::FileAndPrefix { .. } => {
+                Exit::Permanent
+            }
             GetError::Short { .. } | GetError::Replaced | GetError::Interrupted => Exit::Retryable,
             GetError::Long { .. } | GetError::Astray => Exit::Fatal,
             GetError::Call(e) => e.exit(),
@@ -159,6 +174,7 @@ async fn below(global: &Global, prefix: &str, path: Option<&Path>) -> Result<(),
     if names.len() > MOST {
         return Err(GetError::TooMany(prefix.to_owned()));
     }
+    apart(&names)?;
     let bars = MultiProgress::new();
     let mut fetched = stream::iter(&names)
         .map(async |(name, place)| {
@@ -169,9 +185,9 @@ async fn below(global: &Global, prefix: &str, path: Option<&Path>) -> Result<(),
                 path: dir.to_owned(),
                 reason,
             })?;
-            let saved = save(&global.server, name, Some(place), &bar).await;
+            let saved = save(&global.server, name, place, &bar).await;
             bar.finish_and_clear();
-            saved
+            saved.map(|file| (place, file))
         })
         .buffered(AT_ONCE);
     let mut files = Vec::new();
@@ -192,6 +208,26 @@ async fn below(global: &Global, prefix: &str, path: Option<&Path>) -> Result<(),
     Ok(())
 }
 
+/// Refuses a file whose place is, or would have to be, a directory too.
+fn apart(names: &[(Name, PathBuf)]) -> Result<(), GetError> {
+    let pairs = names.iter().map(|(name, place)| (place.as_path(), name));
+    let files: BTreeMap<&Path, &Name> = pairs.collect();
+    let mut clashes = names.iter().flat_map(|(name, place)| {
+        let taken = place.is_dir().then_some((place.as_path(), name));
+        let above = place.ancestors().skip(1);
+        taken
+            .into_iter()
+            .chain(above.filter_map(|dir| files.get_key_value(dir).map(|(p, n)| (*p, *n))))
+    });
+    match clashes.next() {
+        Some((path, name)) => Err(GetError::FileAndPrefix {
+            name: name.clone(),
+            path: path.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
 async fn deliver(
     global: &Global,
     name: &Name,
@@ -203,7 +239,8 @@ async fn deliver(
         fetch(&global.server, name, &mut out, bar, GetError::Stdout).await?;
         return out.flush().await.map_err(GetError::Stdout);
     }
-    let (path, file) = save(&global.server, name, path, bar).await?;
+    let path = destination(name, path);
+    let file = save(&global.server, name, &path, bar).await?;
     let print = || -> io::Result<()> {
         if !global.common.output.document(&file)? {
             output::print(&format!(
@@ -217,32 +254,31 @@ async fn deliver(
     print().map_err(GetError::Stdout)
 }
 
-/// Fetches a file to where it belongs: says where that is.
+/// Fetches a file to exactly this path.
 pub(crate) async fn save(
     servers: &Servers,
     name: &Name,
-    path: Option<&Path>,
+    path: &Path,
     bar: &ProgressBar,
-) -> Result<(PathBuf, File), GetError> {
-    let path = destination(name, path);
+) -> Result<File, GetError> {
     let failed = |reason| GetError::Write {
-        path: path.clone(),
+        path: path.to_owned(),
         reason,
     };
-    if is_special(&path) {
-        let device = tokio::fs::OpenOptions::new().write(true).open(&path).await;
+    if is_special(path) {
+        let device = tokio::fs::OpenOptions::new().write(true).open(path).await;
         let mut device = device.map_err(&failed)?;
         let info = fetch(servers, name, &mut device, bar, &failed).await?;
         device.flush().await.map_err(failed)?;
-        return Ok((path, info.into()));
+        return Ok(info.into());
     }
-    let temporary = temporary(&path).map_err(&failed)?;
+    let temporary = temporary(path).map_err(&failed)?;
     let mut file = tokio::fs::File::from_std(temporary.reopen().map_err(&failed)?);
     let info = fetch(servers, name, &mut file, bar, &failed).await?;
     file.flush().await.map_err(&failed)?;
     file.sync_all().await.map_err(&failed)?;
-    temporary.persist(&path).map_err(|e| failed(e.error))?;
-    Ok((path, info.into()))
+    temporary.persist(path).map_err(|e| failed(e.error))?;
+    Ok(info.into())
 }
 
 /// Whether `path` is a device, a pipe or a socket: something to write to, never to replace.
@@ -399,6 +435,28 @@ mod tests {
         let name = Name::new("docs/a.txt").unwrap();
         let real = target.canonicalize().unwrap();
         assert_eq!(destination(&name, Some(&link)), real);
+    }
+
+    #[test]
+    fn a_name_is_not_a_file_and_a_directory_in_one_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = |names: &[&str]| {
+            let place = |n: &&str| (Name::new(*n).unwrap(), dir.path().join(n));
+            apart(&names.iter().map(place).collect::<Vec<_>>())
+        };
+        check(&["a", "a-b", "ab/c", "b/c", "b/d/e"]).unwrap();
+        for names in [&["a", "a/b/c"], &["a/b/c", "a"]] {
+            let error = check(names).unwrap_err();
+            assert!(matches!(&error, GetError::FileAndPrefix { name, .. } if name.as_str() == "a"));
+        }
+        // What an earlier fetch made a directory.
+        std::fs::create_dir(dir.path().join("ab")).unwrap();
+        check(&["ab/c"]).unwrap();
+        let error = check(&["ab"]).unwrap_err();
+        assert!(
+            error.to_string().contains("both a file and a prefix"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -166,12 +166,6 @@ pub(crate) struct Job {
     pub(crate) name: Name,
 }
 
-impl Job {
-    fn is_stdin(&self) -> bool {
-        is_stdin(&self.path)
-    }
-}
-
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
@@ -272,7 +266,11 @@ pub(crate) async fn store(
     put: &Put,
     bar: &ProgressBar,
 ) -> Result<File, PutError> {
-    let tries = if job.is_stdin() { 1 } else { servers.count() };
+    let tries = if is_stdin(&job.path) {
+        1
+    } else {
+        servers.count()
+    };
     let mut failed = 0;
     loop {
         let (source, size) = open(job).await?;
@@ -304,7 +302,7 @@ type Source = Box<dyn AsyncRead + Send + Unpin>;
 
 /// The bytes to send, and how many they are if that is known.
 async fn open(job: &Job) -> Result<(Source, Option<u64>), PutError> {
-    if job.is_stdin() {
+    if is_stdin(&job.path) {
         return Ok((Box::new(tokio::io::stdin()), None));
     }
     let failed = |reason: io::Error| match reason.kind() {

@@ -179,10 +179,21 @@ async fn store(
         tag: Vec::new(),
         if_absent: false,
     };
-    let jobs = put::jobs(&put, |path| path.exists()).map_err(|e| e.to_string())?;
-    let job = jobs.first().expect("one path is one job");
-    let stored = put::store(servers, job, &put, bar).await;
+    let job = only(&put)?;
+    let stored = put::store(servers, &job, &put, bar).await;
     stored.map(|file| file.name).map_err(|e| e.to_string())
+}
+
+/// What is to be stored, which must be a file: the transfer of a menu has one name and one size.
+fn only(put: &Put) -> Result<put::Job, String> {
+    let mut jobs = put::jobs(put, |path| path.exists()).map_err(|e| e.to_string())?;
+    match (jobs.pop(), put.paths.as_slice()) {
+        (Some(job), [path]) if jobs.is_empty() && !path.is_dir() => Ok(job),
+        _ => Err(
+            "a directory is not stored from here; `peernet put DIRECTORY NAME` stores all below it"
+                .into(),
+        ),
+    }
 }
 
 async fn fetch(
@@ -192,8 +203,9 @@ async fn fetch(
     bar: &ProgressBar,
 ) -> Result<String, String> {
     let name = Name::new(name.to_owned()).map_err(|e| e.to_string())?;
-    let saved = get::save(servers, &name, Some(&local(path)), bar).await;
-    let (path, _) = saved.map_err(|e| e.to_string())?;
+    let path = get::destination(&name, Some(&local(path)));
+    let saved = get::save(servers, &name, &path, bar).await;
+    saved.map_err(|e| e.to_string())?;
     Ok(path.display().to_string())
 }
 
@@ -202,5 +214,32 @@ fn local(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), env::var_os("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
         _ => PathBuf::from(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_refused_whatever_is_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |path: &Path| Put {
+            paths: vec![path.to_owned()],
+            name: Some("n".into()),
+            content_type: put::CONTENT_TYPE.into(),
+            tag: Vec::new(),
+            if_absent: false,
+        };
+        for file in ["a", "b"] {
+            let refused = only(&put(dir.path())).unwrap_err();
+            assert!(refused.contains("peernet put"), "{refused}");
+            std::fs::write(dir.path().join(file), file).unwrap();
+        }
+        assert!(only(&put(dir.path())).is_err());
+        assert_eq!(
+            only(&put(&dir.path().join("a"))).unwrap().name.as_str(),
+            "n"
+        );
     }
 }
