@@ -115,7 +115,8 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             // A closed standard error leaves only the exit code to tell.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            let words = output::visible_lines(&failure.to_string());
+            let _ = writeln!(std::io::stderr(), "error: {words}");
             ExitCode::from(failure.exit() as u8)
         }
     }

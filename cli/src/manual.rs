@@ -51,7 +51,7 @@ pub fn completions(command: &Completions) -> Result<(), ManualError> {
     let mut definition = definition();
     let name = definition.get_name().to_owned();
     clap_complete::generate(command.shell, &mut definition, name, &mut script);
-    output::print(&String::from_utf8_lossy(&script))?;
+    output::raw(&String::from_utf8_lossy(&script))?;
     Ok(())
 }
 

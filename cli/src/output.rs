@@ -1,9 +1,12 @@
 //! Results on standard output: aligned tables for people, JSON and YAML for scripts.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use serde::Serialize;
 
 /// How results are printed.
@@ -27,7 +30,7 @@ impl Format {
             Format::Json => serde_json::to_string_pretty(value)? + "\n",
             Format::Yaml => serde_yaml::to_string(value).map_err(io::Error::other)?,
         };
-        print(&text)?;
+        raw(&text)?;
         Ok(true)
     }
 
@@ -42,16 +45,54 @@ impl Format {
     }
 }
 
-/// Writes to standard output and flushes it. A reader that has seen enough and closed its end is no failure.
+/// Prints lines for people, with [`visible`] control characters.
 pub fn print(text: &str) -> io::Result<()> {
+    raw(&visible_lines(text)).map(drop)
+}
+
+/// Writes to standard output as it is and flushes it. A reader that has seen enough and closed its end is no failure: false
+/// says that nobody reads any more.
+pub(crate) fn raw(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        done => done.map(|()| true),
     }
 }
 
-/// A table without borders, as `kubectl` prints them. A header that ends with `>` marks a column of numbers.
+/// Returns when nobody reads any more from the other end of the pipe `out`; never when it is something else, such as a file.
+pub(crate) async fn closed(out: impl AsFd + Send + 'static) {
+    // A pipe's writing end comes into the error condition when its last reader is gone; no other event is asked for, see
+    // poll(2).
+    let watched = tokio::task::spawn_blocking(move || {
+        let mut out = [PollFd::new(&out, PollFlags::empty())];
+        retry_on_intr(|| poll(&mut out, None))
+    });
+    if !matches!(watched.await, Ok(Ok(_))) {
+        std::future::pending().await
+    }
+}
+
+/// What others wrote, on one line: its control characters are shown escaped, so that they can neither end the line nor
+/// command the terminal.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// The same for a text whose lines are meant.
+pub(crate) fn visible_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(visible).collect();
+    lines.join("\n")
+}
+
+/// A table without borders, as `kubectl` prints them, its cells [`visible`]. A header that ends with `>` marks a column of numbers.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table
@@ -59,7 +100,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|h| h.trim_end_matches('>')));
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| visible(cell)));
     }
     for (i, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
@@ -179,6 +220,23 @@ mod tests {
             ],
         );
         assert_eq!(text, "NAME   SIZE\na       1 B\nbcdef  10 B\n");
+    }
+
+    #[test]
+    fn no_control_character_reaches_the_terminal() {
+        assert_eq!(visible("a\u{1b}[2J\n\u{9b}ä"), "a\\u{1b}[2J\\n\\u{9b}ä");
+        assert_eq!(visible_lines("a\r\nb\u{7}\n"), "a\\r\nb\\u{7}\n");
+        let text = table(&["NAME"], [vec!["a\nb\u{1b}c".into()]]);
+        assert_eq!(text, "NAME\na\\nb\\u{1b}c\n");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_nobody_reads_is_closed() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut closed = std::pin::pin!(closed(writer));
+        assert!(futures::poll!(&mut closed).is_pending());
+        drop(reader);
+        closed.await;
     }
 
     #[test]

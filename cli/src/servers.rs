@@ -12,6 +12,7 @@ use tonic::{Code, Status};
 
 use crate::exit::Exit;
 use crate::kubectl::forward::{Forward, pod};
+use crate::output;
 
 /// Where a peer of `peernet up` listens by default.
 pub(crate) const LOCAL: &str = "http://127.0.0.1:7000";
@@ -62,19 +63,16 @@ impl CallError {
 }
 
 fn refusal(server: &str, status: &Status) -> String {
+    let words = output::visible(status.message());
     match status.code() {
         // These carry the transport's words, not a peer's.
         Code::Unknown | Code::Cancelled => {
-            format!(
-                "the connection to {server} broke: {}; try again",
-                status.message()
-            )
+            format!("the connection to {server} broke: {words}; try again")
         }
-        Code::Unimplemented => format!(
-            "{server} does not offer this: {}; is it a peer of this version?",
-            status.message()
-        ),
-        _ => status.message().to_owned(),
+        Code::Unimplemented => {
+            format!("{server} does not offer this: {words}; is it a peer of this version?")
+        }
+        _ => words,
     }
 }
 

@@ -62,7 +62,7 @@ pub async fn run(global: &Global, status: Status) -> Result<ExitCode, StatusErro
         verdict: &verdict,
         picture: &picture,
     })? {
-        output::print(&page(&picture, &verdict, global.common.output.is_wide()))?;
+        output::raw(&page(&picture, &verdict, global.common.output.is_wide()))?;
     }
     let failed = status.check && verdict.degraded;
     Ok(ExitCode::from(if failed {
@@ -87,16 +87,14 @@ fn page(picture: &Picture, verdict: &Verdict, wide: bool) -> String {
         .verdict
         .split_once(':')
         .unwrap_or((&verdict.verdict, ""));
-    let mut text = format!(
-        "{}:{rest}\n\n",
-        output::verdict_word(word, !verdict.degraded)
-    );
+    let mut text = format!(":{rest}\n\n");
     text += &peer_table(&picture.peers, wide);
     text += "\n";
     for note in &verdict.notes {
         text += &format!("{note}\n");
     }
-    text + &format!("{}\nNext: {}\n", verdict.tolerance, verdict.next)
+    text += &format!("{}\nNext: {}\n", verdict.tolerance, verdict.next);
+    output::verdict_word(word, !verdict.degraded) + &output::visible_lines(&text)
 }
 
 fn peer_table(peers: &[Peer], wide: bool) -> String {

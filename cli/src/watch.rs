@@ -53,19 +53,22 @@ impl Sighting {
             ..
         } = self;
         let brief = format!("{time}  {state:8}  {peer}  {zone}  {address}");
-        if wide {
-            format!("{brief}  since {since}  {version}\n")
+        let line = if wide {
+            format!("{brief}  since {since}  {version}")
         } else {
-            brief + "\n"
-        }
+            brief
+        };
+        output::visible(&line) + "\n"
     }
 }
 
-/// Prints all peers, then each change, until ctrl-C. With `-o json` one document a line.
+/// Prints all peers, then each change, until ctrl-C or until nobody reads any more. With `-o json` one document a line.
 pub(crate) async fn run(global: &Global) -> Result<(), ShareError> {
     tokio::select! {
         ended = follow(global) => ended,
         _ = tokio::signal::ctrl_c() => Ok(()),
+        // Without a change nothing is written that would tell.
+        () = output::closed(std::io::stdout()) => Ok(()),
     }
 }
 
@@ -90,7 +93,9 @@ async fn follow(global: &Global) -> Result<(), ShareError> {
                     format!("---\n{text}")
                 }
             };
-            output::print(&text)?;
+            if !output::raw(&text)? {
+                return Ok(());
+            }
         }
     }
     Ok(())
@@ -104,7 +109,7 @@ mod tests {
     fn a_change_is_a_line() {
         let info = PeerInfo {
             name: "p-1".into(),
-            zone: "a".into(),
+            zone: "a\u{1b}[2J\n".into(),
             address: "10.0.0.1:7000".into(),
             state: PeerState::Leaving.into(),
             version: "0.1.0".into(),
@@ -113,7 +118,7 @@ mod tests {
         let sighting = Sighting::new(info, 0);
         assert_eq!(
             sighting.line(false),
-            "1970-01-01T00:00:00Z  leaving   p-1  a  10.0.0.1:7000\n"
+            "1970-01-01T00:00:00Z  leaving   p-1  a\\u{1b}[2J\\n  10.0.0.1:7000\n"
         );
         assert!(
             sighting

@@ -303,7 +303,7 @@ async fn watch(
             Step::Done(message) => return Ok(message),
             Step::UnderWay(message) if io::stderr().is_terminal() => bar.set_message(message),
             Step::UnderWay(message) if message != said => {
-                writeln!(io::stderr(), "{message}")?;
+                writeln!(io::stderr(), "{}", output::visible(&message))?;
                 said = message;
             }
             Step::UnderWay(_) => {}
