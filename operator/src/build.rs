@@ -212,15 +212,21 @@ fn claim(network: &Network) -> PersistentVolumeClaim {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::PodSpec;
+    use peernet_crd::{Events, SecretKey};
+
     use super::*;
     use crate::plan::fixture;
 
-    fn built(replicas: u32) -> Objects {
-        let image = NodeImage {
+    fn image() -> NodeImage {
+        NodeImage {
             image: "node:1".into(),
             pull_policy: "IfNotPresent".into(),
-        };
-        objects(&fixture::network(5), &image, replicas)
+        }
+    }
+
+    fn built(replicas: u32) -> Objects {
+        objects(&fixture::network(5), &image(), replicas)
     }
 
     #[test]
@@ -266,18 +272,100 @@ mod tests {
         assert_eq!(policy.when_scaled.as_deref(), Some("Retain"));
     }
 
+    /// The template of a network in that namespace that publishes events.
+    fn told_of_a_broker(namespace: &str, exchange: Option<&str>) -> PodSpec {
+        let mut network = fixture::network(5);
+        network.namespace = namespace.into();
+        let (name, key) = ("broker".into(), "address".into());
+        network.spec.events = Some(Events {
+            uri: SecretKey { name, key },
+            ca: None,
+            exchange: exchange.map(Into::into),
+        });
+        let set = objects(&network, &image(), 5).set;
+        set.spec.unwrap().template.spec.unwrap()
+    }
+
+    fn variable(pod: &PodSpec, name: &str) -> Option<String> {
+        let env = pod.containers[0].env.as_ref().unwrap();
+        env.iter().find(|e| e.name == name)?.value.clone()
+    }
+
+    #[test]
+    fn a_broker_of_events_is_told_by_files() {
+        let pod = told_of_a_broker("ns", None);
+        let volumes = pod.volumes.clone().unwrap();
+        let projected = volumes[0].projected.clone().unwrap();
+        let sources = projected.sources.unwrap();
+        assert_eq!(sources.len(), 1);
+        let secret = sources[0].secret.clone().unwrap();
+        assert_eq!(secret.name, "broker");
+        assert_eq!(secret.optional, Some(true), "a peer would not start");
+        let item = secret.items.unwrap().remove(0);
+        assert_eq!(item.key, "address");
+        let file = variable(&pod, "PEERNET_EVENTS_URI_FILE").unwrap();
+        let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+        assert_eq!(mounts[1].name, volumes[0].name);
+        assert_eq!(file, format!("{}/{}", mounts[1].mount_path, item.path));
+        assert_eq!(variable(&pod, "PEERNET_EVENTS_CA_FILE"), None);
+    }
+
+    #[test]
+    fn a_default_exchange_is_no_other_networks_and_never_the_brokers() {
+        let exchange = |namespace: &str, exchange: Option<&str>| {
+            let pod = told_of_a_broker(namespace, exchange);
+            variable(&pod, "PEERNET_EVENTS_EXCHANGE").unwrap()
+        };
+        assert_eq!(exchange("ns", None), "ns.demo");
+        assert_eq!(exchange("amqp", None), "amqp.demo");
+        assert_eq!(exchange("amq", None), "peernet.amq.demo");
+        assert_eq!(exchange("amq", Some("mine")), "mine");
+    }
+
+    /// A template that changes restarts every peer of every network when the operator is updated.
+    #[test]
+    fn a_network_without_events_has_the_template_it_had_before_there_were_events() {
+        let pod = built(5).set.spec.unwrap().template.spec.unwrap();
+        assert_eq!(pod.volumes, None);
+        let peer = &pod.containers[0];
+        let mounts = peer.volume_mounts.iter().flatten();
+        let mounts: Vec<_> = mounts.map(|m| (&*m.name, &*m.mount_path)).collect();
+        assert_eq!(mounts, [(names::VOLUME, "/data")]);
+        let env = peer.env.iter().flatten();
+        let env: Vec<_> = env.map(|e| &*e.name).collect();
+        let before = [
+            "PEERNET_NAME",
+            "PEERNET_ADVERTISE_HOST",
+            "PEERNET_SEEDS",
+            "PEERNET_AWAIT_ASSIGNMENT",
+            "PEERNET_DATA_DIR",
+            "PEERNET_REPLICATION_FACTOR",
+            "PEERNET_REPLICATION_WRITE",
+            "PEERNET_CHUNK_SIZE",
+            "PEERNET_GRACE_SECONDS",
+        ];
+        assert_eq!(env, before);
+        // And events change nothing but these three.
+        let mut told = told_of_a_broker("ns", None);
+        told.volumes = None;
+        let told_peer = &mut told.containers[0];
+        told_peer.volume_mounts.as_mut().unwrap().truncate(1);
+        told_peer.env.as_mut().unwrap().truncate(before.len());
+        assert_eq!(told, pod);
+    }
+
     #[test]
     fn pods_meet_the_restricted_standard_and_know_who_they_are() {
         let pod = built(5).set.spec.unwrap().template.spec.unwrap();
-        let security = pod.security_context.unwrap();
+        let security = pod.security_context.as_ref().unwrap();
         assert_eq!(security.run_as_non_root, Some(true));
-        assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        let seccomp = security.seccomp_profile.as_ref().unwrap();
+        assert_eq!(seccomp.type_, "RuntimeDefault");
         let container = &pod.containers[0];
         let security = container.security_context.as_ref().unwrap();
         assert_eq!(security.allow_privilege_escalation, Some(false));
         assert_eq!(security.read_only_root_filesystem, Some(true));
-        let env = container.env.as_ref().unwrap();
-        let value = |name: &str| env.iter().find(|e| e.name == name).unwrap().value.clone();
+        let value = |name: &str| variable(&pod, name);
         assert_eq!(
             value("PEERNET_SEEDS").as_deref(),
             Some("demo-peers.ns.svc:7000")

@@ -96,6 +96,10 @@ pub struct PeerNetworkSpec {
     #[serde(default)]
     pub repair: Repair,
 
+    /// Where peers publish events. Nowhere when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Events>,
+
     /// The peers' container image. By default the one that belongs to the operator's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
@@ -199,6 +203,41 @@ pub struct Repair {
     pub grace_seconds: i32,
 }
 
+/// Where peers publish events: a RabbitMQ broker.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct Events {
+    /// The Secret's key with the broker's URI, `amqp[s]://USER:PASSWORD@HOST:PORT/VHOST`. It may be replaced at any time.
+    pub uri: SecretKey,
+
+    /// The Secret's key with PEM certificates that the broker's may be signed by; the public ones when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<SecretKey>,
+
+    /// The topic exchange. By default the network's namespace, a dot and its name; with `peernet.` before it in a
+    /// namespace called `amq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 127), regex(pattern = r"^[-_.:A-Za-z0-9]+$"))]
+    #[x_kube(validation = Rule::new(rules::EXCHANGE.cel).message(rules::EXCHANGE.why))]
+    pub exchange: Option<String>,
+}
+
+/// A key of a Secret in the network's namespace.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// The Secret's name.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
+    pub name: String,
+
+    /// The key in it.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._A-Za-z0-9]+$"))]
+    pub key: String,
+}
+
 /// The least that holds three copies (the default factor).
 fn default_replicas() -> i32 {
     3
@@ -243,6 +282,7 @@ impl Default for PeerNetworkSpec {
             storage: Storage::default(),
             zones: Zones::default(),
             repair: Repair::default(),
+            events: None,
             image: None,
             image_pull_policy: None,
             resources: None,

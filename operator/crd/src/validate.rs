@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
-use crate::spec::{PeerNetwork, PeerNetworkSpec, Storage};
+use crate::spec::{Events, PeerNetwork, PeerNetworkSpec, SecretKey, Storage};
 
 /// A rule of the schema: an expression for the API server, and a sentence that says why and what to do.
 pub(crate) struct Rule {
@@ -46,6 +46,13 @@ pub(crate) mod rules {
               holds; lower replication.write",
     };
 
+    /// AMQP 0-9-1 (exchange.declare) keeps these names for the broker, and a peer that is told one does not start.
+    pub(crate) const EXCHANGE: Rule = Rule {
+        cel: "!self.startsWith('amq.')",
+        why: "exchanges whose names begin with 'amq.' belong to the broker: choose another name, or leave it out to get \
+              the default",
+    };
+
     /// On the spec, not on the field: removing the field and adding it again would pass a rule on the field.
     pub(crate) const FACTOR_FIXED: Rule = Rule {
         cel: "self.replication.factor == oldSelf.replication.factor",
@@ -63,6 +70,10 @@ pub(crate) mod rules {
 }
 
 const NAME_MAX: usize = 50;
+/// Kubernetes' for a Secret's name and for a key in it.
+const SECRET_MAX: usize = 253;
+/// A peer's.
+const EXCHANGE_MAX: usize = 127;
 const REPLICAS: RangeInclusive<i32> = 1..=1000;
 const COPIES: RangeInclusive<i32> = 1..=7;
 const CHUNK_SIZE: RangeInclusive<i32> = 65_536..=4_194_304;
@@ -99,6 +110,19 @@ pub enum Violation {
     /// A text that must not be empty is.
     #[error("{0} must not be empty; leave it out to get the default")]
     Empty(&'static str),
+    /// Not a key of a Secret.
+    #[error(
+        "{0} must name a Secret (lower-case letters, digits, '-' and '.', between letters or digits) and a key in it (letters, digits, '-', '_' and '.'), each of 1 to 253 characters"
+    )]
+    SecretKey(&'static str),
+    /// Not an exchange.
+    #[error(
+        "spec.events.exchange is {0:?}, but must be 1 to 127 letters, digits, '-', '_', '.' and ':'"
+    )]
+    Exchange(String),
+    /// An exchange of the broker's own.
+    #[error("spec.events.exchange: {}", rules::EXCHANGE.why)]
+    BrokersExchange,
     /// The factor was changed.
     #[error("spec: {}", rules::FACTOR_FIXED.why)]
     FactorChanged,
@@ -143,6 +167,7 @@ impl PeerNetworkSpec {
             storage,
             zones,
             repair,
+            events,
             image,
             image_pull_policy: _,
             resources: _,
@@ -158,6 +183,9 @@ impl PeerNetworkSpec {
         )?;
         not_empty("spec.zones.topologyKey", Some(&zones.topology_key))?;
         not_empty("spec.image", image.as_ref())?;
+        if let Some(events) = events {
+            check_events(events)?;
+        }
         not_empty("spec.storage.className", storage.class_name.as_ref())?;
         if !is_size(&storage.size) {
             return Err(Violation::Size(storage.size.clone()));
@@ -170,6 +198,45 @@ impl PeerNetworkSpec {
         }
         Ok(())
     }
+}
+
+fn check_events(events: &Events) -> Result<(), Violation> {
+    let Events { uri, ca, exchange } = events;
+    let secrets = [
+        ("spec.events.uri", Some(uri)),
+        ("spec.events.ca", ca.as_ref()),
+    ];
+    for (field, secret) in secrets {
+        if !secret.is_none_or(is_secret_key) {
+            return Err(Violation::SecretKey(field));
+        }
+    }
+    match exchange {
+        Some(name) if !consists_of(name, EXCHANGE_MAX, "-_.:") => {
+            Err(Violation::Exchange(name.clone()))
+        }
+        Some(name) if name.starts_with("amq.") => Err(Violation::BrokersExchange),
+        _ => Ok(()),
+    }
+}
+
+/// The patterns in the schema: Kubernetes' own of names and keys of Secrets. With another name the kubelet would be
+/// refused rather than find nothing, and so not start the pod.
+fn is_secret_key(secret: &SecretKey) -> bool {
+    let SecretKey { name, key } = secret;
+    let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let label = |label: &str| {
+        label.as_bytes().first().is_some_and(edge)
+            && label.as_bytes().last().is_some_and(edge)
+            && label.bytes().all(|b| edge(&b) || b == b'-')
+    };
+    name.len() <= SECRET_MAX && name.split('.').all(label) && consists_of(key, SECRET_MAX, "-_.")
+}
+
+/// Whether the text has 1 to `most` characters, all of them ASCII letters, digits or these.
+fn consists_of(text: &str, most: usize, marks: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
+    (1..=most).contains(&text.len()) && text.chars().all(plain)
 }
 
 fn name_is_valid(name: &str) -> Result<(), Violation> {
@@ -252,6 +319,42 @@ mod tests {
         assert_eq!(
             with(|n| n.spec.replication.write = 4),
             Err(Violation::WriteAboveFactor)
+        );
+    }
+
+    #[test]
+    fn events_name_secrets_and_an_exchange() {
+        let events = |name: &str, key: &str, exchange: Option<&str>| {
+            let secret = |name: &str, key: &str| SecretKey {
+                name: name.into(),
+                key: key.into(),
+            };
+            with(|n| {
+                n.spec.events = Some(Events {
+                    uri: secret("broker", "uri"),
+                    ca: Some(secret(name, key)),
+                    exchange: exchange.map(Into::into),
+                });
+            })
+        };
+        assert_eq!(events("my-broker.2", "CA_1.crt", None), Ok(()));
+        let refused = Err(Violation::SecretKey("spec.events.ca"));
+        for bad in ["", "Broker", "a..b", "-a", "a-", "a/b", &"x".repeat(254)] {
+            assert_eq!(events(bad, "uri", None), refused, "{bad:?}");
+        }
+        for bad in ["", "../uri", "a b", &"x".repeat(254)] {
+            assert_eq!(events("broker", bad, None), refused, "{bad:?}");
+        }
+        for good in ["a.b", "amq", "amqp.x", "AMQ.x", &"x".repeat(127)] {
+            assert_eq!(events("broker", "uri", Some(good)), Ok(()), "{good:?}");
+        }
+        for bad in ["", "a b", "ä", &"x".repeat(128)] {
+            let refused = Err(Violation::Exchange(bad.into()));
+            assert_eq!(events("broker", "uri", Some(bad)), refused);
+        }
+        assert_eq!(
+            events("broker", "uri", Some("amq.topic")),
+            Err(Violation::BrokersExchange)
         );
     }
 

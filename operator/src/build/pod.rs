@@ -17,6 +17,8 @@ use crate::observe::Network;
 
 use super::{NodeImage, selector};
 
+mod events;
+
 /// Where the volume is mounted.
 const DATA_DIR: &str = "/data";
 /// A user without a name, as base images without a shell use it.
@@ -64,6 +66,11 @@ pub(super) fn template(network: &Network, node_image: &NodeImage) -> PodTemplate
                 ..TopologySpreadConstraint::default()
             }]),
             containers: vec![container(network, node_image)],
+            volumes: network
+                .spec
+                .events
+                .as_ref()
+                .map(|told| vec![events::volume(told)]),
             ..PodSpec::default()
         }),
     }
@@ -127,13 +134,19 @@ fn container(network: &Network, node_image: &NodeImage) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: names::VOLUME.into(),
-            mount_path: DATA_DIR.into(),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(mounts(network)),
         ..Container::default()
     }
+}
+
+fn mounts(network: &Network) -> Vec<VolumeMount> {
+    let data = VolumeMount {
+        name: names::VOLUME.into(),
+        mount_path: DATA_DIR.into(),
+        ..VolumeMount::default()
+    };
+    let events = network.spec.events.as_ref().map(|_| events::mount());
+    [data].into_iter().chain(events).collect()
 }
 
 fn environment(network: &Network) -> Vec<EnvVar> {
@@ -149,7 +162,7 @@ fn environment(network: &Network) -> Vec<EnvVar> {
         value: Some(value),
         value_from: None,
     };
-    vec![
+    let mut told = vec![
         field("PEERNET_NAME", "metadata.name"),
         field("PEERNET_ADVERTISE_HOST", "status.podIP"),
         value("PEERNET_SEEDS", seeds),
@@ -168,7 +181,13 @@ fn environment(network: &Network) -> Vec<EnvVar> {
             "PEERNET_GRACE_SECONDS",
             spec.repair.grace_seconds.to_string(),
         ),
-    ]
+    ];
+    let events = spec
+        .events
+        .iter()
+        .flat_map(|e| events::environment(e, network));
+    told.extend(events.map(|(name, text)| value(name, text)));
+    told
 }
 
 fn field(name: &str, path: &str) -> EnvVar {
