@@ -8,7 +8,7 @@ use peernet_core::key::{Key, Name, SLOTS, Slot};
 use peernet_core::member::PeerId;
 use peernet_core::quorum::majority;
 use peernet_core::register::{Register, Version};
-use peernet_core::slot::{SlotConfig, SlotRecord};
+use peernet_core::slot::SlotConfig;
 use peernet_core::store::{Entry, Store};
 use thiserror::Error;
 
@@ -372,26 +372,21 @@ pub fn released(
             Some((identity.member.id, host))
         })
         .collect();
-    let slots: BTreeMap<HostId, BTreeMap<Slot, SlotRecord>> = fleet
-        .ids()
-        .into_iter()
-        .map(|host| {
-            let remembered = fleet.host(host).store().remembered();
-            let slots = remembered.expect("a store in memory does not fail").slots;
-            (host, slots.into_iter().collect())
-        })
-        .collect();
-    let config_on = |host: HostId, slot: &Slot| Some(&slots.get(&host)?.get(slot)?.config);
+    let config_on = |host: HostId, slot: Slot| {
+        let host = fleet.host(host);
+        let store = host.store();
+        store.slot(slot).map(|record| record.config.clone())
+    };
     let mut found = Vec::new();
     for (slot, entries) in cleared {
-        let Some(config) = config_on(id, slot) else {
+        let Some(config) = config_on(id, *slot) else {
             continue;
         };
         for replica in &config.replicas {
             let Some(host) = hosts.get(replica).copied() else {
                 continue; // its volume is lost, or begins anew
             };
-            let passed_on = config_on(host, slot)
+            let passed_on = config_on(host, *slot)
                 .is_some_and(|c| c.epoch > config.epoch && !c.involves(*replica));
             let whole = entries
                 .iter()

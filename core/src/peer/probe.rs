@@ -189,6 +189,8 @@ impl<S: Store> Peer<S> {
         }
         let worse = match self.gossip.get(probe.target).map(|m| m.liveness) {
             Some(Liveness::Active) => Liveness::Suspect,
+            // Before there is a ring: whoever is said to be down refutes it, and would look as if it had been in one.
+            Some(Liveness::Joining) if self.myself().liveness == Liveness::Joining => return Ok(()),
             // Not in the ring: nobody relies on it, no need to wait.
             Some(Liveness::Joining) => Liveness::Down,
             Some(Liveness::Suspect) if probe.hinted => Liveness::Down,

@@ -56,6 +56,11 @@ macro_rules! write {
 }
 
 impl MemoryStore {
+    /// What is remembered of a slot: [`Store::remembered`] without copying all others.
+    pub fn slot(&self, slot: Slot) -> Option<&SlotRecord> {
+        self.tables.slots.get(&slot)
+    }
+
     /// References to chunks from `first` to `last`.
     fn of_chunks(&self, first: Key, last: Key) -> impl Iterator<Item = (Key, &Referrer, u32)> {
         let all = self.tables.references.range((first, None)..);
