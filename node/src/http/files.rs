@@ -284,6 +284,14 @@ pub(super) struct Listing {
     limit: Option<u32>,
 }
 
+/// How many a page may have, as gRPC says it: there 0 is what is not given.
+pub(super) fn page_limit(given: Option<u32>) -> Result<u32, FileError> {
+    match given {
+        Some(0) => Err(FileError::Limit(0)),
+        given => Ok(given.unwrap_or_default()),
+    }
+}
+
 /// A page of a listing.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Page)]
@@ -318,11 +326,7 @@ pub(super) async fn list(
         after,
         limit,
     }) = query.map_err(|error| Problem::invalid(error.body_text()))?;
-    // Over gRPC, 0 is what is not given.
-    let limit = match limit {
-        Some(0) => return Err(FileError::Limit(0).into()),
-        given => given.unwrap_or_default(),
-    };
+    let limit = page_limit(limit)?;
     call(&life, async |running| {
         let page = running.files.list(prefix, after, limit).await?;
         let files = page.files.into_iter().map(FileView::from).collect();

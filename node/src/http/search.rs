@@ -10,11 +10,10 @@ use peernet_proto::v1;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::files::{FileView, call};
+use super::files::{FileView, call, page_limit};
 use super::parameters::{label_or_nothing, place_or_nothing, type_or_nothing};
 use super::problem::Problem;
 use crate::daemon::Life;
-use crate::files::FileError;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -91,10 +90,7 @@ pub(super) async fn find(
         after,
         limit,
     }) = query.map_err(|error| Problem::invalid(error.body_text()))?;
-    let limit = match limit {
-        Some(0) => return Err(FileError::Limit(0).into()),
-        given => given.unwrap_or_default(),
-    };
+    let limit = page_limit(limit)?;
     let request = v1::FindRequest {
         query: q,
         tags: Some(tag)
