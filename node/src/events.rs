@@ -2,9 +2,11 @@
 //!
 //! [`keep`] holds a connection to the broker for as long as the peer runs, and comes back to it with growing pauses. What
 //! is published while it stands comes from two places: what happens to [`files`] is in the outbox, and as
-//! durable as they are; what happens to peers is [`watch`]ed, and kept in memory only.
+//! durable as they are; what happens to peers is [`watch`]ed, and kept in memory only. Where that is said, [`commands`]
+//! are taken from a queue.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
@@ -17,10 +19,12 @@ use crate::daemon::Running;
 
 mod broker;
 mod cloud;
+mod commands;
 mod files;
 mod settings;
 mod watch;
 
+pub use commands::NotAllowable;
 pub use settings::{Events, EventsConfig, EventsError, NoUri, Secret};
 
 use broker::{BrokerError, Pauses, Publisher, connect};
@@ -69,7 +73,7 @@ async fn serve(running: &Running, events: &Events, seen: &Seen) -> Infallible {
     }
 }
 
-/// Publishes as long as the connection stands.
+/// Publishes, and takes commands, as long as the connection stands.
 async fn session(
     connection: &Connection,
     running: &Running,
@@ -81,8 +85,15 @@ async fn session(
         Publisher::open(connection, events, &running.network).await?,
         Publisher::open(connection, events, &running.network).await?,
     );
+    let taken = async {
+        match &events.commands {
+            Some(commands) => commands::keep(connection, running, commands).await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         lost = lost(&mut news) => Err(lost),
+        never = taken => match never {},
         ended = publish_peers(&peers, seen) => ended,
         ended = files::publish(&files, &running.peer) => ended,
     }

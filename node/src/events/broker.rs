@@ -18,7 +18,7 @@ use super::settings::{Events, NoUri};
 const CONNECT: Duration = Duration::from_secs(15);
 /// How long the broker may take to confirm a batch. A broker that is out of memory or disk stops reading; then the
 /// connection is given up, and what was not confirmed is published again (guess).
-const CONFIRM: Duration = Duration::from_secs(60);
+pub(super) const CONFIRM: Duration = Duration::from_secs(60);
 /// First pause before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause: a broker that is back is used soon (guess).
@@ -39,6 +39,8 @@ pub(super) enum BrokerError {
     Refused,
     #[error("the connection has ended")]
     Closed,
+    #[error("this peer is not ready")]
+    NotReady,
 }
 
 /// Connects.

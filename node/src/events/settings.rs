@@ -9,6 +9,8 @@ use clap::Args;
 use lapin::uri::AMQPUri;
 use thiserror::Error;
 
+use super::commands::{Allowed, NotAllowable};
+
 /// Longest exchange name: the names of queues are derived from it, and AMQP allows 255 bytes for each.
 const EXCHANGE_MAX: usize = 127;
 /// Longest URI that is read from a file, in bytes; nobody's is a tenth of it.
@@ -65,6 +67,17 @@ pub struct EventsConfig {
         value_name = "NAME"
     )]
     pub exchange: String,
+    /// Take commands from the queue EXCHANGE.commands: whoever may write to it can store, read and delete files
+    #[arg(long = "events-commands", env = "PEERNET_EVENTS_COMMANDS")]
+    pub commands: bool,
+    /// Where commands may have files fetched from: hosts, *.DOMAIN or *, and blocks of addresses that are not public ones
+    #[arg(
+        long = "events-fetch-allow",
+        env = "PEERNET_EVENTS_FETCH_ALLOW",
+        value_delimiter = ',',
+        value_name = "LIST"
+    )]
+    pub fetch_allow: Vec<String>,
 }
 
 /// Why flags about events make no sense.
@@ -77,6 +90,10 @@ pub enum EventsError {
     Exchange(String),
     #[error("--events: {0}")]
     Uri(#[from] NoUri),
+    #[error("--events-fetch-allow: {0}")]
+    Allow(#[from] NotAllowable),
+    #[error("--events-fetch-allow is about commands: give --events-commands too")]
+    NoCommands,
 }
 
 /// Why there is no URI to connect to. What was read instead is not repeated: it may hold a password.
@@ -98,6 +115,17 @@ pub struct Events {
     ca_file: Option<PathBuf>,
     /// Topic exchange.
     pub(super) exchange: String,
+    /// `None`: none are taken.
+    pub(super) commands: Option<Commands>,
+}
+
+/// Which commands are taken.
+#[derive(Clone, Debug)]
+pub(super) struct Commands {
+    /// Where they wait.
+    pub(super) queue: String,
+    /// Where files may be fetched from.
+    pub(super) allow: Vec<Allowed>,
 }
 
 #[derive(Clone, Debug)]
@@ -114,6 +142,8 @@ impl EventsConfig {
             uri_file,
             ca_file,
             exchange,
+            commands,
+            fetch_allow,
         } = self;
         let given = uri.filter(|uri| !uri.0.is_empty()).map(Source::Given);
         let file = uri_file.filter(|f| !f.as_os_str().is_empty());
@@ -131,10 +161,17 @@ impl EventsConfig {
         if let Source::Given(uri) = &source {
             parse(uri)?;
         }
+        let allow = fetch_allow.iter().filter(|a| !a.is_empty());
+        let allow: Vec<Allowed> = allow.map(|a| a.parse()).collect::<Result<_, _>>()?;
+        if !commands && !allow.is_empty() {
+            return Err(EventsError::NoCommands);
+        }
+        let queue = format!("{exchange}.commands");
         Ok(Some(Events {
             source,
             ca_file: ca_file.filter(|f| !f.as_os_str().is_empty()),
             exchange,
+            commands: commands.then_some(Commands { queue, allow }),
         }))
     }
 }
@@ -184,6 +221,8 @@ mod tests {
             uri_file: None,
             ca_file: None,
             exchange: exchange.into(),
+            commands: false,
+            fetch_allow: Vec::new(),
         }
     }
 
@@ -220,6 +259,28 @@ mod tests {
         assert_eq!(events.uri().unwrap().authority.host, "two");
         fs::remove_file(&file).unwrap();
         assert!(matches!(events.uri(), Err(NoUri::File { .. })));
+    }
+
+    #[test]
+    fn commands_are_taken_only_when_that_is_said() {
+        let told = |commands: bool, allow: &[&str]| {
+            let config = EventsConfig {
+                commands,
+                fetch_allow: allow.iter().map(|a| (*a).to_owned()).collect(),
+                ..config(Some("amqp://h"), "x")
+            };
+            Ok::<_, EventsError>(config.check()?.unwrap().commands)
+        };
+        assert!(told(false, &[""]).unwrap().is_none());
+        assert_eq!(told(false, &["a"]).unwrap_err(), EventsError::NoCommands);
+        let commands = told(true, &["*.example.org", "10.0.0.0/8"])
+            .unwrap()
+            .unwrap();
+        assert_eq!((&*commands.queue, commands.allow.len()), ("x.commands", 2));
+        assert!(matches!(
+            told(true, &["10.0.0.0/99"]),
+            Err(EventsError::Allow(_))
+        ));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use peernet_core::io::RequestError;
 use peernet_core::key::Name;
-use peernet_core::register::{Condition, Register, Value};
+use peernet_core::register::{Condition, Register, Value, WriteId};
 
 use super::record::decode_head;
 use super::{FileError, Files};
@@ -38,6 +38,8 @@ pub(crate) struct Precondition {
     pub if_match: Option<Tags>,
     /// The file is none of these, or there is none.
     pub if_none_match: Option<Tags>,
+    /// The name's last write is still this one, or it still has none.
+    pub still: Option<Option<WriteId>>,
 }
 
 impl Precondition {
@@ -114,7 +116,8 @@ pub(super) fn judge(
             Some(summary.etag_hex())
         }
     };
-    if when.admits(etag.as_deref()) {
+    let write = current.map(|r| r.write);
+    if when.admits(etag.as_deref()) && when.still.is_none_or(|still| still == write) {
         Ok(())
     } else {
         let name = name.clone();

@@ -66,7 +66,7 @@ impl Files {
             // Shorter than a chunk means that it is the last: inline files are shorter than any chunk.
             Some(only) if only.len() <= INLINE_MAX => (Content::Inline(only), None),
             Some(first) => {
-                let by = self.begin_upload(&name).await?;
+                let by = self.begin_upload(&name, when).await?;
                 let (content, sent) = self.send_all(first, &mut body, by).await?;
                 (content, Some(sent))
             }
@@ -88,9 +88,11 @@ impl Files {
         Ok(info)
     }
 
-    /// What the chunks of a new upload are stored with: it will take the place of what the name holds now.
-    async fn begin_upload(&self, name: &Name) -> Result<Referrer, FileError> {
+    /// What the chunks of a new upload are stored with: it will take the place of what the name holds now, so that is
+    /// what the condition is about.
+    async fn begin_upload(&self, name: &Name, when: &Precondition) -> Result<Referrer, FileError> {
         let register = self.peer.read_name(name.clone()).await?;
+        judge(name, when, register.as_ref())?;
         Ok(in_place_of(name.clone(), register.as_ref()))
     }
 

@@ -177,6 +177,7 @@ fn precondition(when: Option<v1::Precondition>) -> Precondition {
     Precondition {
         if_match: tags(if_match),
         if_none_match: tags(if_none_match),
+        still: None,
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn on_change(headers: &HeaderMap) -> Result<Precondition, Problem> {
     Ok(Precondition {
         if_match: tags(headers, &header::IF_MATCH)?,
         if_none_match: tags(headers, &header::IF_NONE_MATCH)?,
+        still: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod broker;
 mod collect;
+mod commands;
 mod events;
 mod files;
 mod life;

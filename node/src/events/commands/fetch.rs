@@ -1,0 +1,250 @@
+//! Getting a file from a URL, without being talked into asking the wrong host: see [`super::address`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http_body_util::{BodyDataStream, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_util::task::AbortOnDropHandle;
+use url::Url;
+
+use super::address::{Allowed, address_allowed, host_allowed};
+use crate::files::BrokenOff;
+
+/// Largest file that is fetched, in bytes (guess).
+const SIZE_MAX: u64 = 4 << 30;
+/// Why an upload broke off that was larger.
+pub(super) const TOO_LARGE: &str = "the file is larger than the 4 GiB that a command may fetch";
+/// How long a connection, with TLS, may take; and after it, the head of the answer (guess).
+const CONNECT: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(30);
+/// Longest silence in the middle of a body (guess).
+const SILENCE: Duration = Duration::from_secs(30);
+/// Redirects that are followed; browsers stop at 20, honest mirrors need two.
+const REDIRECTS: usize = 5;
+/// Addresses of a host that are tried.
+const ADDRESSES: usize = 4;
+
+/// Why nothing was fetched.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages are the documentation")]
+pub(super) enum FetchError {
+    #[error("'{0}' is not a URL of the form http[s]://HOST[:PORT]/PATH, without user and password")]
+    Url(String),
+    #[error(
+        "fetching from '{0}' is not allowed; whoever runs the peers may add it to --events-fetch-allow"
+    )]
+    Host(String),
+    #[error(
+        "'{0}' has no address in the public internet; whoever runs the peers may add its block to --events-fetch-allow"
+    )]
+    Address(String),
+    #[error("'{host}' cannot be reached: {reason}")]
+    Unreachable { host: String, reason: String },
+    #[error("'{host}' did not answer with a file but with {status}")]
+    Status { host: String, status: StatusCode },
+    #[error("more than {REDIRECTS} redirects")]
+    Redirects,
+    #[error("{TOO_LARGE}")]
+    Size,
+}
+
+impl FetchError {
+    /// It may be otherwise the next time.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            FetchError::Unreachable { .. } => true,
+            FetchError::Status { status, .. } => status.is_server_error(),
+            _ => false,
+        }
+    }
+}
+
+/// A file that begins to come in.
+pub(super) struct Fetched {
+    pub(super) content_type: String,
+    pub(super) length: Option<u64>,
+    response: Response<Incoming>,
+    connection: AbortOnDropHandle<()>,
+}
+
+impl Fetched {
+    /// Its bytes. More than allowed, or none for too long, break it off.
+    pub(super) fn body(self) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send {
+        let body = BodyDataStream::new(self.response.into_body());
+        let begun = (body, 0, self.connection);
+        futures::stream::unfold(Some(begun), |state| async {
+            let (mut body, before, connection) = state?;
+            let part = match timeout(SILENCE, body.next()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(part))) if before + part.len() as u64 <= SIZE_MAX => part,
+                Ok(Some(Ok(_))) => {
+                    return Some((Err(BrokenOff::Connection(TOO_LARGE.into())), None));
+                }
+                Ok(Some(Err(error))) => {
+                    return Some((Err(BrokenOff::Connection(error.to_string())), None));
+                }
+                Err(_) => return Some((Err(BrokenOff::Connection("it stood still".into())), None)),
+            };
+            let received = before + part.len() as u64;
+            Some((Ok(part), Some((body, received, connection))))
+        })
+    }
+}
+
+/// Asks for a URL and follows redirects, checking each host and address anew.
+pub(super) async fn fetch(url: &str, allowed: &[Allowed]) -> Result<Fetched, FetchError> {
+    let mut url = parse(url)?;
+    for _ in 0..=REDIRECTS {
+        let (response, connection) = ask(&url, allowed).await?;
+        let status = response.status();
+        let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
+        if status.is_redirection()
+            && let Some(target) = header(LOCATION)
+        {
+            let target = url
+                .join(target)
+                .map_err(|_| FetchError::Url(target.to_owned()))?;
+            url = parse(target.as_str())?;
+            continue;
+        }
+        if status != StatusCode::OK {
+            let host = url.authority().to_owned();
+            return Err(FetchError::Status { host, status });
+        }
+        let length = header(CONTENT_LENGTH).and_then(|v| v.parse().ok());
+        if length.is_some_and(|length: u64| length > SIZE_MAX) {
+            return Err(FetchError::Size);
+        }
+        return Ok(Fetched {
+            content_type: header(CONTENT_TYPE).unwrap_or_default().to_owned(),
+            length,
+            response,
+            connection,
+        });
+    }
+    Err(FetchError::Redirects)
+}
+
+fn parse(text: &str) -> Result<Url, FetchError> {
+    let wrong = || FetchError::Url(text.chars().take(200).collect());
+    let url = Url::parse(text).map_err(|_| wrong())?;
+    let plain = matches!(url.scheme(), "http" | "https") && url.has_host();
+    if plain && url.username().is_empty() && url.password().is_none() {
+        Ok(url)
+    } else {
+        Err(wrong())
+    }
+}
+
+async fn ask(
+    url: &Url,
+    allowed: &[Allowed],
+) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), FetchError> {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    if !host_allowed(allowed, &host) {
+        return Err(FetchError::Host(host));
+    }
+    let unreachable = |reason: String| FetchError::Unreachable {
+        host: host.clone(),
+        reason,
+    };
+    let bare = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let port = url.port_or_known_default().unwrap_or(80);
+    let connected = timeout(CONNECT, async {
+        let found = lookup_host((bare.as_str(), port))
+            .await
+            .map_err(|e| unreachable(e.to_string()))?;
+        let (good, bad): (Vec<SocketAddr>, Vec<SocketAddr>) = found
+            .take(64)
+            .partition(|a| address_allowed(allowed, a.ip()));
+        if good.is_empty() && !bad.is_empty() {
+            return Err(FetchError::Address(host.clone()));
+        }
+        let stream = connect(&good)
+            .await
+            .map_err(|e| unreachable(e.to_string()))?;
+        if url.scheme() == "http" {
+            return shake_hands(stream).await.map_err(unreachable);
+        }
+        let name = ServerName::try_from(bare.clone()).map_err(|e| unreachable(e.to_string()))?;
+        let secured = tls().map_err(unreachable)?.connect(name, stream).await;
+        shake_hands(secured.map_err(|e| unreachable(e.to_string()))?)
+            .await
+            .map_err(unreachable)
+    });
+    let late = |_| unreachable("it took too long".into());
+    let (mut sender, connection) = connected.await.map_err(late)??;
+    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let request = Request::get(path)
+        .header(
+            HOST,
+            &url[url::Position::BeforeHost..url::Position::AfterPort],
+        )
+        .header(USER_AGENT, concat!("peernet/", env!("CARGO_PKG_VERSION")))
+        .header(ACCEPT_ENCODING, "identity")
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| unreachable(e.to_string()))?;
+    let answered = timeout(HEAD, sender.send_request(request)).await;
+    let response = answered
+        .map_err(late)?
+        .map_err(|e| unreachable(e.to_string()))?;
+    Ok((response, connection))
+}
+
+/// The first of the addresses that takes a connection; they were checked.
+async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    for address in addresses.iter().take(ADDRESSES) {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+type Shaken = (http1::SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>);
+
+async fn shake_hands(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Shaken, String> {
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.map_err(|e| e.to_string())?;
+    let connection = tokio::spawn(async move {
+        // Whoever reads the body is told.
+        let _ = connection.await;
+    });
+    Ok((sender, AbortOnDropHandle::new(connection)))
+}
+
+/// Trusts the public authorities.
+fn tls() -> Result<TlsConnector, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
