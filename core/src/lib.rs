@@ -35,3 +35,4 @@ pub mod ring;
 pub mod share;
 pub mod slot;
 pub mod store;
+pub mod swarm;

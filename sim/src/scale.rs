@@ -11,6 +11,7 @@
 //! - [`keys`]: keys per node, with virtual nodes and with slots.
 //! - [`balance`]: what `placement` proposes: load, walk and movement.
 //! - [`flood`]: unstructured search.
+//! - [`swarm`]: one content for many.
 //! - [`figure`]: pictures of it.
 
 pub mod balance;
@@ -20,6 +21,7 @@ pub mod flood;
 pub mod gossip;
 pub mod keys;
 pub mod still;
+pub mod swarm;
 
 /// What a number of measurements come to.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
