@@ -69,6 +69,8 @@ pub enum Command {
     Replace(Replace),
     /// Give up what only lost peers held, so that everything can be written again
     Recover(Recover),
+    /// Measure how fast files go in and out, with made-up ones that are removed again
+    Bench(Box<crate::bench::Bench>),
     /// Run one peer in the foreground
     #[command(hide = true)]
     Peer(Box<Peer>),

@@ -1,7 +1,7 @@
 //! The `peernet` command: a client of any peer over gRPC, and a runner of peers on one machine without Kubernetes.
 //!
 //! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`], [`search`] and [`status`] each perform one
-//! command; [`share`] is about files that stay with a peer, with [`who`] and [`watch`];
+//! command; [`share`] is about files that stay with a peer, with [`who`] and [`watch`]; [`bench`] measures;
 //! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
 //! the operator acts on pods, [`up`] starts it; [`scale`], [`replace`] and [`recover`]
 //! talk to one that runs. [`menu`] is all of it on a full screen, [`manual`] its completions and man pages. [`kubectl`] is the same program as a plugin
@@ -22,6 +22,7 @@ use crate::kubectl::{Plugin, Work};
 use crate::settings::Line;
 
 pub mod args;
+pub mod bench;
 pub mod exit;
 pub mod get;
 pub mod kubectl;
@@ -47,6 +48,8 @@ pub mod who;
 /// Why the command failed; each variant carries its own words.
 #[derive(Debug, Error)]
 enum Failure {
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     #[error(transparent)]
     Put(#[from] put::PutError),
     #[error(transparent)]
@@ -82,6 +85,7 @@ enum Failure {
 impl Failure {
     fn exit(&self) -> Exit {
         match self {
+            Failure::Bench(e) => e.exit(),
             Failure::Put(e) => e.exit(),
             Failure::Get(e) => e.exit(),
             Failure::Kubectl(e) => e.exit(),
@@ -147,6 +151,7 @@ async fn perform(line: Line<Args>) -> Result<ExitCode, Failure> {
     let Args { global, command } = line.args;
     match command {
         Command::Shared(command) => return perform_shared(&global, command, &line.settings).await,
+        Command::Bench(command) => bench::run(&global, *command).await?,
         Command::Up(command) => up::run(command).await?,
         Command::Scale(command) => return Ok(scale::run(&global, command).await?),
         Command::Replace(command) => replace::run(&global, command).await?,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::network::{Network, peernet, send_signal};
 
+#[path = "loopback/bench.rs"]
+mod bench;
 #[path = "loopback/loss.rs"]
 mod loss;
 #[path = "loopback/menu.rs"]
