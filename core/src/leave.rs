@@ -183,7 +183,7 @@ fn thinks_alive(
         .members
         .iter()
         .find(|m| m.id == leaver)?;
-    let alive = !matches!(member.liveness, Liveness::Down | Liveness::Left);
+    let alive = member.liveness != Liveness::Down && !member.is_gone();
     alive.then(|| {
         format!(
             "{} does not answer, but is not yet known to be down",

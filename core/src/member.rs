@@ -52,8 +52,19 @@ pub enum Liveness {
     Suspect,
     /// Did not answer for the suspicion time. Still probed, may return.
     Down,
-    /// Gone for good; this identity never returns.
+    /// Others say that it is gone: it was down while it was to leave, and they knew of no slot that names it. Said under
+    /// the drain's epoch, it is void once the order is taken back under a greater one; see
+    /// [`crate::slot::handover::may_leave`] for what the peer makes of it.
+    Retired,
+    /// Gone for good, by its own word or a person's; this identity never returns.
     Left,
+}
+
+impl Liveness {
+    /// No member any more, as far as is known.
+    pub fn is_gone(self) -> bool {
+        matches!(self, Liveness::Retired | Liveness::Left)
+    }
 }
 
 /// What somebody who watches the processes (Kubernetes, the local runner) says of one. Worth a look, never a proof.
@@ -102,21 +113,41 @@ pub struct Member {
 impl Member {
     /// Merges what another peer says of the same member into this record; true when something changed.
     ///
-    /// `Left` is final. Else the greater incarnation wins, then the worse liveness. Drain orders merge on their own
-    /// epoch.
+    /// Drain orders merge on their own epoch. `Left` is final, `Retired` under the newest order; under an older one it
+    /// means no more than `Down`. Else the greater incarnation wins, then the worse liveness.
     pub fn merge(&mut self, other: &Member) -> bool {
         debug_assert_eq!(self.id, other.id);
         let before = (self.incarnation, self.liveness, self.drain);
         let drain = self.drain.max(other.drain);
-        let left = self.liveness == Liveness::Left || other.liveness == Liveness::Left;
-        if (other.incarnation, other.liveness) > (self.incarnation, self.liveness) {
+        let (mine, theirs) = (self.liveness_under(drain), other.liveness_under(drain));
+        self.liveness = mine;
+        if (other.incarnation, theirs) > (self.incarnation, mine) {
             *self = other.clone();
+            self.liveness = theirs;
         }
         self.drain = drain;
-        if left {
-            self.liveness = Liveness::Left;
+        if mine.is_gone() || theirs.is_gone() {
+            self.liveness = mine.max(theirs);
         }
         before != (self.incarnation, self.liveness, self.drain)
+    }
+
+    /// Takes an order that is newer than the last.
+    pub fn order(&mut self, order: Drain) {
+        self.liveness = self.liveness_under(order);
+        self.drain = order;
+    }
+
+    fn liveness_under(&self, order: Drain) -> Liveness {
+        match self.liveness {
+            Liveness::Retired if self.drain < order || !order.leaving => Liveness::Down,
+            liveness => liveness,
+        }
+    }
+
+    /// See [`Liveness::is_gone`].
+    pub fn is_gone(&self) -> bool {
+        self.liveness.is_gone()
     }
 
     /// In the ring and not known to be gone: may hold slots.
@@ -180,6 +211,40 @@ pub(crate) mod tests {
         };
         a.merge(&back);
         assert_eq!(a.liveness, Liveness::Left);
+    }
+
+    #[test]
+    fn who_is_retired_stays_so_until_the_order_is_taken_back() {
+        let order = |epoch, leaving| Drain { epoch, leaving };
+        let known = |incarnation, liveness, drain| Member {
+            incarnation,
+            liveness,
+            drain,
+            ..member(1)
+        };
+        let retired = known(1, Liveness::Retired, order(1, true));
+        let restarted = known(2, Liveness::Joining, order(1, true));
+        let stays = known(2, Liveness::Active, order(2, false));
+        let left = known(1, Liveness::Left, order(1, true));
+        let both = |a: &Member, b: &Member| {
+            let (mut ab, mut ba) = (a.clone(), b.clone());
+            ab.merge(b);
+            ba.merge(a);
+            assert_eq!(ab, ba, "whoever hears first");
+            (ab.incarnation, ab.liveness, ab.drain)
+        };
+        let gone = (2, Liveness::Retired, order(1, true));
+        assert_eq!(both(&retired, &restarted), gone);
+        let back = (2, Liveness::Active, order(2, false));
+        assert_eq!(both(&retired, &stays), back);
+        assert_eq!(both(&left, &stays).1, Liveness::Left);
+        assert_eq!(both(&left, &retired).1, Liveness::Left);
+        let mut told = retired.clone();
+        told.order(order(2, false));
+        assert_eq!(told.liveness, Liveness::Down, "as far as is known");
+        let senseless = known(1, Liveness::Retired, order(0, false));
+        let refuted = known(2, Liveness::Active, order(0, false));
+        assert_eq!(both(&senseless, &refuted).1, Liveness::Active);
     }
 
     #[test]

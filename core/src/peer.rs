@@ -219,7 +219,7 @@ impl<S: Store> Peer<S> {
     }
 
     fn on_message(&mut self, from: PeerId, message: Message) -> Done {
-        if self.gossip.has_left(from) {
+        if self.gossip.is_gone(from) && !self.hear_departed(from, &message)? {
             // A departed identity says nothing; it is told that it has left.
             self.tell_departed(from, &message);
             return Ok(());

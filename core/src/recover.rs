@@ -265,9 +265,7 @@ pub fn recover(
     }
     if !loss.whole.is_empty() {
         // Whoever is away but not given up may be the one that holds them.
-        let away = |m: &&Member| {
-            !m.is_present() && !gone.contains(&m.id) && m.liveness != crate::member::Liveness::Left
-        };
+        let away = |m: &&Member| !m.is_present() && !gone.contains(&m.id) && !m.is_gone();
         if let Some(away) = members.values().find(away) {
             return Err(Refused::Silent(away.name.clone()));
         }

@@ -293,6 +293,7 @@ scalar!(
         Liveness::Active => v1::Liveness::Active,
         Liveness::Suspect => v1::Liveness::Suspect,
         Liveness::Down => v1::Liveness::Down,
+        Liveness::Retired => v1::Liveness::Retired,
         Liveness::Left => v1::Liveness::Left,
     }
     .into(),
@@ -301,6 +302,7 @@ scalar!(
         Ok(v1::Liveness::Active) => Ok(Liveness::Active),
         Ok(v1::Liveness::Suspect) => Ok(Liveness::Suspect),
         Ok(v1::Liveness::Down) => Ok(Liveness::Down),
+        Ok(v1::Liveness::Retired) => Ok(Liveness::Retired),
         Ok(v1::Liveness::Left) => Ok(Liveness::Left),
         Ok(v1::Liveness::Unspecified) | Err(_) => Err(Fault::Unknown(wire)),
     }

@@ -83,7 +83,7 @@ impl Observed {
             let member = self
                 .members
                 .values()
-                .any(|m| m.liveness != Liveness::Left && m.position == *p);
+                .any(|m| !m.is_gone() && m.position == *p);
             let waits = |(_, s): &(Pod, Seen)| matches!(s, Seen::Waiting(Some(i)) if i.member.position == *p);
             member || taken.contains(p) || self.pods.values().any(waits)
         };
@@ -201,11 +201,7 @@ impl Operator {
     async fn order(&self, observed: &Observed, wanted: u32) {
         let world = self.fleet().world();
         let mut orders: BTreeMap<HostId, Vec<(PeerId, u64, bool)>> = BTreeMap::new();
-        for member in observed
-            .members
-            .values()
-            .filter(|m| m.liveness != Liveness::Left)
-        {
+        for member in observed.members.values().filter(|m| !m.is_gone()) {
             let leaving = observed.unwanted(member, wanted);
             if member.drain.leaving == leaving {
                 continue;
@@ -247,7 +243,7 @@ impl Operator {
             .flat_map(|ordinal| observed.identities(ordinal))
             .collect();
         let (reports, members) = self.reports(observed, &leavers).await;
-        let stays = |m: &&Member| m.liveness != Liveness::Left && !observed.unwanted(m, wanted);
+        let stays = |m: &&Member| !m.is_gone() && !observed.unwanted(m, wanted);
         let remaining: BTreeSet<PeerId> = members.values().filter(stays).map(|m| m.id).collect();
         let proved = |ordinal: u32| {
             let ids = observed.identities(ordinal);

@@ -1,7 +1,10 @@
 //! Peers that leave, and everything that can go wrong or be changed meanwhile.
 
 use peernet_core::io::{Answer, Request};
+use peernet_core::member::{Liveness, PeerId};
 use peernet_core::placement::position;
+use peernet_core::store::Store;
+use peernet_sim::network::HostId;
 use peernet_sim::scenario::{Failure, Load, Scenario, Setup, Summary, for_each_seed, run};
 
 const MINUTE: u64 = 60_000;
@@ -126,6 +129,107 @@ fn a_peer_that_has_left_is_quiet() {
                 "five peers sent {with_five} messages a minute, four and one that left {with_four}"
             );
             Ok(())
+        })
+    });
+}
+
+/// Seven machines without an operator, in one zone, of which the last is out of reach until it has no slots any more.
+async fn one_is_away(s: &Scenario) -> Result<Vec<HostId>, Failure> {
+    let hosts: Vec<_> = (0..7)
+        .map(|i| s.fleet.add(format!("peer-{i}"), "a".into()))
+        .collect();
+    for (i, host) in hosts.iter().enumerate() {
+        s.fleet
+            .start(*host, position(i as u32, 0, 1), i == 0)
+            .expect("an empty volume");
+    }
+    s.settle_hosts(&hosts, 10 * MINUTE).await?;
+    let load = s.load(2);
+    s.world.sleep(3_000).await;
+    load.stop().await;
+    s.fleet.network().partition(&hosts[6..], &hosts[..6]);
+    s.settle_hosts(&hosts[..6], 10 * MINUTE).await?;
+    Ok(hosts)
+}
+
+fn identity(s: &Scenario, host: HostId) -> PeerId {
+    s.fleet.host(host).process.as_ref().expect("it runs").id
+}
+
+async fn order(s: &Scenario, at: HostId, order: (PeerId, u64, bool)) {
+    let told = s.fleet.request(at, Request::Drain(vec![order])).await;
+    assert!(matches!(told, Ok(Answer::Done)), "{told:?}");
+}
+
+/// What that machine thinks of a member.
+async fn opinion(s: &Scenario, at: HostId, of: PeerId) -> Option<Liveness> {
+    match s.fleet.request(at, Request::Members).await {
+        Ok(Answer::Members(all)) => all.iter().find(|m| m.id == of).map(|m| m.liveness),
+        _ => None,
+    }
+}
+
+/// Slots of which that machine is a replica.
+fn held(s: &Scenario, host: HostId) -> usize {
+    let id = identity(s, host);
+    let remembered = s.fleet.host(host).store().remembered();
+    let slots = remembered.expect("memory does not fail").slots.into_iter();
+    slots
+        .filter(|(_, r)| r.config.replicas.contains(&id))
+        .count()
+}
+
+async fn until(s: &Scenario, what: &str, reached: impl AsyncFn() -> bool) -> Result<(), Failure> {
+    let end = s.world.now() + 5 * MINUTE;
+    while !reached().await {
+        if s.world.now() > end {
+            return Err(Failure::Unexpected(format!("never: {what}")));
+        }
+        s.world.sleep(100).await;
+    }
+    Ok(())
+}
+
+/// The greater part of the network retires a leaver; the other part has taken the order back, if `cancelled`, or never
+/// heard of it, and gives slots to the leaver again.
+async fn retired_by_those_who_do_not_know(s: Scenario, cancelled: bool) -> Result<(), Failure> {
+    let hosts = one_is_away(&s).await?;
+    let (many, few, leaver) = (&hosts[..4], &hosts[4..], hosts[6]);
+    let id = identity(&s, leaver);
+    s.fleet.network().heal();
+    s.fleet.network().partition(many, few);
+    order(&s, many[0], (id, 1, true)).await;
+    if cancelled {
+        order(&s, few[0], (id, 2, false)).await;
+    }
+    until(&s, "the many retire it", async || {
+        opinion(&s, many[1], id)
+            .await
+            .is_some_and(Liveness::is_gone)
+    })
+    .await?;
+    until(&s, "the few give it slots", async || held(&s, leaver) > 0).await?;
+    s.fleet.network().heal();
+    if cancelled {
+        s.settle_hosts(&hosts, 10 * MINUTE).await?;
+        assert_eq!(identity(&s, leaver), id);
+        assert_eq!(opinion(&s, many[0], id).await, Some(Liveness::Active));
+    } else {
+        until(&s, "it leaves after all", async || {
+            opinion(&s, many[0], id).await == Some(Liveness::Left)
+        })
+        .await?;
+        s.settle_hosts(&hosts[..6], 10 * MINUTE).await?;
+    }
+    s.read_all().await;
+    Ok(())
+}
+
+#[test]
+fn a_leaver_whose_order_was_taken_back_survives_those_who_have_not_heard() {
+    for_each_seed("survives_those_who_have_not_heard", 701..703, |seed| {
+        run(Setup::new(seed), 60 * MINUTE, async move |s| {
+            retired_by_those_who_do_not_know(s, seed % 2 == 1).await
         })
     });
 }

@@ -63,7 +63,7 @@ async fn empty_disk(s: Scenario) -> Result<(), Failure> {
     }
     load.stop().await;
     s.settle(10 * MINUTE).await?;
-    agreed(&s, before, Liveness::Left, 2 * MINUTE).await?;
+    agreed(&s, before, Liveness::Retired, 2 * MINUTE).await?;
     s.read_all().await;
     Ok(())
 }

@@ -34,7 +34,7 @@ impl View for super::gossip::Gossip {
 }
 
 fn is_gone(liveness: Liveness) -> bool {
-    matches!(liveness, Liveness::Down | Liveness::Left)
+    liveness == Liveness::Down || liveness.is_gone()
 }
 
 impl<S: Store> Peer<S> {

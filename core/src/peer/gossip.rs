@@ -13,7 +13,7 @@ use crate::member::{Drain, Liveness, Member, PeerId};
 use crate::message::Message;
 use crate::quorum::majority;
 use crate::reconfigure::Standing;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The table of members and what is being done to keep it true.
 pub(super) struct Gossip {
@@ -36,6 +36,8 @@ pub(super) struct Gossip {
     pub(super) news: u64,
     /// When the table of slots was last offered.
     pub(super) offered: Time,
+    /// The order under which others said last that this peer is gone.
+    retired: Drain,
 }
 
 impl Gossip {
@@ -57,6 +59,7 @@ impl Gossip {
             digest: 0,
             news: 1,
             offered: Time(0),
+            retired: Drain::default(),
         };
         gossip.digest = gossip.fingerprint();
         gossip
@@ -77,7 +80,7 @@ impl Gossip {
 
     /// Whether a majority of the members that are not to leave is here.
     fn sees_most_of_those_who_stay(&self) -> bool {
-        let stays = |m: &&Member| m.liveness != Liveness::Left && !m.drain.leaving;
+        let stays = |m: &&Member| !m.is_gone() && !m.drain.leaving;
         let all = self.members.values().filter(stays);
         let here = all.clone().filter(|m| m.is_present());
         here.count() >= majority(all.count())
@@ -102,10 +105,13 @@ impl Gossip {
         self.members.get(&id).map(|m| m.address.clone())
     }
 
-    pub(super) fn has_left(&self, id: PeerId) -> bool {
-        self.members
-            .get(&id)
-            .is_some_and(|m| m.liveness == Liveness::Left)
+    pub(super) fn is_gone(&self, id: PeerId) -> bool {
+        self.members.get(&id).is_some_and(Member::is_gone)
+    }
+
+    /// Whether others have said that this peer is gone, and knew its newest order.
+    pub(super) fn am_retired(&self) -> bool {
+        self.retired.leaving && self.retired == self.members[&self.me].drain
     }
 
     pub(super) fn is_up(&self, id: PeerId) -> bool {
@@ -133,7 +139,7 @@ impl Gossip {
     pub(super) fn standing(&self, id: PeerId) -> Standing {
         match self.members.get(&id) {
             None => Standing::Absent,
-            Some(m) if m.liveness == Liveness::Left => Standing::Gone,
+            Some(m) if m.is_gone() => Standing::Gone,
             Some(m) if !m.is_present() => Standing::Absent,
             Some(m) if m.drain.leaving => Standing::Leaving,
             Some(_) => Standing::Eligible,
@@ -269,7 +275,13 @@ impl<S: Store> Peer<S> {
         if told.drain.epoch > me.drain.epoch {
             self.obey(told.drain)?;
         }
-        // Suspected, believed down, or an echo of a life before a lost volume: refute (SWIM, section 4.2).
+        if told.liveness == Liveness::Retired {
+            self.gossip.retired = told.drain;
+            if self.gossip.am_retired() {
+                return Ok(());
+            }
+        }
+        // Suspected, believed down or gone, or an echo of a life before a lost volume: refute (SWIM, section 4.2).
         if told.incarnation > me.incarnation
             || (told.incarnation == me.incarnation && told.liveness > me.liveness)
         {
@@ -312,10 +324,47 @@ impl<S: Store> Peer<S> {
         let to: Vec<PeerId> = self
             .gossip
             .others()
-            .filter(|m| m.liveness != Liveness::Left)
+            .filter(|m| !m.is_gone())
             .map(|m| m.id)
             .collect();
         self.send_all(&to, &message);
+    }
+
+    /// What a departed identity still says counts if it has a newer order than those who retired it, or asks what has
+    /// become of the slots. Whether to listen.
+    pub(super) fn hear_departed(
+        &mut self,
+        from: PeerId,
+        message: &Message,
+    ) -> Result<bool, StoreError> {
+        let said = match message {
+            Message::Hello { member } => std::slice::from_ref(member),
+            Message::Members { members, .. } => members,
+            Message::SlotEpochs { .. } => {
+                let known = self.gossip.get(from);
+                return Ok(known.is_some_and(|m| m.liveness == Liveness::Retired));
+            }
+            _ => return Ok(false),
+        };
+        if let Some(own) = said.iter().find(|m| m.id == from) {
+            self.learn(vec![own.clone()])?;
+        }
+        Ok(!self.gossip.is_gone(from))
+    }
+
+    /// Somebody thinks that we are gone. It hears of the order that it has missed; or, if it has missed none, is asked
+    /// what has become of the slots: this peer goes once no configuration that it knows of names it.
+    fn answer_retirement(&mut self, from: PeerId) {
+        if !self.gossip.am_retired() {
+            let members = vec![self.myself().clone()];
+            let message = Message::Members {
+                members,
+                reply: false,
+            };
+            self.send(from, message);
+        } else {
+            self.offer_slots(from);
+        }
     }
 
     /// A departed identity still talks: it hears from us that it has left.
@@ -370,7 +419,12 @@ impl<S: Store> Peer<S> {
     }
 
     pub(super) fn on_members(&mut self, from: PeerId, members: Vec<Member>, reply: bool) -> Done {
+        let gone = |m: &Member| m.id == self.me && m.liveness == Liveness::Retired;
+        let retired = members.iter().any(gone);
         self.learn(members)?;
+        if retired && !self.has_left() {
+            self.answer_retirement(from);
+        }
         if reply {
             let members = self.gossip.members.values().cloned().collect();
             self.send(
@@ -408,7 +462,7 @@ impl<S: Store> Peer<S> {
                 self.obey(order)?;
             } else {
                 let before = (m.liveness, m.drain.leaving);
-                m.drain = order;
+                m.order(order);
                 self.changed_member(id, Some(before))?;
             }
             // All must know before slots move; do not wait for the rumour to spread.
@@ -427,10 +481,10 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    /// A dead leaver that no slot names any more has left: its old volume must never bring back the past.
+    /// A dead leaver that no slot names any more is retired: its old volume must never bring back the past.
     ///
     /// Not said by the smaller side of a partition: on the other the order may have been taken back, and slots given to
-    /// the leaver again.
+    /// the leaver again. Nor is it final: who says so may have missed that all the same.
     pub(super) fn retire_drained_dead(&mut self) -> Done {
         if !self.gossip.sees_most_of_those_who_stay() {
             return Ok(());
@@ -443,7 +497,7 @@ impl<S: Store> Peer<S> {
             .filter(|id| self.slots.all_known() && !self.slots.names(*id))
             .collect();
         gone.into_iter()
-            .try_for_each(|id| self.believe(id, Liveness::Left))
+            .try_for_each(|id| self.believe(id, Liveness::Retired))
     }
 }
 

@@ -216,7 +216,9 @@ impl<S: Store> Peer<S> {
     fn leave_when_done(&mut self) -> Done {
         let me = self.myself();
         let (held, frozen) = (self.slots.held().len(), self.slots.frozen().len());
-        if me.is_present() && may_leave(me.drain.leaving, self.slots.all_known(), held, frozen) {
+        let (known, retired) = (self.slots.all_known(), self.gossip.am_retired());
+        if (me.is_present() || retired) && may_leave(me.drain.leaving, known, held, frozen, retired)
+        {
             return self.leave_for_good();
         }
         Ok(())

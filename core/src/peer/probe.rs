@@ -39,18 +39,14 @@ impl<S: Store> Peer<S> {
     }
 
     fn next_target(&mut self) -> Option<PeerId> {
+        let alive = |m: &&Member| m.liveness != Liveness::Down && !m.is_gone();
         loop {
             if self.gossip.order.is_empty() {
-                let alive = |m: &&Member| !matches!(m.liveness, Liveness::Down | Liveness::Left);
                 self.gossip.order = self.gossip.others().filter(alive).map(|m| m.id).collect();
                 self.rng.shuffle(&mut self.gossip.order);
             }
             let id = self.gossip.order.pop()?;
-            if self
-                .gossip
-                .get(id)
-                .is_some_and(|m| !matches!(m.liveness, Liveness::Down | Liveness::Left))
-            {
+            if self.gossip.get(id).is_some_and(|m| alive(&m)) {
                 return Some(id);
             }
         }
@@ -230,11 +226,18 @@ impl<S: Store> Peer<S> {
                 },
             );
         }
-        // A table of epochs is some kilobytes: at most twice a second.
-        if mine.slots != theirs.slots && self.gossip.offered.after(500) <= self.now {
+        if mine.slots != theirs.slots {
+            self.offer_slots(from);
+        }
+    }
+
+    /// Tells what is known of the slots, so that the other tells what is newer. A table of epochs is some kilobytes: at
+    /// most twice a second.
+    pub(super) fn offer_slots(&mut self, to: PeerId) {
+        if self.gossip.offered.after(500) <= self.now {
             self.gossip.offered = self.now;
             let epochs = self.slots.epochs();
-            self.send(from, Message::SlotEpochs { epochs });
+            self.send(to, Message::SlotEpochs { epochs });
         }
     }
 }

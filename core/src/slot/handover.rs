@@ -67,8 +67,19 @@ pub fn may_prove(config: &SlotConfig, me: PeerId, epoch: u64) -> bool {
 
 /// Whether a peer may write down that it has left for good: it was told to, it knows the configuration of every slot, none
 /// of them names it, and it keeps no copy that is not proved to live elsewhere.
-pub fn may_leave(leaving: bool, all_known: bool, held: usize, frozen: usize) -> bool {
-    leaving && all_known && held == 0 && frozen == 0
+///
+/// `retired`: those that stay count it as gone, under its newest order. Then nobody proves anything to it any more: it is
+/// as if it had died, and each configuration without it was decided only when the newcomer had everything from the others.
+/// But nobody's word makes it give up a slot that, as far as it knows, is its own: who retired it may not have heard that
+/// the slot was given back.
+pub fn may_leave(
+    leaving: bool,
+    all_known: bool,
+    held: usize,
+    frozen: usize,
+    retired: bool,
+) -> bool {
+    leaving && all_known && held == 0 && (frozen == 0 || retired)
 }
 
 #[cfg(test)]
@@ -171,10 +182,15 @@ mod tests {
 
     #[test]
     fn who_has_anything_left_stays() {
-        assert!(may_leave(true, true, 0, 0));
-        assert!(!may_leave(false, true, 0, 0));
-        assert!(!may_leave(true, false, 0, 0));
-        assert!(!may_leave(true, true, 1, 0));
-        assert!(!may_leave(true, true, 0, 1));
+        assert!(may_leave(true, true, 0, 0, false));
+        assert!(!may_leave(false, true, 0, 0, false));
+        assert!(!may_leave(true, false, 0, 0, false));
+        assert!(!may_leave(true, true, 1, 0, false));
+        assert!(!may_leave(true, true, 0, 1, false));
+        // Retired: nobody gives it receipts any more, but what it knows to be its own it keeps.
+        assert!(may_leave(true, true, 0, 1, true));
+        assert!(!may_leave(true, true, 1, 0, true));
+        assert!(!may_leave(true, false, 0, 1, true));
+        assert!(!may_leave(false, true, 0, 1, true));
     }
 }

@@ -174,7 +174,7 @@ impl Ring {
                 Liveness::Joining => Phase::Outside,
                 Liveness::Active | Liveness::Suspect => Phase::Present,
                 Liveness::Down => Phase::Down,
-                Liveness::Left => Phase::Left,
+                Liveness::Retired | Liveness::Left => Phase::Left,
             };
             self.known.insert(member.id, is);
             if let (Some(kind), false) = (change(was, is), first) {

@@ -89,7 +89,7 @@ impl Files {
         let mut holders: HashMap<Key, Vec<String>> = HashMap::new();
         let there = members
             .iter()
-            .filter(|m| !matches!(m.liveness, Liveness::Down | Liveness::Left));
+            .filter(|m| m.liveness != Liveness::Down && !m.is_gone());
         let answers =
             join_all(there.map(async |member| (member, self.ask(chunks, member).await))).await;
         for (member, held) in answers {

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Version of the peers' protocol spoken here.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// What a peer handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -41,7 +41,7 @@ pub fn peer_info(member: &Member) -> v1::PeerInfo {
         Liveness::Active => v1::PeerState::Active,
         Liveness::Suspect => v1::PeerState::Suspect,
         Liveness::Down => v1::PeerState::Down,
-        Liveness::Left => v1::PeerState::Left,
+        Liveness::Retired | Liveness::Left => v1::PeerState::Left,
     };
     v1::PeerInfo {
         id: id.to_string(),

@@ -13,6 +13,8 @@
 //!   [`crate::slot`]'s concern); each peer learns of them when it likes, so it may be far behind.
 //! - *Receipts* arrive at any time, any number of times, or never.
 //! - *Processes* crash at any step and lose what is not on their volumes; volumes of pods that went are kept, and come back.
+//! - *A stale peer* that knows of an order to leave, but not whether it was taken back, and of no configuration that names
+//!   the leaver, may say at any time that it is gone.
 //! - *A write* arrives at the replicas one by one, or at some of them only.
 //!
 //! The slot holds a name that was deleted, of which one replica has not heard, and a chunk that two of three hold.
@@ -57,6 +59,10 @@ pub enum Variant {
     OldIdentity,
     /// A drain is forgotten in a crash, and not ordered again.
     DrainForgotten,
+    /// Who hears that others count it as gone is gone, whatever order it has and whatever it holds.
+    RetiredAtOnce,
+    /// The same, if it has no newer order than those who say so.
+    RetiredWithSlots,
 }
 
 /// A network of one slot with three replicas: the highest ordinals but one hold it.
@@ -68,6 +74,8 @@ pub struct Leave {
     pub crashes: Vec<u8>,
     /// Something is written meanwhile.
     pub write: bool,
+    /// Stale peers retire leavers.
+    pub stale: bool,
     /// From every state it is followed to its rest.
     pub rest: bool,
     /// As it ships, or not.
@@ -94,6 +102,8 @@ struct Peer {
     met: Vec<u8>,
     /// With enough of them.
     synced: bool,
+    /// Epoch of the order under which others have said last that it is gone; 0: nobody has.
+    retired: u64,
 }
 
 /// A receipt that was sent; it may arrive whenever it likes.
@@ -154,6 +164,8 @@ pub enum Action {
     Release(u8),
     /// This peer writes down that it has left.
     Leave(u8),
+    /// This peer hears from a stale one that it is gone, as it was ordered to leave under this epoch.
+    Retire(u8, u64),
     /// What is being written arrives at this peer.
     Store(u8),
     /// The operator asks this pod.
@@ -196,6 +208,7 @@ impl Leave {
             up: true,
             met: Vec::new(),
             synced: replicas.contains(&at),
+            retired: 0,
         };
         State {
             peers: (0..pods).map(peer).collect(),
@@ -245,6 +258,11 @@ impl Peer {
     /// Runs as a member.
     fn runs(&self) -> bool {
         self.up && !self.left
+    }
+
+    /// Others count it as gone, and know its newest order.
+    fn is_retired(&self) -> bool {
+        self.drain.leaving && self.retired == self.drain.epoch
     }
 
     fn config(&self) -> Option<&SlotConfig> {

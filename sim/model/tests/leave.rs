@@ -8,6 +8,7 @@ fn leave(sizes: &[u8], crashes: &[u8], write: bool) -> Leave {
         sizes: sizes.to_vec(),
         crashes: crashes.to_vec(),
         write,
+        stale: false,
         rest: false,
         variant: Variant::Shipped,
     }
@@ -35,6 +36,14 @@ fn one() -> Leave {
     leave(&[4, 3], &[], false)
 }
 
+/// The same, and peers that have not heard of it retire it.
+fn stale(model: Leave) -> Leave {
+    Leave {
+        stale: true,
+        ..model
+    }
+}
+
 /// Followed to its rest from every state.
 fn resting(model: Leave) -> Leave {
     Leave {
@@ -48,6 +57,8 @@ fn a_leave_loses_nothing_whoever_crashes_and_whenever_somebody_changes_his_mind(
     holds("a leave", resting(one()));
     holds("its leaver crashes", resting(leave(&[4, 3], &[3], false)));
     holds("it is cancelled", again());
+    holds("it is retired", resting(stale(one())));
+    holds("it is cancelled, and retired", stale(again()));
     if std::env::var_os("MODEL").is_some_and(|v| v == "full") {
         holds("it is cancelled, to its rest", resting(again()));
         holds("a write meanwhile", leave(&[4, 3], &[], true));
@@ -70,6 +81,11 @@ fn wrong_variants_are_found_out() {
     is_found_out(Variant::SilenceCounts, pods, crash.clone());
     let readable = "acknowledged is readable";
     is_found_out(Variant::NotCaughtUp, readable, one());
+    is_found_out(Variant::RetiredAtOnce, readable, stale(again()));
+    if std::env::var_os("MODEL").is_some_and(|v| v == "full") {
+        let gone_again = stale(leave(&[4, 3, 4, 3], &[], false));
+        is_found_out(Variant::RetiredWithSlots, readable, gone_again);
+    }
     is_found_out(Variant::OldIdentity, "who has left never returns", again());
     let rests = "undisturbed, it comes to rest";
     is_found_out(Variant::DrainForgotten, rests, resting(crash));

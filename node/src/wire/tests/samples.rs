@@ -65,6 +65,7 @@ pub(super) fn member() -> impl Strategy<Value = Member> {
         Liveness::Active,
         Liveness::Suspect,
         Liveness::Down,
+        Liveness::Retired,
         Liveness::Left,
     ]);
     let texts = proptest::array::uniform5("[a-z0-9.:-]{0,20}");

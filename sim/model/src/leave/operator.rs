@@ -86,6 +86,7 @@ impl Leave {
             peer.up = false;
             peer.met.clear();
             peer.synced = false;
+            peer.retired = 0;
         }
         state.set = keep;
         Some(())

@@ -20,7 +20,10 @@ impl Leave {
             // Receipts that are only just given arrive in the next round.
             actions.sort_by_key(|action| matches!(action, Action::Judge));
             for action in actions {
-                if !matches!(action, Action::Scale | Action::Crash(_) | Action::Store(_)) {
+                if !matches!(
+                    action,
+                    Action::Scale | Action::Crash(_) | Action::Retire(..) | Action::Store(_)
+                ) {
                     self.step(&mut now, action);
                 }
             }

@@ -28,6 +28,10 @@ impl Leave {
                 Action::Ask(pod),
                 Action::Start(pod),
             ]);
+            if self.stale {
+                let orders = 1..=state.peer(pod).drain.epoch;
+                actions.extend(orders.map(|epoch| Action::Retire(pod, epoch)));
+            }
             if self.write {
                 actions.push(Action::Store(pod));
             }
@@ -53,7 +57,8 @@ impl Leave {
             Action::Prove(pod, other) => self.prove(state, pod, other),
             Action::Receipt(pod, from) => self.receipts(state, pod, from),
             Action::Release(pod) => self.release(state, pod),
-            Action::Leave(pod) => leave(state, pod),
+            Action::Leave(pod) => self.leave(state, pod),
+            Action::Retire(pod, epoch) => self.retire(state, pod, epoch),
             Action::Store(pod) => store(state, pod),
             Action::Ask(pod) => {
                 // One after the other: what it hears of the first is the oldest.
@@ -74,6 +79,7 @@ impl Leave {
                 peer.up = false;
                 peer.met.clear();
                 peer.synced = false;
+                peer.retired = 0;
                 state.crashed.push(pod);
                 state.crashed.sort_unstable();
                 Some(())
@@ -233,6 +239,46 @@ impl Leave {
         Some(())
     }
 
+    /// Somebody who knows of no configuration with this peer, nor of any order after that one, says that it is gone.
+    fn retire(&self, state: &mut State, pod: u8, epoch: u64) -> Option<()> {
+        let id = state.peer(pod).id(pod);
+        // Orders and their ends take turns.
+        let leaving = epoch % 2 == 1;
+        let knows_nothing = |p: &Peer| p.runs() && p.config().is_some_and(|c| !c.involves(id));
+        let mut others = state.peers.iter().enumerate();
+        let said = others.any(|(at, p)| at != usize::from(pod) && knows_nothing(p));
+        let peer = state.peer_mut(pod);
+        if !leaving || !said || !peer.runs() {
+            return None;
+        }
+        peer.retired = epoch;
+        let obeys = match self.variant {
+            Variant::RetiredAtOnce => true,
+            Variant::RetiredWithSlots => peer.is_retired(),
+            _ => false,
+        };
+        if obeys {
+            peer.left = true;
+            peer.departed = peer.life + 1;
+        }
+        Some(())
+    }
+
+    fn leave(&self, state: &mut State, pod: u8) -> Option<()> {
+        let peer = state.peer_mut(pod);
+        let me = peer.id(pod);
+        let held = peer.config().is_some_and(|c| c.involves(me));
+        let frozen = peer.record.as_ref().is_some_and(|r| r.frozen.is_some());
+        let (leaving, known) = (peer.drain.leaving, peer.record.is_some());
+        let (held, frozen) = (held.into(), frozen.into());
+        if !peer.runs() || !may_leave(leaving, known, held, frozen, peer.is_retired()) {
+            return None;
+        }
+        peer.left = true;
+        peer.departed = peer.life + 1;
+        Some(())
+    }
+
     /// A process comes back; one whose peer has left only when it is wanted again.
     fn start(&self, state: &mut State, pod: u8) -> Option<()> {
         let wanted = pod < self.wanted(state);
@@ -283,20 +329,6 @@ fn compare(state: &mut State, pod: u8, other: u8) -> Option<()> {
     }
     let told = peer.synced && state.newest == config && config.newcomer() == Some(me);
     state.caught_up |= told;
-    Some(())
-}
-
-fn leave(state: &mut State, pod: u8) -> Option<()> {
-    let peer = state.peer_mut(pod);
-    let me = peer.id(pod);
-    let held = peer.config().is_some_and(|c| c.involves(me));
-    let frozen = peer.record.as_ref().is_some_and(|r| r.frozen.is_some());
-    let known = peer.record.is_some();
-    if !peer.runs() || !may_leave(peer.drain.leaving, known, held.into(), frozen.into()) {
-        return None;
-    }
-    peer.left = true;
-    peer.departed = peer.life + 1;
     Some(())
 }
 

@@ -25,6 +25,7 @@ impl Peer {
         peer.up = true;
         peer.met.clear();
         peer.synced = false;
+        peer.retired = 0;
         peer
     }
 
