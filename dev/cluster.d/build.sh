@@ -1,5 +1,5 @@
-# What must be there before the first `up`: Debian packages, compiled programs, two images; and what the chart is
-# checked with. Sourced by dev/cluster.
+# What must be there before the first `up`: Debian packages, compiled programs, two images; and what the chart and the
+# gRPC interface are checked with. Sourced by dev/cluster.
 # shellcheck shell=bash disable=SC2034,SC2154,SC2317  # settings come from and go to dev/cluster; some functions are called by name
 
 K8S=v1.34.4 # the version that tools/kubernetes/go.mod names
@@ -24,6 +24,7 @@ build() {
   compile local-path local-path-provisioner github.com/rancher/local-path-provisioner
   compile chart kubeconform github.com/yannh/kubeconform/cmd/kubeconform
   compile chart kube-score github.com/zegl/kube-score/cmd/kube-score
+  compile grpc grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
   pause_image
   busybox_image
   schemas

@@ -213,7 +213,7 @@ fn claim(network: &Network) -> PersistentVolumeClaim {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::PodSpec;
-    use peernet_crd::{Events, SecretKey};
+    use peernet_crd::{Commands, Events, SecretKey};
 
     use super::*;
     use crate::plan::fixture;
@@ -281,6 +281,9 @@ mod tests {
             uri: SecretKey { name, key },
             ca: None,
             exchange: exchange.map(Into::into),
+            commands: exchange.map(|name| Commands {
+                fetch_allow: vec![format!("{name}.org"), "10.0.0.0/8".into()],
+            }),
         });
         let set = objects(&network, &image(), 5).set;
         set.spec.unwrap().template.spec.unwrap()
@@ -320,6 +323,16 @@ mod tests {
         assert_eq!(exchange("amqp", None), "amqp.demo");
         assert_eq!(exchange("amq", None), "peernet.amq.demo");
         assert_eq!(exchange("amq", Some("mine")), "mine");
+    }
+
+    #[test]
+    fn commands_are_taken_only_where_that_is_said() {
+        let without = told_of_a_broker("ns", None);
+        assert_eq!(variable(&without, "PEERNET_EVENTS_COMMANDS"), None);
+        let with = told_of_a_broker("ns", Some("mine"));
+        let told = |name: &str| variable(&with, name).unwrap();
+        assert_eq!(told("PEERNET_EVENTS_COMMANDS"), "true");
+        assert_eq!(told("PEERNET_EVENTS_FETCH_ALLOW"), "mine.org,10.0.0.0/8");
     }
 
     /// A template that changes restarts every peer of every network when the operator is updated.

@@ -39,16 +39,16 @@ use carry::{Command, Order};
 
 /// Messages that a peer works on at once, and that the broker gives it ahead (guess: downloads are slow, peers many).
 const AT_ONCE: u16 = 4;
-/// Deliveries after which a message is a dead letter; with the pauses between them half a minute (guess).
-const DELIVERIES: i64 = 6;
+/// Deliveries after which a message is a dead letter; with the pauses between them a quarter of a minute (guess).
+const DELIVERIES: i64 = 5;
 /// Messages that wait in the queue; further ones are refused to those who send them (guess: days of patience of a human).
 const WAITING: i64 = 10_000;
 /// Dead letters kept, the newest (guess).
 const DEAD: i64 = 10_000;
 /// Longest message, in bytes: the longest name and URL with room to spare.
 const MESSAGE_MAX: usize = 16 * 1024;
-/// Longest pause before a message goes back to the queue; it is doubled from one second each time (guess).
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Pause before a message goes back to the queue for the first time; doubled each further time (guess).
+const PAUSE: Duration = Duration::from_secs(1);
 /// Longest time for one command; below the half hour that RabbitMQ waits for an acknowledgement by default.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
@@ -189,7 +189,7 @@ async fn handle(
                 reply(channel, &delivery, &answer).await?;
                 delivery.reject(dead).await?;
             } else {
-                sleep(Duration::from_secs(1 << before).min(LONGEST_PAUSE)).await;
+                sleep(PAUSE * (1 << before)).await;
                 let requeue = true;
                 let multiple = false;
                 delivery

@@ -222,3 +222,34 @@ async fn what_makes_no_sense_is_refused(network: &Network) {
         Code::InvalidArgument
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_does_not_replace_what_came_while_it_began() {
+    let network = Network::start(3).await;
+    let peer = &network.peers[0];
+    let (parts, body) = tokio::sync::mpsc::channel(1);
+    let header = v1::PutHeader {
+        name: "raced".into(),
+        when: Some(v1::Precondition {
+            if_none_match: vec!["*".into()],
+            ..v1::Precondition::default()
+        }),
+        ..v1::PutHeader::default()
+    };
+    let part = |part| v1::PutRequest { part: Some(part) };
+    let header = part(v1::put_request::Part::Header(header));
+    parts.send(header).await.unwrap();
+    let mut files = peer.files();
+    let body = tokio_stream::wrappers::ReceiverStream::new(body);
+    let upload = tokio::spawn(async move { files.put(body).await });
+    // Not refused so far: nothing is there.
+    let other = peer.put("raced", b"other").await.unwrap();
+    let data = v1::put_request::Part::Data(bytes(2 * MIB, 1).into());
+    // It may have been refused already.
+    let _ = parts.send(part(data)).await;
+    drop(parts);
+    let refused = upload.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert_eq!(peer.get("raced", 0, None).await.unwrap(), b"other");
+    assert_eq!(other.size, 5);
+}

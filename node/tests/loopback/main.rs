@@ -5,6 +5,7 @@ mod collect;
 mod commands;
 mod events;
 mod files;
+mod grpcurl;
 mod life;
 mod network;
 mod rest;

@@ -220,6 +220,23 @@ pub struct Events {
     #[schemars(length(min = 1, max = 127), regex(pattern = r"^[-_.:A-Za-z0-9]+$"))]
     #[x_kube(validation = Rule::new(rules::EXCHANGE.cel).message(rules::EXCHANGE.why))]
     pub exchange: Option<String>,
+
+    /// Commands are taken from a queue called like the exchange with `.commands` after it: whoever may write to it can
+    /// store, read and delete files. None are when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commands: Option<Commands>,
+}
+
+/// Commands that peers take from a queue.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Commands {
+    /// Where files may be fetched from: hosts (`files.example.org`, `*.example.org`, `*`), and blocks of addresses that are
+    /// not public ones (`10.1.0.0/16`). Nowhere when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new(rules::FETCH_ALLOW.cel).message(rules::FETCH_ALLOW.why))]
+    pub fetch_allow: Vec<String>,
 }
 
 /// A key of a Secret in the network's namespace.

@@ -1,5 +1,6 @@
 //! What the schema and its CEL rules refuse, said once more in Rust for those who have no API server.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use thiserror::Error;
@@ -53,6 +54,12 @@ pub(crate) mod rules {
               the default",
     };
 
+    /// What a peer would not start with.
+    pub(crate) const FETCH_ALLOW: Rule = Rule {
+        cel: "self.all(a, a.contains('/') ? isCIDR(a) : a.matches('^([*]|([*][.])?[-.A-Za-z0-9]+|[[][:.0-9A-Fa-f]+[]])$'))",
+        why: "each must be a host, '*.DOMAIN', '*', or a block of addresses such as 10.1.0.0/16",
+    };
+
     /// On the spec, not on the field: removing the field and adding it again would pass a rule on the field.
     pub(crate) const FACTOR_FIXED: Rule = Rule {
         cel: "self.replication.factor == oldSelf.replication.factor",
@@ -74,6 +81,10 @@ const NAME_MAX: usize = 50;
 const SECRET_MAX: usize = 253;
 /// A peer's.
 const EXCHANGE_MAX: usize = 127;
+/// Hosts and blocks of addresses that files may be fetched from.
+const FETCH_ALLOW_MAX: usize = 64;
+/// Of a host's name (RFC 1035).
+const HOST_MAX: usize = 253;
 const REPLICAS: RangeInclusive<i32> = 1..=1000;
 const COPIES: RangeInclusive<i32> = 1..=7;
 const CHUNK_SIZE: RangeInclusive<i32> = 65_536..=4_194_304;
@@ -123,6 +134,12 @@ pub enum Violation {
     /// An exchange of the broker's own.
     #[error("spec.events.exchange: {}", rules::EXCHANGE.why)]
     BrokersExchange,
+    /// Not what files can be fetched from.
+    #[error(
+        "spec.events.commands.fetchAllow has {0:?}, but has at most {FETCH_ALLOW_MAX} entries, and {why}",
+        why = rules::FETCH_ALLOW.why
+    )]
+    FetchAllow(String),
     /// The factor was changed.
     #[error("spec: {}", rules::FACTOR_FIXED.why)]
     FactorChanged,
@@ -201,7 +218,12 @@ impl PeerNetworkSpec {
 }
 
 fn check_events(events: &Events) -> Result<(), Violation> {
-    let Events { uri, ca, exchange } = events;
+    let Events {
+        uri,
+        ca,
+        exchange,
+        commands,
+    } = events;
     let secrets = [
         ("spec.events.uri", Some(uri)),
         ("spec.events.ca", ca.as_ref()),
@@ -213,11 +235,35 @@ fn check_events(events: &Events) -> Result<(), Violation> {
     }
     match exchange {
         Some(name) if !consists_of(name, EXCHANGE_MAX, "-_.:") => {
-            Err(Violation::Exchange(name.clone()))
+            return Err(Violation::Exchange(name.clone()));
         }
-        Some(name) if name.starts_with("amq.") => Err(Violation::BrokersExchange),
-        _ => Ok(()),
+        Some(name) if name.starts_with("amq.") => return Err(Violation::BrokersExchange),
+        _ => {}
     }
+    let allow = commands.iter().flat_map(|c| &c.fetch_allow);
+    match allow
+        .enumerate()
+        .find(|(n, text)| *n >= FETCH_ALLOW_MAX || !is_origin(text))
+    {
+        Some((_, bad)) => Err(Violation::FetchAllow(bad.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What a peer takes as a host or block of addresses.
+fn is_origin(text: &str) -> bool {
+    if let Some((address, bits)) = text.split_once('/') {
+        let most = address
+            .parse::<IpAddr>()
+            .map(|a| if a.is_ipv4() { 32 } else { 128 });
+        let bits = bits.parse::<u8>();
+        return most.is_ok_and(|most| bits.is_ok_and(|bits| bits <= most));
+    }
+    let host = text.strip_prefix("*.").unwrap_or(text);
+    let literal = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    text == "*"
+        || consists_of(host, HOST_MAX, "-.")
+        || literal.is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok())
 }
 
 /// The patterns in the schema: Kubernetes' own of names and keys of Secrets. With another name the kubelet would be
@@ -286,6 +332,7 @@ fn is_size(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Commands;
 
     fn network() -> PeerNetwork {
         PeerNetwork::new("demo", PeerNetworkSpec::default())
@@ -323,6 +370,50 @@ mod tests {
     }
 
     #[test]
+    fn commands_fetch_from_hosts_and_blocks() {
+        let allow = |all: &[&str]| {
+            with(|n| {
+                let name = |name: &str| name.to_owned();
+                let (uri, fetch_allow) = (name("uri"), all.iter().map(|a| name(a)).collect());
+                n.spec.events = Some(Events {
+                    uri: SecretKey {
+                        name: name("broker"),
+                        key: uri,
+                    },
+                    ca: None,
+                    exchange: None,
+                    commands: Some(Commands { fetch_allow }),
+                });
+            })
+        };
+        assert_eq!(allow(&[]), Ok(()));
+        let good = [
+            "*",
+            "*.a.b",
+            "a-b.c",
+            "10.0.0.0/8",
+            "fd00::/8",
+            "0.0.0.0/0",
+            "[::1]",
+        ];
+        assert_eq!(allow(&good), Ok(()));
+        for bad in [
+            "",
+            "*a",
+            "a/b",
+            "10.0.0.0/33",
+            "10.0/8",
+            "http://x",
+            "a,b",
+            "a b",
+            "[x]",
+        ] {
+            assert_eq!(allow(&["a", bad]), Err(Violation::FetchAllow(bad.into())));
+        }
+        assert!(allow(&["a"; 65]).is_err());
+    }
+
+    #[test]
     fn events_name_secrets_and_an_exchange() {
         let events = |name: &str, key: &str, exchange: Option<&str>| {
             let secret = |name: &str, key: &str| SecretKey {
@@ -334,6 +425,7 @@ mod tests {
                     uri: secret("broker", "uri"),
                     ca: Some(secret(name, key)),
                     exchange: exchange.map(Into::into),
+                    commands: None,
                 });
             })
         };

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
 };
-use peernet_crd::{Events, SecretKey};
+use peernet_crd::{Commands, Events, SecretKey};
 
 use crate::observe::Network;
 
@@ -19,6 +19,7 @@ pub(super) fn volume(events: &Events) -> Volume {
         uri,
         ca,
         exchange: _,
+        commands: _,
     } = events;
     let files = [(URI, Some(uri)), (CA, ca.as_ref())];
     let sources = files
@@ -77,6 +78,7 @@ pub(super) fn environment(events: &Events, network: &Network) -> Vec<(&'static s
         uri: _,
         ca,
         exchange,
+        commands,
     } = events;
     let mut told = vec![
         ("PEERNET_EVENTS_URI_FILE", format!("{DIR}/{URI}")),
@@ -87,6 +89,12 @@ pub(super) fn environment(events: &Events, network: &Network) -> Vec<(&'static s
     ];
     if ca.is_some() {
         told.push(("PEERNET_EVENTS_CA_FILE", format!("{DIR}/{CA}")));
+    }
+    if let Some(Commands { fetch_allow }) = commands {
+        told.push(("PEERNET_EVENTS_COMMANDS", "true".into()));
+        if !fetch_allow.is_empty() {
+            told.push(("PEERNET_EVENTS_FETCH_ALLOW", fetch_allow.join(",")));
+        }
     }
     told
 }
