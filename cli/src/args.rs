@@ -89,6 +89,9 @@ pub enum Shared {
     Search(Search),
     /// Remove files
     Rm(Rm),
+    /// Give a file another name
+    #[command(alias = "rename")]
+    Mv(Mv),
     /// List peers as the asked peer knows them
     Peers,
     /// Say how the network is, asking every peer that can be reached
@@ -152,6 +155,16 @@ pub struct Rm {
     /// Names in the network
     #[arg(required = true)]
     pub name: Vec<String>,
+}
+
+/// Gives a file another name, which has to be free. No bytes move. It is not atomic: both names lead to the file for a moment,
+/// and still do when the second step fails; the same command then finishes it.
+#[derive(clap::Args, Debug)]
+pub struct Mv {
+    /// Name in the network
+    pub old: String,
+    /// Name to be; one that ends with / is a prefix to the last segment of the old one
+    pub new: String,
 }
 
 /// Shows the state of the network.
@@ -301,6 +314,7 @@ mod tests {
         for line in [
             "peernet put",
             "peernet rm",
+            "peernet mv a",
             "peernet scale x",
             "peernet up --zones 0",
             "peernet ls -o xml",

@@ -172,6 +172,7 @@ async fn perform_shared(
         Shared::Ls(command) => names::list(global, command).await?,
         Shared::Search(command) => search::run(global, command).await?,
         Shared::Rm(command) => names::remove(global, command).await?,
+        Shared::Mv(command) => names::rename(global, command).await?,
         Shared::Explain(command) => names::explain(global, command).await?,
         Shared::Peers => status::peers(global).await?,
         Shared::Status(command) => return Ok(status::run(global, command).await?),

@@ -1,4 +1,4 @@
-//! `peernet ls`, `rm` and `explain`: what is known of files, without their bytes.
+//! `peernet ls`, `rm`, `mv` and `explain`: what is known of files, without their bytes.
 
 use std::io;
 
@@ -6,11 +6,12 @@ use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{
     DeleteRequest, ExplainRequest, ExplainResponse, FileInfo, ListRequest, ListResponse,
+    RenameRequest,
 };
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::args::{Explain, Global, Ls, Rm};
+use crate::args::{Explain, Global, Ls, Mv, Rm};
 use crate::exit::Exit;
 use crate::output;
 use crate::servers::{CallError, Servers};
@@ -166,13 +167,7 @@ pub(crate) fn file_table(files: &[File], wide: bool) -> String {
 
 /// Removes each name; goes on after a failure.
 pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
-    let checked = rm
-        .name
-        .into_iter()
-        .map(|name| match Name::new(name.clone()) {
-            Ok(name) => Ok(name),
-            Err(reason) => Err(NamesError::Name { name, reason }),
-        });
+    let checked = rm.name.into_iter().map(checked);
     let names = checked.collect::<Result<Vec<_>, _>>()?;
     let mut removed = Vec::new();
     let mut failures = Vec::new();
@@ -215,6 +210,43 @@ pub(crate) async fn delete(servers: &Servers, name: &str) -> Result<(), CallErro
     Ok(())
 }
 
+/// Gives a file another name.
+pub async fn rename(global: &Global, mv: Mv) -> Result<(), NamesError> {
+    let old = checked(mv.old)?;
+    let new = checked(beside(old.as_str(), mv.new))?;
+    let file = move_to(&global.server, old.as_str(), new.as_str()).await?;
+    if !global.common.output.document(&file)? {
+        output::print(&format!("renamed {old} to {}\n", file.name))?;
+    }
+    Ok(())
+}
+
+/// The new name in whole: one that ends with a slash takes the last segment of the old one.
+fn beside(old: &str, new: String) -> String {
+    if new.ends_with('/') {
+        new + old.rsplit('/').next().unwrap_or_default()
+    } else {
+        new
+    }
+}
+
+/// Renames one file. Another peer may be asked to finish what one has begun.
+pub(crate) async fn move_to(servers: &Servers, old: &str, new: &str) -> Result<File, CallError> {
+    let request = RenameRequest {
+        name: old.to_owned(),
+        new_name: new.to_owned(),
+        when: None,
+    };
+    let answer = servers
+        .call(async |channel| FilesClient::new(channel).rename(request.clone()).await)
+        .await?;
+    Ok(answer.into_inner().file.unwrap_or_default().into())
+}
+
+fn checked(name: String) -> Result<Name, NamesError> {
+    Name::new(name.clone()).map_err(|reason| NamesError::Name { name, reason })
+}
+
 /// Who holds a file, as printed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -236,10 +268,7 @@ struct Chunk {
 
 /// Shows who holds each part of a file.
 pub async fn explain(global: &Global, explain: Explain) -> Result<(), NamesError> {
-    let name = Name::new(explain.name.clone()).map_err(|reason| NamesError::Name {
-        name: explain.name,
-        reason,
-    })?;
+    let name = checked(explain.name)?;
     let request = ExplainRequest {
         name: name.as_str().to_owned(),
     };
@@ -343,6 +372,13 @@ mod tests {
             "   SIZE  MODIFIED              NAME\n    1 B  1970-01-01T00:00:00Z  a b\n2.0 KiB  1970-01-01T00:00:00Z  c\n"
         );
         assert_eq!(file_table(&[], true), "");
+    }
+
+    #[test]
+    fn a_prefix_takes_the_last_segment_of_the_old_name() {
+        for (new, whole) in [("b", "b"), ("d/", "d/a"), ("d/b", "d/b"), ("/", "/a")] {
+            assert_eq!(beside("x/a", new.into()), whole);
+        }
     }
 
     #[test]

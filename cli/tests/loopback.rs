@@ -194,6 +194,12 @@ fn listing_and_removal(network: &Network) {
     );
 
     let target = network.path("fetched");
+    let moved = network.run(&["mv", "gone", "deep/er/"]);
+    assert_eq!(moved, "renamed gone to deep/er/gone\n");
+    assert_eq!(network.fail(&["mv", "gone", "elsewhere"]).0, 3);
+    let (code, words) = network.fail(&["mv", "deep/er/gone", &name(0)]);
+    assert!(code == 6 && words.contains("already"), "{words}");
+    network.run(&["rename", "deep/er/gone", "gone"]);
     network.run(&["get", "gone", target.to_str().unwrap()]);
     assert_eq!(fs::read(&target).unwrap(), b"soon");
     network.run(&["rm", "gone"]);

@@ -26,6 +26,7 @@ pub(crate) mod manifest;
 mod precondition;
 mod put;
 pub(crate) mod record;
+mod rename;
 mod search;
 mod spread;
 mod tally;
@@ -46,7 +47,8 @@ const UPLOADS: usize = 32 * 1024 * 1024;
 /// Bytes of downloads held in memory at once.
 const DOWNLOADS: usize = 32 * 1024 * 1024;
 
-/// Why something could not be done with a file. Nothing was acknowledged.
+/// Why something could not be done with a file. Nothing was acknowledged; only [`FileError::Kept`] and
+/// [`FileError::Half`] have changed something.
 #[derive(Debug, Error)]
 pub(crate) enum FileError {
     /// The name leads nowhere.
@@ -62,6 +64,38 @@ pub(crate) enum FileError {
         name: Name,
         /// What it is, if it is there.
         etag: Option<String>,
+    },
+    /// A file is there that a rename will not replace.
+    #[error(
+        "there is a file '{0}' already; nothing was changed: choose another name, or remove that file first"
+    )]
+    Taken(Name),
+    /// The file was replaced or removed under the hands of a rename.
+    #[error("'{0}' was written or removed while it was renamed; nothing was changed: try again")]
+    Moving(Name),
+    /// A rename did its first half: the old name was written meanwhile.
+    #[error(
+        "'{to}' now leads to what '{from}' held, but '{from}' was written anew meanwhile and was kept: both are there, \
+         remove the one you do not want"
+    )]
+    Kept {
+        /// The old name.
+        from: Name,
+        /// The new one.
+        to: Name,
+    },
+    /// A rename did its first half: the old name could not be removed.
+    #[error(
+        "'{to}' leads to the file now, but '{from}' may still lead to it too, as it could not be removed ({reason}); \
+         rename it once more to finish, or remove '{from}'"
+    )]
+    Half {
+        /// The old name.
+        from: Name,
+        /// The new one.
+        to: Name,
+        /// Why the second half failed.
+        reason: PeerError,
     },
     /// Not a name.
     #[error(transparent)]
@@ -224,7 +258,9 @@ impl FileError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             FileError::NotFound(_) => ErrorKind::NotFound,
-            FileError::Precondition { .. } => ErrorKind::Precondition,
+            FileError::Precondition { .. } | FileError::Taken(_) | FileError::Kept { .. } => {
+                ErrorKind::Precondition
+            }
             FileError::Name(_)
             | FileError::ContentType
             | FileError::Tags
@@ -240,7 +276,9 @@ impl FileError {
             FileError::Peer(error) => error.kind(),
             FileError::TooFewCopies { .. }
             | FileError::Unreachable { .. }
-            | FileError::Outlived => ErrorKind::Unavailable,
+            | FileError::Outlived
+            | FileError::Moving(_)
+            | FileError::Half { .. } => ErrorKind::Unavailable,
             FileError::Full { .. } => ErrorKind::Full,
             FileError::Lost(_) => ErrorKind::DataLoss,
             FileError::Record { .. } | FileError::Interrupted(_) => ErrorKind::Internal,

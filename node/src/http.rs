@@ -30,6 +30,7 @@ mod files;
 mod parameters;
 mod problem;
 mod range;
+mod rename;
 mod search;
 mod views;
 
@@ -111,7 +112,13 @@ async fn converse(
 fn described() -> OpenApiRouter<Arc<Life>> {
     OpenApiRouter::with_openapi(document::preface())
         .routes(routes!(files::list))
-        .routes(routes!(files::get, files::head, files::put, files::delete))
+        .routes(routes!(
+            files::get,
+            files::head,
+            files::put,
+            files::delete,
+            rename::rename
+        ))
         .routes(routes!(search::find))
         .routes(routes!(views::peers))
         .routes(routes!(views::status))
@@ -128,6 +135,7 @@ pub fn openapi() -> String {
 fn router(life: Arc<Life>) -> Router {
     let nameless = get(files::nameless)
         .put(files::nameless)
+        .post(files::nameless)
         .delete(files::nameless);
     let (router, description) = described().split_for_parts();
     let description = Bytes::from(document::finished(description));

@@ -71,11 +71,8 @@ pub(crate) enum Event {
     },
     /// The peers were asked.
     Looked(Result<Box<(Picture, Verdict)>, String>),
-    /// A file was removed, or why not.
-    Removed {
-        name: String,
-        outcome: Result<(), String>,
-    },
+    /// A name was changed: what was done, or why not.
+    Changed(Result<String, String>),
     /// A transfer ended: as what or where, or why not.
     Moved {
         id: u64,
@@ -95,6 +92,10 @@ pub(crate) enum Effect {
     Look,
     Remove {
         name: String,
+    },
+    Rename {
+        name: String,
+        to: String,
     },
     Put {
         id: u64,
@@ -182,7 +183,7 @@ impl App {
                 page,
             } => self.listed(which, ticket, first, page),
             Event::Looked(looked) => self.looked(looked),
-            Event::Removed { name, outcome } => self.removed(&name, outcome),
+            Event::Changed(outcome) => self.changed(outcome),
             Event::Moved { id, outcome } => self.moved(id, outcome),
         }
     }
@@ -260,6 +261,10 @@ impl App {
                     },
                     "",
                 )
+            }),
+            KeyCode::Char('m') => self.ask_about_file(|file| {
+                let name = file.name.clone();
+                Prompt::new(Question::NewName { name }, &*file.name)
             }),
             KeyCode::Char('c') if self.pane == Pane::Transfers => return self.cancel(),
             _ => {}
@@ -349,7 +354,12 @@ impl App {
         let Prompt { question, text } = prompt;
         let empty = text.is_empty();
         match question {
-            Question::PutPath | Question::PutName { .. } | Question::GetPath { .. } if empty => {
+            Question::PutPath
+            | Question::PutName { .. }
+            | Question::GetPath { .. }
+            | Question::NewName { .. }
+                if empty =>
+            {
                 self.message = Message::Failed("nothing was typed, so nothing was done".into());
                 vec![]
             }
@@ -369,6 +379,10 @@ impl App {
             Question::Remove { name } => {
                 self.message = Message::Busy(format!("removing {name}"));
                 vec![Effect::Remove { name }]
+            }
+            Question::NewName { name } => {
+                self.message = Message::Busy(format!("renaming {name}"));
+                vec![Effect::Rename { name, to: text }]
             }
             Question::Quit { .. } => vec![Effect::Quit],
         }
@@ -504,17 +518,13 @@ impl App {
         vec![]
     }
 
-    fn removed(&mut self, name: &str, outcome: Result<(), String>) -> Vec<Effect> {
-        match outcome {
-            Ok(()) => {
-                self.message = Message::Done(format!("removed {name}"));
-                self.list_again()
-            }
-            Err(reason) => {
-                self.message = Message::Failed(format!("{name} was not removed: {reason}"));
-                vec![]
-            }
-        }
+    /// Lists again after a failure too: a rename may have done its first half.
+    fn changed(&mut self, outcome: Result<String, String>) -> Vec<Effect> {
+        self.message = match outcome {
+            Ok(done) => Message::Done(done),
+            Err(reason) => Message::Failed(reason),
+        };
+        self.list_again()
     }
 
     fn moved(&mut self, id: u64, outcome: Result<String, String>) -> Vec<Effect> {

@@ -27,6 +27,11 @@ pub(super) enum Question {
         /// In the network.
         name: String,
     },
+    /// What to call the file of that name.
+    NewName {
+        /// In the network.
+        name: String,
+    },
     /// Whether to give up transfers under way.
     Quit {
         /// How many.
@@ -73,6 +78,7 @@ impl Prompt {
             Question::GetPath { name } => format!("Write {name} to: "),
             Question::Prefix => "Names that begin with: ".into(),
             Question::Remove { name } => format!("Remove {name} from the network for good? y/n "),
+            Question::NewName { name } => format!("Rename {name} to: "),
             Question::Quit { transfers: 1 } => "Give up 1 transfer and leave? y/n ".into(),
             Question::Quit { transfers } => {
                 format!("Give up {transfers} transfers and leave? y/n ")

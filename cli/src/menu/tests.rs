@@ -215,6 +215,20 @@ fn nothing_is_removed_without_a_yes() {
 }
 
 #[test]
+fn a_file_gets_the_name_that_is_typed() {
+    let mut app = with_files(&["a/old"]);
+    press(&mut app, KeyCode::Char('m'));
+    assert!(screen(&app, 80, 24).contains("Rename a/old to: a/old"));
+    type_in(&mut app, "er");
+    let effects = press(&mut app, KeyCode::Enter);
+    let (name, to) = ("a/old".into(), "a/older".into());
+    assert_eq!(effects, [Effect::Rename { name, to }]);
+    let again = app.update(Event::Changed(Ok("renamed a/old to a/older".into())));
+    assert!(matches!(&again[..], [Effect::List { .. }]));
+    assert!(screen(&app, 80, 24).contains("ok: renamed a/old to a/older"));
+}
+
+#[test]
 fn a_search_shows_what_begins_so_and_forgets_stale_answers() {
     let mut app = with_files(&["a"]);
     type_in(&mut app, "/do");

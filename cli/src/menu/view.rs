@@ -310,6 +310,7 @@ fn help(frame: &mut Frame, area: Rect) {
         "up, down, PgUp, PgDn, Home, End   choose",
         "p        put: store a local file",
         "g Enter  get: fetch the chosen file",
+        "m        give the chosen file another name",
         "d        delete the chosen file, after a question",
         "/        search: names that begin with what you type",
         "c        cancel the chosen transfer (in 5)",

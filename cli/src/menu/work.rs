@@ -82,7 +82,19 @@ impl Work {
             Effect::Remove { name } => {
                 self.tasks.spawn_local(async move {
                     let outcome = patiently(names::delete(&servers, &name)).await;
-                    Event::Removed { name, outcome }
+                    Event::Changed(match outcome {
+                        Ok(()) => Ok(format!("removed {name}")),
+                        Err(reason) => Err(format!("{name} was not removed: {reason}")),
+                    })
+                });
+            }
+            Effect::Rename { name, to } => {
+                self.tasks.spawn_local(async move {
+                    let outcome = patiently(names::move_to(&servers, &name, &to)).await;
+                    Event::Changed(match outcome {
+                        Ok(file) => Ok(format!("renamed {name} to {}", file.name)),
+                        Err(reason) => Err(format!("{name} was not renamed: {reason}")),
+                    })
                 });
             }
             Effect::Put { id, path, name } => {

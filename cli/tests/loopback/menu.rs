@@ -116,11 +116,17 @@ pub(crate) fn everything_by_keys(network: &Network) {
 
     terminal.press(&["2"]);
     terminal.sees("menu/a.txt");
+    terminal.press(&["m"]);
+    terminal.sees("Rename menu/a.txt to");
+    terminal.answer("menu/b.txt");
+    terminal.sees("ok: renamed menu/a.txt to menu/b.txt");
+    assert_eq!(network.fail(&["get", "menu/a.txt", "-"]).0, 3);
+    terminal.sees("1 beginning with menu/");
     terminal.press(&["d"]);
     terminal.sees("for good? y/n");
     terminal.press(&["y"]);
-    terminal.sees("ok: removed menu/a.txt");
-    assert_eq!(network.fail(&["get", "menu/a.txt", "-"]).0, 3);
+    terminal.sees("ok: removed menu/b.txt");
+    assert_eq!(network.fail(&["get", "menu/b.txt", "-"]).0, 3);
 
     terminal.press(&["q"]);
     terminal.sees("left with 0");

@@ -51,7 +51,7 @@ impl Files {
     }
 
     /// Every chunk of the file once, with its length.
-    async fn all_chunks(
+    pub(super) async fn all_chunks(
         &self,
         name: &Name,
         content: &Content,

@@ -90,7 +90,7 @@ impl Files {
     }
 
     /// Keeps the chunks of an upload for a reader until dropped.
-    fn keep(&self, name: Name, upload: Upload) -> AbortOnDropHandle<()> {
+    pub(super) fn keep(&self, name: Name, upload: Upload) -> AbortOnDropHandle<()> {
         let peer = self.peer.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             loop {

@@ -27,12 +27,12 @@ const IN_FLIGHT: usize = 8;
 const PINS: usize = IN_FLIGHT;
 
 /// The chunks of an upload, durable with their references.
-struct Sent {
-    by: Referrer,
+pub(super) struct Sent {
+    pub(super) by: Referrer,
     /// Nodes of the tree included; 32 MiB for a file of 1 TiB.
-    keys: BTreeSet<Key>,
+    pub(super) keys: BTreeSet<Key>,
     /// Of the file, repeated ones each time, without nodes.
-    chunks: u64,
+    pub(super) chunks: u64,
 }
 
 /// A new upload that takes the place of that write. Its number is used with no other: a reference says in which place its
@@ -90,7 +90,11 @@ impl Files {
 
     /// What the chunks of a new upload are stored with: it will take the place of what the name holds now, so that is
     /// what the condition is about.
-    async fn begin_upload(&self, name: &Name, when: &Precondition) -> Result<Referrer, FileError> {
+    pub(super) async fn begin_upload(
+        &self,
+        name: &Name,
+        when: &Precondition,
+    ) -> Result<Referrer, FileError> {
         let register = self.peer.read_name(name.clone()).await?;
         judge(name, when, register.as_ref())?;
         Ok(in_place_of(name.clone(), register.as_ref()))
@@ -98,7 +102,7 @@ impl Files {
 
     /// Writes the name of a file whose chunks are stored. When others have written it since the upload began, the chunks
     /// are pinned once more, as those of another upload, which takes the place of that write.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         mut value: Value,
         when: &Precondition,
@@ -123,7 +127,11 @@ impl Files {
         Err(FileError::Peer(PeerError::Refused(RequestError::Busy)))
     }
 
-    async fn pin_all(&self, keys: BTreeSet<Key>, by: &Referrer) -> Result<(), FileError> {
+    pub(super) async fn pin_all(
+        &self,
+        keys: BTreeSet<Key>,
+        by: &Referrer,
+    ) -> Result<(), FileError> {
         let pins = stream::iter(keys).map(|key| {
             let (files, by) = (self.clone(), by.clone());
             async move { files.pin(key, by).await }

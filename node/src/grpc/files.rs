@@ -130,6 +130,23 @@ impl v1::files_server::Files for Files {
         .await
     }
 
+    async fn rename(
+        &self,
+        request: Request<v1::RenameRequest>,
+    ) -> Result<Response<v1::RenameResponse>, Status> {
+        let v1::RenameRequest {
+            name,
+            new_name,
+            when,
+        } = request.into_inner();
+        let (from, to, when) = (name_of(name)?, name_of(new_name)?, precondition(when));
+        self.call(|running| async move {
+            let file = running.files.rename(from, to, &when).await?;
+            Ok(v1::RenameResponse { file: Some(file) })
+        })
+        .await
+    }
+
     async fn list(
         &self,
         request: Request<v1::ListRequest>,

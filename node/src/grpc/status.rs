@@ -59,6 +59,12 @@ pub(super) fn of_file(error: FileError) -> Status {
         FileError::Precondition { name, .. } => {
             details.add_precondition_failure_violation("ETAG", name.as_str(), &sentence);
         }
+        FileError::Taken(name) => {
+            details.add_precondition_failure_violation("ABSENT", name.as_str(), &sentence);
+        }
+        FileError::Kept { from, .. } => {
+            details.add_precondition_failure_violation("UNCHANGED", from.as_str(), &sentence);
+        }
         FileError::Full { peer } => {
             details.add_quota_failure_violation(peer, &sentence);
         }

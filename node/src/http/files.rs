@@ -22,10 +22,10 @@ use super::range::{self, Wanted};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, Found, Kind};
 
-type Named = Result<Path<String>, PathRejection>;
+pub(super) type Named = Result<Path<String>, PathRejection>;
 
 /// Where a file is. Clients may leave the slashes of its name as they are, or encode them.
-const FILE: &str = "/v1/files/{*name}";
+pub(super) const FILE: &str = "/v1/files/{*name}";
 
 /// What is known of a file without its bytes.
 #[derive(Serialize, ToSchema)]
@@ -367,7 +367,7 @@ fn tags_of(headers: &HeaderMap) -> Result<Vec<String>, Problem> {
     Ok(tags)
 }
 
-fn name_of(name: Named) -> Result<Name, Problem> {
+pub(super) fn name_of(name: Named) -> Result<Name, Problem> {
     let Path(name) = name.map_err(|_| Problem::invalid("the name is not percent-encoded UTF-8"))?;
     Ok(Name::new(name).map_err(FileError::from)?)
 }
@@ -419,7 +419,7 @@ fn text(value: &str) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
 }
 
-fn quoted(info: &v1::FileInfo) -> String {
+pub(super) fn quoted(info: &v1::FileInfo) -> String {
     format!("\"{}\"", info.etag)
 }
 

@@ -58,7 +58,7 @@ pub(super) fn place_or_nothing() -> Object {
     text("^(?:[0-9A-Fa-f]{64})?$").build()
 }
 
-fn name() -> Object {
+pub(super) fn name() -> Object {
     text(format!("^{NAME}$"))
         .min_length(Some(1))
         .max_length(Some(1024))
@@ -108,7 +108,7 @@ pub(super) struct Part {
     if_range: String,
 }
 
-/// Of `PUT` and `DELETE`.
+/// Of `PUT`, `POST` and `DELETE`.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(super) struct Changing {

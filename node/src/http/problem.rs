@@ -10,7 +10,7 @@ use crate::daemon::NotServing;
 use crate::driver::PeerError;
 use crate::files::{ErrorKind, FileError};
 
-/// What went wrong with a request (RFC 9457). Nothing was changed.
+/// What went wrong with a request (RFC 9457). Nothing was changed, unless the detail says what.
 #[derive(Debug, Serialize, ToSchema, ToResponse)]
 #[response(content_type = "application/problem+json")]
 pub(super) struct Problem {
@@ -80,6 +80,16 @@ impl Problem {
             "unsupported_coding",
             "Unsupported coding",
             "files are stored as they are; send the bytes without content-encoding".into(),
+        )
+    }
+
+    /// The body is not of a type that is understood there.
+    pub(super) fn media_type(detail: String) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+            "Unsupported media type",
+            detail,
         )
     }
 

@@ -8,6 +8,7 @@ mod files;
 mod grpcurl;
 mod life;
 mod network;
+mod rename;
 mod rest;
 mod search;
 mod shares;

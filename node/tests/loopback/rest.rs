@@ -132,6 +132,7 @@ async fn files_are_resources() {
         .await
         .is_problem(404, "not_found");
     digests_are_checked_and_told([a, b]).await;
+    files_are_renamed([a, b, c]).await;
     crowds::huge_heads_are_refused(b).await;
     crowds::a_thousand_at_once(a).await;
     crowds::events_are_told(network).await;
@@ -293,6 +294,49 @@ async fn changes_are_conditional([a, b, c]: [SocketAddr; 3]) {
     assert_eq!((count(201), count(412)), (1, 11));
 }
 
+/// Another name by POST; each step through another peer.
+async fn files_are_renamed([a, b, c]: [SocketAddr; 3]) {
+    let post = async |to, fields: &str, body: &'static str| {
+        let length = body.len();
+        let head =
+            format!("POST /v1/files/first/name HTTP/1.1\r\n{fields}\r\nContent-Length: {length}");
+        send(to, &head, body.as_bytes()).await
+    };
+    const JSON: &str = "Content-Type: application/json";
+    const BODY: &str = r#"{"rename_to": "second näme"}"#;
+    post(a, JSON, BODY).await.is_problem(404, "not_found");
+    let stored = put(a, "/v1/files/first/name", b"x").await;
+    for body in [
+        "",
+        "{}",
+        r#"{"rename_to": "a//b"}"#,
+        r#"{"rename_to": "a", "b": 1}"#,
+    ] {
+        post(b, JSON, body).await.is_problem(400, "invalid");
+    }
+    post(b, "X: y", BODY)
+        .await
+        .is_problem(415, "unsupported_media_type");
+    post(b, &format!("{JSON}\r\nIf-Match: \"x\""), BODY)
+        .await
+        .is_problem(412, "precondition_failed");
+    let etag = &stored.headers["etag"];
+    let renamed = post(b, &format!("{JSON}\r\nIf-Match: {etag}"), BODY).await;
+    assert_eq!((renamed.status, &renamed.headers["etag"]), (201, etag));
+    let location = &renamed.headers["location"];
+    assert_eq!(location, "/v1/files/second%20n%C3%A4me");
+    assert_eq!(renamed.json()["name"], "second näme");
+    assert_eq!(get(c, location, "").await.body, b"x");
+    put(c, "/v1/files/first/name", b"y").await;
+    post(a, JSON, BODY)
+        .await
+        .is_problem(412, "precondition_failed");
+    for path in ["/v1/files/first/name", location] {
+        let gone = send(b, &format!("DELETE {path} HTTP/1.1"), b"").await;
+        assert_eq!(gone.status, 204);
+    }
+}
+
 /// SHA-256 (RFC 9530), of `hello` and of nothing.
 async fn digests_are_checked_and_told([a, b]: [SocketAddr; 2]) {
     const HELLO: &str = "sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:";
@@ -338,9 +382,9 @@ async fn what_makes_no_sense_is_refused(to: SocketAddr) {
     get(to, "/nowhere", "")
         .await
         .is_problem(404, "no_such_resource");
-    let posted = send(to, "POST /v1/files/a HTTP/1.1", b"").await;
-    assert_eq!(posted.headers["allow"], "GET,HEAD,PUT,DELETE");
-    posted.is_problem(405, "no_such_method");
+    let patched = send(to, "PATCH /v1/files/a HTTP/1.1", b"").await;
+    assert_eq!(patched.headers["allow"], "GET,HEAD,PUT,DELETE,POST");
+    patched.is_problem(405, "no_such_method");
     let dated = "PUT /v1/files/a HTTP/1.1\r\nIf-Unmodified-Since: now\r\nContent-Length: 1";
     send(to, dated, b"x").await.is_problem(400, "invalid");
     let part = "PUT /v1/files/a HTTP/1.1\r\nContent-Range: bytes 0-0/5\r\nContent-Length: 1";
