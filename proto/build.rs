@@ -19,6 +19,7 @@ const FILES: &[&str] = &[
     "peernet/v1/search.proto",
     "peernet/v1/shares.proto",
     "peernet/v1/storage.proto",
+    "peernet/v1/swarm.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -32,9 +32,9 @@ const PART: usize = 256 * 1024;
 pub enum Sharing {
     /// Share a file from a peer: published, not stored in the ring
     Share(Share),
-    /// Share a file no more
+    /// Share a file no more, or give up fetching it
     Unshare(Unshare),
-    /// List what the asked peer shares
+    /// List what the asked peer shares, and what it still fetches
     Shares,
     /// Fetch a shared file from whoever has it; the asked peer then shares it too
     Fetch(Fetch),
@@ -149,6 +149,9 @@ pub(crate) struct Shared {
     content_type: String,
     tags: Vec<String>,
     since: String,
+    /// Bytes that the peer still fetches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
 }
 
 impl From<v1::SharedInfo> for Shared {
@@ -160,6 +163,7 @@ impl From<v1::SharedInfo> for Shared {
             content_type,
             tags,
             since_unix_ms,
+            missing,
         } = info;
         Shared {
             name,
@@ -168,6 +172,20 @@ impl From<v1::SharedInfo> for Shared {
             content_type,
             tags,
             since: output::moment(since_unix_ms),
+            missing,
+        }
+    }
+}
+
+impl Shared {
+    /// How much of it the peer has.
+    fn here(&self) -> String {
+        let missing = self.missing.unwrap_or(0).min(self.size);
+        // Rounded down: 100% is all of it.
+        let percent = (self.size - missing) * 100 / self.size.max(1);
+        match missing {
+            0 => "all".to_owned(),
+            _ => format!("{percent}%"),
         }
     }
 }
@@ -364,9 +382,10 @@ async fn list(global: &Global) -> Result<(), ShareError> {
     if !global.common.output.document(&files)? {
         let rows = files.iter().map(|f| {
             let (size, tags) = (output::bytes(f.size), f.tags.join(","));
-            vec![size, f.since.clone(), tags, f.name.clone()]
+            vec![size, f.here(), f.since.clone(), tags, f.name.clone()]
         });
-        output::print(&output::table(&["SIZE>", "SINCE", "TAGS", "NAME"], rows))?;
+        let header = ["SIZE>", "HERE>", "SINCE", "TAGS", "NAME"];
+        output::print(&output::table(&header, rows))?;
     }
     Ok(())
 }
@@ -489,5 +508,18 @@ mod tests {
         };
         assert_eq!(cost(0).sentence(), "asked 1 peer with 2 messages");
         assert!(cost(3).sentence().ends_with("; 3 did not answer"));
+        let here = |missing| {
+            let size = 1_000;
+            Shared::from(v1::SharedInfo {
+                size,
+                missing,
+                ..Default::default()
+            })
+            .here()
+        };
+        assert_eq!(
+            [here(None), here(Some(1)), here(Some(1_000))],
+            ["all", "99%", "0%"]
+        );
     }
 }

@@ -15,6 +15,7 @@ use peernet_proto::v1;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tonic::transport::Channel;
 use tracing::warn;
 
 use crate::config::CHUNK_SIZE_MAX;
@@ -142,6 +143,11 @@ impl Chunks {
         let offer = Offer::from_wire(offer, "DescribeShareResponse.offer");
         let offer = offer.map_err(|e| ChunkError::Unavailable(e.to_string()))?;
         Ok((offer, body))
+    }
+
+    /// A connection to the peer at `address`, for bulk bytes.
+    pub(crate) fn channel(&self, address: &str) -> Result<Channel, ChunkError> {
+        self.pool.channel(address)
     }
 
     /// Which of `keys` the peer `id` at `address` holds.

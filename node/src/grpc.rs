@@ -11,6 +11,7 @@ use peernet_proto::v1::peers_server::PeersServer;
 use peernet_proto::v1::ring_server::RingServer;
 use peernet_proto::v1::search_server::SearchServer;
 use peernet_proto::v1::shares_server::SharesServer;
+use peernet_proto::v1::swarm_server::SwarmServer;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,7 @@ mod ring;
 mod search;
 mod shares;
 mod status;
+mod swarm;
 
 /// Flow control: a chunk of 1 MiB passes without a stop (measured; HTTP/2's default of 64 KiB halves the throughput).
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
@@ -84,6 +86,10 @@ pub(crate) async fn serve(
         .add_service(sized!(PeersServer, peers::Peers::new(life.clone())))
         .add_service(
             SharesServer::new(shares::Shares::new(life.clone()))
+                .max_encoding_message_size(MESSAGE_MAX),
+        )
+        .add_service(
+            SwarmServer::new(swarm::Swarm::new(life.clone()))
                 .max_encoding_message_size(MESSAGE_MAX),
         )
         .add_service(sized!(SearchServer, search::Search::new(life.clone())))

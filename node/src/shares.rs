@@ -1,8 +1,9 @@
 //! Files that stay with this peer: shared from it, found at others, fetched from whoever has them.
 //!
 //! [`shelf`] keeps their bytes apart from the ring's, [`publish`] takes them in, [`fetch`] brings them here from others
-//! and so makes this peer one more who has them. Who has what is found by asking (`peernet_core::flood`); what comes is
-//! believed only when it has the hash that was asked for, the manifest as well as each chunk.
+//! and so makes this peer one more who has them, [`turns`] says whom it serves next. Who has what is found by asking
+//! (`peernet_core::flood`); what comes is believed only when it has the hash that was asked for, the manifest as well as
+//! each chunk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,20 +24,29 @@ use crate::chunks::{ChunkError, Chunks};
 use crate::disk;
 use crate::driver::{PeerError, PeerHandle};
 use crate::files::cutter::STALL;
+use crate::files::record::RecordError;
 use crate::files::{ErrorKind, FileError};
 
 mod fetch;
+mod holding;
 mod publish;
 pub(crate) mod shelf;
+mod turns;
 
+use fetch::Fetches;
 pub(crate) use fetch::sum;
+use holding::SurveyError;
 pub(crate) use publish::Header;
-use shelf::{Shared, Shelf};
+pub(crate) use shelf::Kept;
+use shelf::Shelf;
+use turns::{Turn, Turns};
 
 /// Chunks of one shared file, nodes included: 64 GiB in chunks of 1 MiB.
 pub(crate) const CHUNKS_MAX: usize = 65_536;
 /// Files shared or fetched at once; each holds a few chunks in memory (guess).
 const TRANSFERS: usize = 8;
+/// Files that may wait for that (guess: more than one peer brings in within a client's patience).
+const WAITING: usize = 64;
 /// How long a transfer waits for others to end (guess: the time after which an idle client is cut off anyway).
 const PATIENCE: Duration = STALL;
 
@@ -85,7 +95,10 @@ pub(crate) enum ShareError {
     /// More than one file may have.
     #[error("a shared file has at most {CHUNKS_MAX} chunks; store it with put instead")]
     TooLarge,
-    /// The upload failed, or the manifest makes no sense.
+    /// The manifest makes no sense.
+    #[error("its manifest makes no sense: {0}")]
+    Manifest(RecordError),
+    /// The upload failed.
     #[error(transparent)]
     File(#[from] FileError),
     /// The disk of this peer.
@@ -97,6 +110,15 @@ pub(crate) enum ShareError {
     /// This peer's state machine.
     #[error(transparent)]
     Peer(#[from] PeerError),
+}
+
+impl From<SurveyError> for ShareError {
+    fn from(error: SurveyError) -> Self {
+        match error {
+            SurveyError::Record(error) => ShareError::Manifest(error),
+            SurveyError::TooLarge => ShareError::TooLarge,
+        }
+    }
 }
 
 impl From<disk::ChunkError> for ShareError {
@@ -116,6 +138,7 @@ impl ShareError {
             }
             ShareError::TooMany | ShareError::Chunk(ChunkError::Full) => ErrorKind::Full,
             ShareError::Busy => ErrorKind::Busy,
+            ShareError::Manifest(_) => ErrorKind::DataLoss,
             ShareError::File(error) => error.kind(),
             ShareError::Chunk(_) | ShareError::Volume(_) => ErrorKind::Internal,
             ShareError::Peer(error) => error.kind(),
@@ -127,11 +150,15 @@ impl ShareError {
 #[derive(Clone)]
 pub(crate) struct Shares {
     peer: PeerHandle,
+    network: String,
     me: PeerId,
     chunks: Arc<Chunks>,
     shelf: Arc<Shelf>,
     chunk_size: u32,
-    turns: Arc<Semaphore>,
+    transfers: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    fetches: Arc<Fetches>,
+    turns: Arc<Turns>,
     tasks: TaskTracker,
 }
 
@@ -148,6 +175,7 @@ impl Shares {
     /// Work that outlives its request is spawned on `tasks`.
     pub(crate) fn new(
         peer: PeerHandle,
+        network: String,
         me: PeerId,
         chunks: Arc<Chunks>,
         shelf: Arc<Shelf>,
@@ -156,31 +184,41 @@ impl Shares {
     ) -> Self {
         Shares {
             peer,
+            network,
             me,
             chunks,
             shelf,
             chunk_size,
-            turns: Arc::new(Semaphore::new(TRANSFERS)),
+            transfers: Arc::new(Semaphore::new(TRANSFERS)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            fetches: Arc::default(),
+            turns: Arc::default(),
             tasks,
         }
     }
 
-    /// Publishes what the volume remembers.
+    /// Publishes what the volume remembers, and goes on with what was on its way.
     pub(crate) async fn restore(&self) -> Result<(), PeerError> {
-        for offer in self.shelf.offers() {
+        for offer in self.shelf.whole() {
             self.peer.offer(offer).await?;
         }
-        Ok(())
+        self.resume().await
     }
 
-    /// What this peer shares, in byte order of the names.
-    pub(crate) fn list(&self) -> Vec<Offer> {
-        self.shelf.offers()
+    /// What this peer shares, in byte order of the names, and then what it brings here; each with the bytes it lacks.
+    pub(crate) fn list(&self) -> Vec<(Offer, u64)> {
+        let whole = self.shelf.whole().into_iter().map(|offer| (offer, 0));
+        let partial = self.shelf.partial().into_iter();
+        let partial = partial.map(|(shared, holding)| (shared.offer, holding.missing()));
+        whole.chain(partial).collect()
     }
 
     /// Shares a file no more.
     pub(crate) async fn unshare(&self, name: Name) -> Result<(), ShareError> {
-        // First unsaid, then gone: nobody is sent here for what is no more.
+        // First no more fetched, then unsaid, then gone: nobody is sent here for what is no more.
+        if let Some((shared, _)) = self.kept(&Wanted::Name(name.clone())) {
+            self.fetches.end(shared.offer.content);
+        }
         self.peer.withdraw(name.clone()).await?;
         let (shelf, gone) = (self.shelf.clone(), name.clone());
         match on_disk(move || shelf.remove(&gone)).await? {
@@ -213,9 +251,14 @@ impl Shares {
         Ok((known, cost))
     }
 
-    /// A shared file of this peer, for others.
-    pub(crate) fn describe(&self, content: Key) -> Option<Shared> {
-        self.shelf.of_content(content)
+    /// What is here of a shared file, whole or in part.
+    pub(crate) fn kept(&self, wanted: &Wanted) -> Option<Kept> {
+        self.shelf.kept(wanted)
+    }
+
+    /// A turn for a fetcher to be sent a piece. `None`: too many wait.
+    pub(crate) fn ask_turn(&self, fetcher: PeerId) -> Option<Turn> {
+        self.turns.ask(fetcher)
     }
 
     /// A chunk of a file that this peer shares or fetches, checked.
@@ -230,8 +273,9 @@ impl Shares {
     }
 
     /// A place among the transfers.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, ShareError> {
-        turn(&self.turns).await
+    async fn transfer(&self) -> Result<SemaphorePermit<'_>, ShareError> {
+        let _place = self.waiting.try_acquire().map_err(|_| ShareError::Busy)?;
+        turn(&self.transfers).await
     }
 }
 

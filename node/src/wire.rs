@@ -12,6 +12,7 @@ use peernet_core::collect::Upload;
 use peernet_core::key::{InvalidName, Key, Name, Position, SLOTS, Slot};
 use peernet_core::member::{InvalidPeerId, Liveness, PeerId};
 use peernet_core::share::InvalidShare;
+use peernet_core::swarm::pieces::InvalidPieces;
 use peernet_proto::v1;
 use thiserror::Error;
 
@@ -20,6 +21,7 @@ mod message;
 mod public;
 mod records;
 mod stored;
+pub(crate) mod swarm;
 #[cfg(test)]
 mod tests;
 
@@ -116,6 +118,9 @@ pub enum Fault {
     /// Not a shared file, or not a search for one.
     #[error(transparent)]
     Share(InvalidShare),
+    /// No map of a content's pieces.
+    #[error(transparent)]
+    Pieces(InvalidPieces),
     /// A peer that speaks another version of the protocol.
     #[error("version {0} is not spoken here, only version {PROTOCOL}")]
     Version(u32),

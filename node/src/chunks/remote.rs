@@ -150,7 +150,7 @@ impl Pool {
             .max_encoding_message_size(MESSAGE_MAX))
     }
 
-    fn channel(&self, address: &str) -> Result<Channel, ChunkError> {
+    pub(super) fn channel(&self, address: &str) -> Result<Channel, ChunkError> {
         let now = Instant::now();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.retain(|_, (_, used)| now - *used < IDLE);

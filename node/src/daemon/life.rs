@@ -453,6 +453,7 @@ impl Life {
         );
         let shares = Shares::new(
             handle.clone(),
+            network.clone(),
             id,
             chunks.clone(),
             self.shelf.clone(),

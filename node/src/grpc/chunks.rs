@@ -17,7 +17,7 @@ use crate::daemon::{Life, Running};
 use crate::wire::Wire;
 
 /// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
-const PART: usize = 256 * 1024;
+pub(super) const PART: usize = 256 * 1024;
 /// Most hashes in one question.
 const HASHES: usize = 16_384;
 

@@ -94,7 +94,12 @@ impl v1::shares_server::Shares for Shares {
         _: Request<v1::ListSharesRequest>,
     ) -> Result<Response<v1::ListSharesResponse>, Status> {
         self.call(|running| async move {
-            let files = running.shares.list().iter().map(info).collect();
+            let listed = running.shares.list().into_iter();
+            let files = listed.map(|(offer, missing)| v1::SharedInfo {
+                missing: (missing > 0).then_some(missing),
+                ..info(&offer)
+            });
+            let files = files.collect();
             Ok(v1::ListSharesResponse { files })
         })
         .await
@@ -197,8 +202,8 @@ impl v1::shares_server::Shares for Shares {
         let content = <[u8; 32]>::try_from(&content[..])
             .map(Key)
             .map_err(|_| Status::invalid_argument("a content's hash has 32 bytes"))?;
-        let shared = running.shares.describe(content);
-        let shared = shared.ok_or_else(|| Status::not_found("this peer does not share it"))?;
+        let kept = running.shares.kept(&Wanted::Content(content));
+        let (shared, _) = kept.ok_or_else(|| Status::not_found("this peer does not share it"))?;
         Ok(Response::new(v1::DescribeShareResponse {
             offer: Some(shared.offer.to_wire()),
             body: shared.content.encode(),
@@ -275,6 +280,7 @@ fn info(offer: &Offer) -> v1::SharedInfo {
         content_type: content_type.clone(),
         tags: tags.clone(),
         since_unix_ms: *since,
+        missing: None,
     }
 }
 

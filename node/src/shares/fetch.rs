@@ -1,55 +1,73 @@
-//! Fetching a shared file: from the peers that have it, nearest first, each chunk verified.
+//! Fetching a shared file: found, brought here by a [`swarm`], and handed on in order while it comes.
 //!
-//! What was found is kept here as it comes, so that this peer has it too, at first in part (its chunks are served as soon
-//! as they are durable), and shares it when it is whole. A provider that fails is passed over from then on; one that
-//! sends wrong bytes is caught by the hash and not asked again.
+//! A fetch belongs to this peer: once begun it goes on without the client that asked for it, and after a restart, until all
+//! of it is here or its name is unshared. What is here already is offered to others as soon as there is something.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use peernet_core::flood::Cost;
-use peernet_core::key::{Key, Name};
-use peernet_core::member::{Member, PeerId};
+use peernet_core::key::Key;
+use peernet_core::member::Member;
 use peernet_core::share::{Offer, Wanted};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::shelf::{Draft, Shared};
-use super::{ShareError, Sharer, Shares, endpoint, flood, on_disk};
+use super::holding::{Holding, Layout, Survey};
+use super::shelf::{Draft, Kept, Shared};
+use super::{PATIENCE, ShareError, Sharer, Shares, endpoint, flood, on_disk};
 use crate::chunks::ChunkError;
-use crate::files::FileError;
 use crate::files::cutter::STALL;
-use crate::files::manifest::{ChunkRef, Step, Walk};
 use crate::files::record::Content;
 
-/// Chunks of one fetch under way at once (guess: hides a round trip and a sync).
-const AHEAD: usize = 4;
-/// Providers of one file that a fetch knows of; more are not looked for.
+mod swarm;
+mod transfer;
+
+use swarm::{Ended, Round};
+
+/// Providers of one file that a search asks for; more are found on record.
 const ENOUGH: usize = 8;
 
 /// A shared file's bytes, in order. An error ends it.
 pub(crate) type Bytestream = ReceiverStream<Result<Bytes, ShareError>>;
 
-/// Who has a content, without those that failed.
-struct Sources {
-    peers: Vec<Member>,
-    failed: Mutex<BTreeSet<PeerId>>,
+/// How a fetch stands, for those who wait for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outlook {
+    /// Peers it is brought from.
+    providers: usize,
+    /// What failed last.
+    reason: Option<String>,
+    /// This peer cannot keep it: nothing comes any more.
+    failure: Option<ChunkError>,
 }
 
-impl Sources {
-    fn left(&self) -> Vec<Member> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = self.peers.iter().filter(|m| !failed.contains(&m.id));
-        left.cloned().collect()
+/// The fetches of this peer, by content.
+#[derive(Default)]
+pub(super) struct Fetches {
+    under_way: Mutex<HashMap<Key, UnderWay>>,
+}
+
+struct UnderWay {
+    outlook: watch::Receiver<Outlook>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Fetches {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, UnderWay>> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, id: PeerId) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.insert(id);
+    /// Ends it, if it is under way.
+    pub(super) fn end(&self, content: Key) {
+        let ended = self.lock().remove(&content);
+        drop(ended);
     }
 }
 
@@ -60,28 +78,53 @@ impl Shares {
         wanted: Wanted,
         everywhere: bool,
     ) -> Result<(Offer, Bytestream), ShareError> {
-        let own = match &wanted {
-            Wanted::Name(name) => self.shelf.named(name),
-            Wanted::Content(content) => self.shelf.of_content(*content),
-            Wanted::Words(_) => None,
-        };
-        let (shared, sources) = match own {
-            Some(shared) => (shared, Vec::new()),
-            None => self.locate(wanted, everywhere).await?,
-        };
-        let sources = Arc::new(Sources {
-            peers: sources,
-            failed: Mutex::default(),
-        });
+        let ((shared, holding), outlook) = self.obtain(wanted, everywhere).await?;
         let (bytes, stream) = mpsc::channel(1);
         let (shares, offer) = (self.clone(), shared.offer.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = shares.deliver(shared, &sources, &bytes).await {
+            if let Err(error) = shares.deliver(shared, holding, outlook, &bytes).await {
                 // The client may be gone.
                 let _ = timeout(STALL, bytes.send(Err(error))).await;
             }
         });
         Ok((offer, ReceiverStream::new(stream)))
+    }
+
+    /// What was asked for, here or on its way.
+    pub(super) async fn obtain(
+        &self,
+        wanted: Wanted,
+        everywhere: bool,
+    ) -> Result<(Kept, Option<watch::Receiver<Outlook>>), ShareError> {
+        if let Some(kept) = self.shelf.kept(&wanted) {
+            let partial = !kept.1.here().is_full();
+            let outlook = partial.then(|| self.pursue(&kept, Vec::new()));
+            return Ok((kept, outlook));
+        }
+        let (shared, peers) = self.locate(wanted, everywhere).await?;
+        let draft = self.shelf.draft();
+        if matches!(shared.content, Content::Inline(_)) {
+            let kept = (shared.clone(), Arc::new(Holding::whole(Layout::default())));
+            self.publish(draft, shared).await?;
+            return Ok((kept, None));
+        }
+        let draft = self.bring_nodes(draft, &shared, &peers).await?;
+        let kept = on_disk(move || draft.begin(shared)).await?;
+        let outlook = self.pursue(&kept, peers);
+        Ok((kept, Some(outlook)))
+    }
+
+    /// Brings on what was on its way here when this peer stopped.
+    pub(super) async fn resume(&self) -> Result<(), crate::driver::PeerError> {
+        for kept in self.shelf.partial() {
+            let (offer, holding) = (&kept.0.offer, &kept.1);
+            info!(name = %offer.name, missing = holding.missing(), "goes on to be fetched");
+            if holding.here().count() > 0 {
+                self.peer.offer(offer.clone()).await?;
+            }
+            self.pursue(&kept, Vec::new());
+        }
+        Ok(())
     }
 
     /// Who has it, and what it consists of.
@@ -176,127 +219,158 @@ impl Shares {
         })
     }
 
-    /// Brings all bytes, keeps them, and hands them on.
-    async fn deliver(
+    /// Brings the nodes of a manifest, so that all its pieces are known.
+    async fn bring_nodes(
         &self,
-        shared: Shared,
-        sources: &Arc<Sources>,
-        client: &mpsc::Sender<Result<Bytes, ShareError>>,
-    ) -> Result<(), ShareError> {
-        let _turn = tokio::select! {
-            turn = self.turn() => turn?,
-            () = client.closed() => return Ok(()),
+        mut draft: Draft,
+        shared: &Shared,
+        peers: &[Member],
+    ) -> Result<Draft, ShareError> {
+        let Content::Chunks(manifest) = &shared.content else {
+            return Ok(draft);
         };
-        let foreign = !sources.peers.is_empty();
-        let mut draft = foreign.then(|| self.shelf.draft());
-        match &shared.content {
-            Content::Inline(bytes) => {
-                if !bytes.is_empty() && !send(client, bytes.clone()).await {
-                    return Ok(());
-                }
-            }
-            Content::Chunks(manifest) => {
-                let mut walk = Walk::new(manifest, 0..manifest.size());
-                let mut ahead: VecDeque<(Key, AbortOnDropHandle<Result<Bytes, ShareError>>)> =
-                    VecDeque::new();
-                let name = &shared.offer.name;
-                loop {
-                    while ahead.len() < AHEAD
-                        && let Some(piece) = self
-                            .next_piece(&mut walk, name, sources, &mut draft)
-                            .await?
-                    {
-                        let (shares, sources) = (self.clone(), sources.clone());
-                        let task = async move { shares.bring(piece.key, &sources).await };
-                        ahead.push_back((piece.key, AbortOnDropHandle::new(tokio::spawn(task))));
-                    }
-                    let Some((key, task)) = ahead.pop_front() else {
-                        break;
-                    };
-                    let data = task.await.map_err(|e| interrupted(&e))??;
-                    draft = keep(draft, key, data.clone()).await;
-                    if !send(client, data).await {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        let Some(draft) = draft else {
-            return Ok(());
-        };
-        // What this peer shares under that name itself stays.
-        if self.shelf.named(&shared.offer.name).is_none()
-            && let Err(error) = self.publish(draft, shared).await
-        {
-            warn!("a fetched file is not shared from here: {error}");
-        }
-        Ok(())
-    }
-
-    async fn next_piece(
-        &self,
-        walk: &mut Walk,
-        name: &Name,
-        sources: &Arc<Sources>,
-        draft: &mut Option<Draft>,
-    ) -> Result<Option<ChunkRef>, ShareError> {
-        let record = |reason| {
-            ShareError::File(FileError::Record {
-                name: name.clone(),
-                reason,
+        let mut survey = Survey::new(manifest);
+        while let Some(key) = survey.next_node()? {
+            let node = self.bring_node(key, peers).await?;
+            let data = node.clone();
+            draft = on_disk(move || {
+                draft.add(key, &data)?;
+                Ok(draft)
             })
-        };
-        loop {
-            match walk.step().map_err(record)? {
-                None => return Ok(None),
-                Some(Step::Piece(chunk, _)) => return Ok(Some(chunk)),
-                Some(Step::Node(node)) => {
-                    let data = self.bring(node.key, sources).await?;
-                    *draft = keep(draft.take(), node.key, data.clone()).await;
-                    walk.enter(data).map_err(record)?;
-                }
-            }
+            .await?;
+            survey.enter(key, node)?;
         }
+        Ok(draft)
     }
 
-    /// A chunk from here, else from whoever still delivers.
-    async fn bring(&self, key: Key, sources: &Sources) -> Result<Bytes, ShareError> {
-        if let Ok(data) = self.chunk(key).await {
-            return Ok(data);
-        }
-        let mut reason = "all of them have failed".to_owned();
-        for peer in sources.left() {
-            match self.chunks.get(&endpoint(&peer), key).await {
+    async fn bring_node(&self, key: Key, peers: &[Member]) -> Result<Bytes, ShareError> {
+        let mut reason = "nobody is left to ask".to_owned();
+        for peer in peers {
+            match self.chunks.get(&endpoint(peer), key).await {
                 Ok(data) => return Ok(data),
-                Err(error) => {
-                    if matches!(error, ChunkError::Damaged) {
-                        warn!(%key, peer = peer.name, "sent wrong bytes and is not asked again");
-                    }
-                    reason = format!("{}: {error}", peer.name);
-                    sources.failed(peer.id);
-                }
+                Err(error) => reason = format!("{}: {error}", peer.name),
             }
         }
         Err(ShareError::Silent {
-            providers: sources.peers.len(),
+            providers: peers.len(),
             what: format!("chunk {key}"),
             reason,
         })
     }
+
+    /// Sees to it that what is here in part comes here whole.
+    pub(super) fn pursue(&self, kept: &Kept, peers: Vec<Member>) -> watch::Receiver<Outlook> {
+        let content = kept.0.offer.content;
+        let mut under_way = self.fetches.lock();
+        if let Some(known) = under_way.get(&content) {
+            return known.outlook.clone();
+        }
+        let (tell, outlook) = watch::channel(Outlook::default());
+        let (shares, kept) = (self.clone(), kept.clone());
+        let task = tokio::spawn(async move { shares.bring(kept, peers, tell).await });
+        let known = UnderWay {
+            outlook: outlook.clone(),
+            _task: AbortOnDropHandle::new(task),
+        };
+        under_way.insert(content, known);
+        outlook
+    }
+
+    /// Round after round, until all is here or this peer cannot keep it.
+    async fn bring(self, kept: Kept, mut peers: Vec<Member>, tell: watch::Sender<Outlook>) {
+        let (Shared { offer, .. }, holding) = &kept;
+        let content = offer.content;
+        let failure = loop {
+            // Never closed.
+            let Ok(turn) = self.transfers.acquire().await else {
+                return;
+            };
+            let round = Round::new(&self, offer, holding, &tell);
+            match round.run(std::mem::take(&mut peers)).await {
+                Ended::Whole => {
+                    let shelf = self.shelf.clone();
+                    match on_disk(move || shelf.finish(content)).await {
+                        Ok(()) => info!(name = %offer.name, "is here whole"),
+                        Err(error) => {
+                            warn!(name = %offer.name, "is not shared as a whole: {error}")
+                        }
+                    }
+                    break None;
+                }
+                Ended::Failed(failure) => break Some(failure),
+                Ended::Stalled => debug!(name = %offer.name, "nobody delivers; tried again later"),
+            }
+            drop(turn);
+            // Others have their turn.
+            sleep(PATIENCE).await;
+        };
+        if let Some(failure) = failure {
+            warn!(name = %offer.name, "a shared file cannot be kept: {failure}");
+            tell.send_modify(|outlook| outlook.failure = Some(failure));
+            // Its bytes must not fill the disk for nothing. Fails only with the volume, or when the peer stops.
+            let _ = self.peer.withdraw(offer.name.clone()).await;
+            let (shelf, name) = (self.shelf.clone(), offer.name.clone());
+            let _ = on_disk(move || shelf.remove(&name)).await;
+        }
+        self.fetches.end(content);
+    }
+
+    /// Hands on all bytes, in order, as they come.
+    async fn deliver(
+        &self,
+        shared: Shared,
+        holding: Arc<Holding>,
+        outlook: Option<watch::Receiver<Outlook>>,
+        client: &mpsc::Sender<Result<Bytes, ShareError>>,
+    ) -> Result<(), ShareError> {
+        if let Content::Inline(bytes) = &shared.content {
+            if !bytes.is_empty() {
+                send(client, bytes.clone()).await;
+            }
+            return Ok(());
+        }
+        let layout = holding.layout();
+        for piece in layout.order() {
+            tokio::select! {
+                here = wait_for(*piece, &shared.offer, &holding, outlook.clone()) => here?,
+                () = client.closed() => return Ok(()),
+            }
+            let data = self.chunk(layout.pieces()[*piece as usize].key).await?;
+            if !send(client, data).await {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Keeps a chunk as long as that works; without room the file is passed on and not shared.
-async fn keep(draft: Option<Draft>, key: Key, data: Bytes) -> Option<Draft> {
-    let mut draft = draft?;
-    let kept = on_disk(move || {
-        draft.add(key, &data)?;
-        Ok(draft)
-    });
-    match kept.await {
-        Ok(draft) => Some(draft),
-        Err(error) => {
-            debug!("a fetched file is not kept: {error}");
-            None
+/// Waits for a piece, as long as others come.
+async fn wait_for(
+    piece: u32,
+    offer: &Offer,
+    holding: &Holding,
+    outlook: Option<watch::Receiver<Outlook>>,
+) -> Result<(), ShareError> {
+    let mut here = holding.follow();
+    loop {
+        if here.borrow_and_update().has(piece) {
+            return Ok(());
+        }
+        let failure = outlook.as_ref().and_then(|o| o.borrow().failure.clone());
+        if let Some(failure) = failure {
+            return Err(ShareError::Chunk(failure));
+        }
+        // A failure is seen when nothing comes any more at the latest.
+        if timeout(STALL, here.changed()).await.is_err() {
+            let outlook = outlook.map(|o| o.borrow().clone()).unwrap_or_default();
+            if let Some(failure) = outlook.failure {
+                return Err(ShareError::Chunk(failure));
+            }
+            return Err(ShareError::Silent {
+                providers: outlook.providers,
+                what: format!("'{}'", offer.name),
+                reason: outlook.reason.unwrap_or("nobody has more of it".into()),
+            });
         }
     }
 }
@@ -304,10 +378,6 @@ async fn keep(draft: Option<Draft>, key: Key, data: Bytes) -> Option<Draft> {
 /// Whether the client still listens.
 async fn send(client: &mpsc::Sender<Result<Bytes, ShareError>>, data: Bytes) -> bool {
     matches!(timeout(STALL, client.send(Ok(data))).await, Ok(Ok(())))
-}
-
-fn interrupted(error: &tokio::task::JoinError) -> ShareError {
-    ShareError::File(FileError::Interrupted(error.to_string()))
 }
 
 /// Costs of several questions together; those asked twice count once.

@@ -50,7 +50,7 @@ impl Shares {
             since: now_unix_ms(),
         };
         offer.check()?;
-        let _turn = self.turn().await?;
+        let _turn = self.transfer().await?;
         let mut body = Cutter::new(body, self.chunk_size, announced);
         let mut draft = self.shelf.draft();
         let content = match body.next().await? {

@@ -13,3 +13,4 @@ mod rest;
 mod search;
 mod shares;
 mod strangers;
+mod swarm;

@@ -13,11 +13,11 @@ use crate::network::{Network, Peer, bytes, until};
 const MIB: usize = 1024 * 1024;
 const NAME: &str = "films/Blue Sky.mkv";
 
-fn shares(peer: &Peer) -> SharesClient<Channel> {
+pub(crate) fn shares(peer: &Peer) -> SharesClient<Channel> {
     SharesClient::new(peer.channel())
 }
 
-async fn share(peer: &Peer, name: &str, data: &[u8]) -> Result<v1::SharedInfo, Status> {
+pub(crate) async fn share(peer: &Peer, name: &str, data: &[u8]) -> Result<v1::SharedInfo, Status> {
     let header = v1::ShareHeader {
         name: name.into(),
         content_type: "video/x-test".into(),
@@ -34,7 +34,7 @@ async fn share(peer: &Peer, name: &str, data: &[u8]) -> Result<v1::SharedInfo, S
     Ok(shared.into_inner().file.expect("what was shared"))
 }
 
-async fn fetch(peer: &Peer, name: &str, everywhere: bool) -> Result<Vec<u8>, Status> {
+pub(crate) async fn fetch(peer: &Peer, name: &str, everywhere: bool) -> Result<Vec<u8>, Status> {
     let request = v1::FetchShareRequest {
         wanted: Some(Wanted::Name(name.into())),
         everywhere,

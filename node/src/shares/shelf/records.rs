@@ -1,0 +1,94 @@
+//! Records of shared files on the volume.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use peernet_core::key::Key;
+use peernet_core::share::Offer;
+use peernet_proto::v1;
+use prost::Message;
+
+use super::Shared;
+use crate::disk::sync_dir;
+use crate::files::record::Content;
+use crate::wire::Wire;
+
+/// Layout of a record.
+const FORMAT: u32 = 1;
+/// Largest record: a manifest's root of 44 KiB, a name, tags.
+const RECORD_MAX: u64 = 128 * 1024;
+
+/// A folder of records. Calls block.
+pub(super) struct Records {
+    folder: PathBuf,
+    temporary: PathBuf,
+}
+
+impl Records {
+    /// The folder of that name beside `tmp`, where records are written first.
+    pub(super) fn open(root: &Path, name: &str) -> io::Result<Self> {
+        let folder = root.join(name);
+        fs::create_dir_all(&folder)?;
+        sync_dir(root)?;
+        let temporary = root.join("tmp");
+        Ok(Records { folder, temporary })
+    }
+
+    /// Where each record is.
+    pub(super) fn list(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.folder)?;
+        entries.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    /// Written, synced, renamed.
+    pub(super) fn write(&self, key: Key, shared: &Shared) -> io::Result<()> {
+        let record = v1::SharedFile {
+            format: FORMAT,
+            offer: Some(shared.offer.to_wire()),
+            body: shared.content.encode(),
+        };
+        let temporary = self.temporary.join(format!("record-{key}"));
+        let mut file = File::create(&temporary)?;
+        file.write_all(&record.encode_to_vec())?;
+        file.sync_data()?;
+        fs::rename(&temporary, self.folder.join(key.to_string()))?;
+        sync_dir(&self.folder)
+    }
+
+    /// Gone for good, if it was there.
+    pub(super) fn remove(&self, key: Key) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(key.to_string())) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => sync_dir(&self.folder),
+        }
+    }
+}
+
+/// Reads a record, or says why not.
+pub(super) fn read(path: &Path) -> Result<Shared, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let len = fs::metadata(path).map_err(|e| text(&e))?.len();
+    if len > RECORD_MAX {
+        return Err(format!("its record has {len} bytes"));
+    }
+    let bytes = Bytes::from(fs::read(path).map_err(|e| text(&e))?);
+    let v1::SharedFile {
+        format,
+        offer,
+        body,
+    } = v1::SharedFile::decode(bytes).map_err(|e| text(&e))?;
+    if format != FORMAT {
+        return Err(format!(
+            "its record has layout {format}, this version reads {FORMAT}"
+        ));
+    }
+    let offer = offer.ok_or("its record is empty")?;
+    let offer = Offer::from_wire(offer, "offer").map_err(|e| text(&e))?;
+    let content = Content::decode(&body).map_err(|e| text(&e))?;
+    if Key(content.etag()) != offer.content || content.size() != offer.size {
+        return Err("its record does not have the hash it says".into());
+    }
+    Ok(Shared { offer, content })
+}

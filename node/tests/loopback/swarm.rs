@@ -1,0 +1,256 @@
+//! A shared file on its way to several peers at once: the first one goes, a fetcher restarts, somebody lies.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use peernet_proto::v1;
+use peernet_proto::v1::follow_response::Part;
+use peernet_proto::v1::swarm_client::SwarmClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::network::{NETWORK, Network, Peer, bytes, until};
+use crate::shares::{fetch, share, shares};
+
+const CHUNK: usize = 64 * 1024;
+const PIECES: usize = 40;
+const NAME: &str = "film";
+const FLAGS: [&str; 2] = ["--chunk-size", "65536"];
+
+/// Chunks of shared files on its volume, in the same order everywhere.
+fn chunks(volume: &Path) -> Vec<PathBuf> {
+    let list = |dir: PathBuf| {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        entries.map(|e| e.expect("an entry").path())
+    };
+    let outer = list(volume.join("shared/chunks"));
+    let inner = outer.flat_map(list).flat_map(list);
+    let sorted: BTreeSet<PathBuf> = inner.collect();
+    sorted.into_iter().collect()
+}
+
+/// Takes files away, and can put them back.
+struct Hidden(Vec<PathBuf>);
+
+impl Hidden {
+    fn hide(files: &[PathBuf]) -> Self {
+        for file in files {
+            fs::rename(file, away(file)).expect("hidden");
+        }
+        Hidden(files.to_vec())
+    }
+
+    fn restore(self) {
+        for file in self.0 {
+            fs::rename(away(&file), file).expect("restored");
+        }
+    }
+}
+
+fn away(file: &Path) -> PathBuf {
+    file.with_extension("away")
+}
+
+/// Begins to fetch, and lets go: the peer goes on by itself.
+async fn begin(peer: &Peer) {
+    let request = v1::FetchShareRequest {
+        wanted: Some(v1::fetch_share_request::Wanted::Name(NAME.into())),
+        everywhere: true,
+    };
+    let mut parts = shares(peer)
+        .fetch(request)
+        .await
+        .expect("found")
+        .into_inner();
+    let first = parts.message().await.expect("an answer");
+    assert!(first.is_some());
+}
+
+/// How many bytes it lacks; `None`: it has nothing of it.
+async fn missing(peer: &Peer) -> Option<u64> {
+    let listed = shares(peer).list(v1::ListSharesRequest {}).await.ok()?;
+    let files = listed.into_inner().files;
+    let file = files.into_iter().find(|file| file.name == NAME)?;
+    Some(file.missing.unwrap_or(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fetchers_give_each_other_what_they_have_when_the_first_is_gone() {
+    let mut network = Network::start_with(3, &FLAGS).await;
+    let film = bytes(PIECES * CHUNK, 3);
+    let info = share(&network.peers[0], NAME, &film).await.unwrap();
+    let all = chunks(&network.peers[0].data);
+    assert_eq!(all.len(), PIECES);
+    let (one, other) = all.split_at(PIECES / 2);
+    let half = (PIECES / 2 * CHUNK) as u64;
+
+    // The first fetcher gets one half, and is down while the second gets the other.
+    let hidden = Hidden::hide(other);
+    begin(&network.peers[1]).await;
+    until("the first has one half", async || {
+        missing(&network.peers[1]).await == Some(half)
+    })
+    .await;
+    // It has no more than that, and says which.
+    let mut swarm = SwarmClient::new(network.peers[1].channel());
+    let content: peernet_core::key::Key = info.content.parse().unwrap();
+    let question = |content: &[u8]| v1::FollowRequest {
+        network_id: NETWORK.into(),
+        content: content.to_vec().into(),
+    };
+    let follow = swarm.follow(question(&content.0)).await.unwrap();
+    let first = follow.into_inner().message().await.unwrap().unwrap();
+    let Some(Part::All(map)) = first.part else {
+        panic!("{first:?}");
+    };
+    let count: u32 = map.iter().map(|byte| byte.count_ones()).sum();
+    assert_eq!((map.len(), count), (PIECES / 8, PIECES as u32 / 2));
+    for (content, code) in [
+        (&[0; 32][..], Code::NotFound),
+        (&[0; 31], Code::InvalidArgument),
+    ] {
+        let refused = swarm.follow(question(content)).await.unwrap_err();
+        assert_eq!(refused.code(), code);
+    }
+    network.peers[1].kill();
+    hidden.restore();
+    let _hidden = Hidden::hide(one);
+    begin(&network.peers[2]).await;
+    until("the second has the other half", async || {
+        missing(&network.peers[2]).await == Some(half)
+    })
+    .await;
+
+    // Every piece is out: the first provider goes, the first fetcher comes back and goes on by itself.
+    network.peers[0].kill();
+    network.launch(1);
+    until("the first is there again, with its half", async || {
+        missing(&network.peers[1]).await.is_some_and(|m| m <= half)
+    })
+    .await;
+    for peer in &network.peers[1..] {
+        until("it is here whole", async || missing(peer).await == Some(0)).await;
+        assert!(fetch(peer, NAME, true).await.unwrap() == film);
+    }
+    assert!(network.peers[1].log().contains("goes on to be fetched"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_fetch_at_once_and_all_get_the_same() {
+    let network = Network::start_with(4, &FLAGS).await;
+    let film = bytes(PIECES * 4 * CHUNK + 7, 4);
+    share(&network.peers[0], NAME, &film).await.unwrap();
+    let mut fetches = JoinSet::new();
+    for peer in &network.peers[1..] {
+        // Twice each: who comes second waits for the same bytes.
+        for _ in 0..2 {
+            let channel = peer.channel();
+            fetches.spawn(read(channel));
+        }
+    }
+    while let Some(fetched) = fetches.join_next().await {
+        assert!(fetched.expect("no panic") == film);
+    }
+    for peer in &network.peers {
+        until("all have it whole", async || missing(peer).await == Some(0)).await;
+        // Each piece is there once.
+        assert_eq!(chunks(&peer.data).len(), PIECES * 4 + 1);
+    }
+}
+
+async fn read(channel: tonic::transport::Channel) -> Vec<u8> {
+    let request = v1::FetchShareRequest {
+        wanted: Some(v1::fetch_share_request::Wanted::Name(NAME.into())),
+        everywhere: true,
+    };
+    let mut client = v1::shares_client::SharesClient::new(channel);
+    let mut parts = client.fetch(request).await.expect("found").into_inner();
+    let mut data = Vec::new();
+    while let Some(part) = parts.message().await.expect("a part") {
+        if let Some(v1::fetch_share_response::Part::Data(bytes)) = part.part {
+            data.extend_from_slice(&bytes);
+        }
+    }
+    data
+}
+
+/// In the file every few hundred bytes, so that it can be told from all else that peers say.
+const MARK: &[u8] = b"-- what was shared --";
+const LIE: &[u8] = b"-- what was not so --";
+
+/// Passes on what is said to and by a peer, but for its pieces, in which it replaces something.
+async fn lie(listener: TcpListener, to: SocketAddr) {
+    let mut calls = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        calls.spawn(async move {
+            let peer = TcpStream::connect(to).await.expect("the peer");
+            let (mut hear, mut say) = client.into_split();
+            let (mut from, mut into) = peer.into_split();
+            let there = tokio::io::copy(&mut hear, &mut into);
+            let back = async {
+                let mut part = vec![0; CHUNK];
+                loop {
+                    let len = from.read(&mut part).await?;
+                    if len == 0 {
+                        return Ok::<u64, std::io::Error>(0);
+                    }
+                    replace(&mut part[..len]);
+                    say.write_all(&part[..len]).await?;
+                }
+            };
+            // Whoever hangs up ends it.
+            let _ = tokio::try_join!(there, back);
+        });
+    }
+}
+
+fn replace(part: &mut [u8]) {
+    let found = |part: &[u8]| part.windows(MARK.len()).position(|w| w == MARK);
+    let mut from = 0;
+    while let Some(at) = found(&part[from..]) {
+        part[from + at..from + at + MARK.len()].copy_from_slice(LIE);
+        from += at + MARK.len();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_liar_is_found_out_and_not_asked_again() {
+    let mut network = Network::idle(&["a"; 3]).await;
+    // The second one is known by the address of who replaces its words.
+    let known = network.peers[1].grpc;
+    let listener = TcpListener::bind(known).await.expect("a port");
+    network.peers[1].grpc = SocketAddr::from(([127, 0, 0, 2], known.port()));
+    let liar = tokio::spawn(lie(listener, network.peers[1].grpc));
+    for n in 0..3 {
+        let mut place = vec!["--network-id", NETWORK, "--zone", "a"];
+        place.extend(FLAGS);
+        match n {
+            0 => place.push("--found"),
+            1 => place.extend(["--advertise-host", "127.0.0.1"]),
+            _ => {}
+        }
+        network.launch_with(n, &place);
+    }
+    for n in 0..3 {
+        network.ready(n).await;
+    }
+    let mut film = bytes(PIECES * CHUNK, 5);
+    film.chunks_mut(512)
+        .for_each(|part| part[..MARK.len()].copy_from_slice(MARK));
+    for peer in &network.peers[..2] {
+        share(peer, NAME, &film).await.unwrap();
+    }
+    // Some of it only the liar says it has, until it was found out.
+    let hidden = Hidden::hide(&chunks(&network.peers[0].data)[..PIECES / 4]);
+    begin(&network.peers[2]).await;
+    let lies = |peer: &Peer| peer.log().matches("sent wrong bytes").count();
+    until("it is found out", async || lies(&network.peers[2]) > 0).await;
+    hidden.restore();
+    assert!(fetch(&network.peers[2], NAME, true).await.unwrap() == film);
+    assert_eq!(lies(&network.peers[2]), 1, "it is not asked again");
+    liar.abort();
+}
