@@ -11,6 +11,10 @@ demo *ARGS:
 test *ARGS:
     dev/test {{ARGS}}
 
+# PeerNet beside Garage, MinIO and the machine's limits; `just bench --quick` in a minute.
+bench *ARGS:
+    dev/bench {{ARGS}}
+
 # Format, clippy, the purity of core, shell scripts, chart.
 lint:
     cargo fmt --all --check
