@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
 use lapin::{Connection, Event};
@@ -33,9 +33,28 @@ use watch::Seen;
 /// Events that are published before the broker has confirmed the first of them (guess: a few round trips' worth).
 const WINDOW: usize = 256;
 
+/// How a peer stands with its broker.
+#[derive(Default)]
+pub(crate) struct Link(Mutex<Option<Result<(), String>>>);
+
+impl Link {
+    /// Connected, or why not; `None` when there is no broker.
+    pub(crate) fn now(&self) -> Option<Result<(), String>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn is(&self, now: Result<(), String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+}
+
 /// Publishes what happens until the peer stops.
 pub(crate) async fn keep(running: Arc<Running>, events: Events, stopping: CancellationToken) {
     let seen = Seen::default();
+    running.broker.is(Err("it has only just started".into()));
     tokio::select! {
         () = stopping.cancelled() => {}
         // It ends when the peer's thread has.
@@ -52,6 +71,7 @@ async fn serve(running: &Running, events: &Events, seen: &Seen) -> Infallible {
         let error = match connect(events, &running.id.to_string()).await {
             Ok(connection) => {
                 pauses = Pauses::default();
+                running.broker.is(Ok(()));
                 let seconds = away.take().map(|since| since.elapsed().as_secs());
                 info!(
                     exchange = events.exchange,
@@ -63,6 +83,7 @@ async fn serve(running: &Running, events: &Events, seen: &Seen) -> Infallible {
             }
             Err(error) => error,
         };
+        running.broker.is(Err(error.to_string()));
         let pause = pauses.next();
         away.get_or_insert_with(Instant::now);
         warn!(

@@ -105,6 +105,8 @@ pub struct Life {
     pub reason: String,
     /// Its chunks and its disk.
     pub disk: Disk,
+    /// Connected to the broker of events, or why not; `None` when it is told of none.
+    pub broker: Option<Result<(), String>>,
 }
 
 /// A peer's room, in bytes.
@@ -189,6 +191,10 @@ impl Peers {
                 free: status.disk_free,
                 total: status.disk_total,
             },
+            broker: status.broker.map(|broker| match broker.connected {
+                true => Ok(()),
+                false => Err(broker.reason),
+            }),
         })
     }
 

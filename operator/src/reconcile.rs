@@ -137,10 +137,9 @@ pub async fn reconcile(
         remove(client, leading, &observed.network, removal).await?;
     }
     forget(client, &observed.network, &plan).await?;
-    Ok(Action::requeue(pause(
-        &plan,
-        status::is_settled(&observed, &plan),
-    )))
+    // No watch tells that a broker is back.
+    let settled = status::is_settled(&observed, &plan) && status::is_connected(&observed);
+    Ok(Action::requeue(pause(&plan, settled)))
 }
 
 fn pause(plan: &Plan, settled: bool) -> Duration {

@@ -51,6 +51,7 @@ pub fn answer(observed: &Observed, plan: &Plan, now: Timestamp) -> PeerNetworkSt
         spread(plan),
         replacing(network, plan),
     ];
+    let verdicts = verdicts.into_iter().chain(connected(observed));
     PeerNetworkStatus {
         observed_generation: Some(network.generation),
         replicas: i32::try_from(plan.replicas).unwrap_or(i32::MAX),
@@ -67,7 +68,7 @@ pub fn answer(observed: &Observed, plan: &Plan, now: Timestamp) -> PeerNetworkSt
         preflight: plan.preflight.clone(),
         conditions: verdicts
             .map(|verdict| condition(network, verdict, now))
-            .into(),
+            .collect(),
     }
 }
 
@@ -257,6 +258,54 @@ fn spread(plan: &Plan) -> Verdict {
     }
 }
 
+/// Whether events reach the broker, or none is named.
+pub fn is_connected(observed: &Observed) -> bool {
+    connected(observed).is_none_or(|verdict| verdict.holds)
+}
+
+/// Whether events reach the broker, if one is named.
+fn connected(observed: &Observed) -> Option<Verdict> {
+    let uri = &observed.network.spec.events.as_ref()?.uri;
+    let (mut away, mut peers) = (Vec::new(), 0);
+    for (ordinal, pod) in &observed.pods {
+        let Some(life) = pod.answer.as_ref().and_then(|answer| answer.life.as_ref()) else {
+            continue;
+        };
+        peers += 1;
+        let why = match &life.broker {
+            Some(Ok(())) => continue,
+            Some(Err(why)) => why.as_str(),
+            None => "it has not been told yet",
+        };
+        away.push(format!(
+            "{}: {why}",
+            names::pod(&observed.network.name, *ordinal)
+        ));
+    }
+    let (holds, reason, message) = match away.first() {
+        None if peers == 0 => (false, "NoPeers", "no peer runs yet".to_owned()),
+        None => {
+            let all = format!("all {peers} peers that run publish events");
+            (true, "AllPeersConnected", all)
+        }
+        Some(first) => {
+            let away = away.len();
+            let sentence = format!(
+                "{away} of {peers} peers cannot publish events, which wait: {first} (the URI is the key '{}' of the \
+                 Secret '{}')",
+                uri.key, uri.name
+            );
+            (false, "PeersNotConnected", sentence)
+        }
+    };
+    Some(Verdict {
+        type_: "BrokerConnected",
+        holds,
+        reason,
+        message,
+    })
+}
+
 /// A replacement under way; when none is, how the last one ended.
 fn replacing(network: &Network, plan: &Plan) -> Verdict {
     let verdict = |holds, reason, message| Verdict {
@@ -397,7 +446,10 @@ pub(crate) async fn write(
 
 #[cfg(test)]
 mod tests {
+    use peernet_crd::{Events, SecretKey};
+
     use super::*;
+    use crate::plan::fixture;
 
     fn leave(bytes_left: u64) -> Leave {
         Leave {
@@ -406,6 +458,36 @@ mod tests {
             bytes_left,
             blocker: "demo-6: slot 1 is moving".into(),
         }
+    }
+
+    #[test]
+    fn a_broker_that_is_named_has_a_condition() {
+        let mut observed = fixture::founded(3, 3);
+        assert!(connected(&observed).is_none());
+        observed.network.spec.events = Some(Events {
+            uri: SecretKey {
+                name: "broker".into(),
+                key: "address".into(),
+            },
+            ca: None,
+            exchange: None,
+            commands: None,
+        });
+        let mut told = |ordinal: u32, broker| {
+            let answer = observed.pods.get_mut(&ordinal).unwrap().answer.as_mut();
+            answer.unwrap().life.as_mut().unwrap().broker = broker;
+            let verdict = connected(&observed).unwrap();
+            (verdict.holds, verdict.message)
+        };
+        told(0, Some(Ok(())));
+        told(1, Some(Ok(())));
+        let (holds, message) = told(2, Some(Err("no such file".into())));
+        assert!(!holds && message.starts_with("1 of 3 peers"), "{message}");
+        assert!(message.contains(
+            "demo-2: no such file (the URI is the key 'address' of the Secret 'broker')"
+        ));
+        assert!(!told(2, None).0);
+        assert!(told(2, Some(Ok(()))).0);
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub(crate) struct Running {
     pub(crate) shares: Shares,
     /// The origin of the peer's clock, in milliseconds since the Unix epoch.
     pub(crate) origin_unix_ms: u64,
+    /// How it stands with the broker of events.
+    pub(crate) broker: events::Link,
     left: watch::Receiver<bool>,
 }
 
@@ -469,6 +471,7 @@ impl Life {
                 files,
                 shares,
                 origin_unix_ms: now_unix_ms().saturating_sub(origin.elapsed().as_millis() as u64),
+                broker: events::Link::default(),
                 left,
             }),
             back,

@@ -57,7 +57,12 @@ impl v1::peers_server::Peers for Peers {
             Ok(status) => status_response(&status, self.life.disk()),
             Err(reason) => not_in_service(&self.life, reason),
         };
-        Ok(Response::new(response))
+        let link = self.life.member().ok().and_then(|r| r.broker.now());
+        let broker = link.map(|now| v1::Broker {
+            connected: now.is_ok(),
+            reason: now.err().unwrap_or_default(),
+        });
+        Ok(Response::new(v1::StatusResponse { broker, ..response }))
     }
 }
 

@@ -84,6 +84,7 @@ pub(crate) fn running(ordinal: u32) -> PeerPod {
         ready: true,
         reason: String::new(),
         disk: Disk::default(),
+        broker: None,
     };
     let answer = Some(Answer {
         volume,
