@@ -21,7 +21,10 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 def run(*command, **more):
     """Runs a command that has to succeed; what it prints."""
-    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False, **more)
+    try:
+        done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=False, **more)
+    except FileNotFoundError as missing:
+        sys.exit(f"dev/bench: missing: {missing.filename}; or leave out with --systems what needs it")
     if done.returncode != 0:
         sys.exit(f"dev/bench: failed ({done.returncode}): {' '.join(map(str, command))}")
     return done.stdout

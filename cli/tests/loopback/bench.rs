@@ -1,8 +1,11 @@
 //! `peernet bench` against real peers.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::network::{Network, peernet};
+use crate::network::{Network, peernet, send_signal};
 
 #[test]
 fn a_load_is_measured_and_leaves_nothing_behind() {
@@ -49,14 +52,28 @@ fn a_load_is_measured_and_leaves_nothing_behind() {
             .iter()
             .any(|r| r["serverCpuSeconds"].as_f64() > Some(0.0))
     );
-    let left = network.json(&["ls"]);
-    let names: Vec<_> = left
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|f| &f["name"])
-        .collect();
-    assert_eq!(names, [&json!("mine.txt")]);
+    assert_eq!(names(&network), ["mine.txt"]);
+    interrupted_it_leaves_nothing_behind(&network);
+}
+
+fn interrupted_it_leaves_nothing_behind(network: &Network) {
+    let long = ["bench", "--size", "4KiB", "--seconds", "3600"];
+    let mut bench = peernet(&long)
+        .env("PEERNET_SERVER", network.server(0))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let patience = Duration::from_secs(60);
+    network.wait_for("files are there", patience, || names(network).len() > 9);
+    send_signal(bench.id(), "INT");
+    assert_eq!(bench.wait().unwrap().code(), Some(5));
+    assert_eq!(names(network), ["mine.txt"]);
+}
+
+fn names(network: &Network) -> Vec<String> {
+    let files = network.json(&["ls"]);
+    let name = |file: &serde_json::Value| file["name"].as_str().unwrap().to_owned();
+    files.as_array().unwrap().iter().map(name).collect()
 }
 
 #[test]
