@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tracing::warn;
 
 use crate::config::CHUNK_SIZE_MAX;
-use crate::disk::{self, ChunkFiles, Purpose};
+use crate::disk::{self, Chunk, ChunkFiles, Purpose};
 use crate::driver::{PeerError, PeerHandle};
 use crate::wire::Wire;
 
@@ -102,22 +102,22 @@ impl Chunks {
         }
     }
 
-    /// Stores a chunk and its reference at `holder`, which may be this peer; without data only the reference.
+    /// Stores a chunk and its reference at `holder`, which may be this peer; without the chunk only the reference.
     pub(crate) async fn put(
         &self,
         holder: &Endpoint,
         key: Key,
-        data: Bytes,
+        chunk: Option<&Chunk>,
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
         if holder.id == self.me {
-            self.store(key, data, epoch, by).await
-        } else {
-            self.pool
-                .put(&self.network, &holder.address, key, data, epoch, &by)
-                .await
+            return self.store(key, chunk.cloned(), epoch, by).await;
         }
+        let data = chunk.map(|c| c.data().clone()).unwrap_or_default();
+        self.pool
+            .put(&self.network, &holder.address, key, data, epoch, &by)
+            .await
     }
 
     /// Reads a chunk from `holder`, which may be this peer, and verifies it.
@@ -125,8 +125,13 @@ impl Chunks {
         if holder.id == self.me {
             return self.read(key).await;
         }
+        Ok(self.get_remote(holder, key).await?.into_data())
+    }
+
+    /// Reads a chunk from another peer.
+    async fn get_remote(&self, holder: &Endpoint, key: Key) -> Result<Chunk, ChunkError> {
         let data = self.pool.get(&self.network, &holder.address, key).await?;
-        verify(key, data).await
+        checked(key, data).await
     }
 
     /// What a shared content consists of, as `provider` says: an offer and an encoded body, which the caller checks.
@@ -164,19 +169,34 @@ impl Chunks {
         }
     }
 
-    /// Stores a writer's chunk here with its reference, under the epoch that the writer uses; without data only the
-    /// reference.
-    pub(crate) async fn store(
+    /// The same as [`Chunks::store`] with bytes that another peer says are the chunk's; none for the reference alone.
+    pub(crate) async fn take_in(
         &self,
         key: Key,
         data: Bytes,
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
-        let len = (!data.is_empty()).then_some(data.len() as u32);
+        let chunk = match data.is_empty() {
+            true => None,
+            false => Some(checked(key, data).await?),
+        };
+        self.store(key, chunk, epoch, by).await
+    }
+
+    /// Stores a writer's chunk here with its reference, under the epoch that the writer uses; without the chunk only
+    /// the reference.
+    async fn store(
+        &self,
+        key: Key,
+        chunk: Option<Chunk>,
+        epoch: u64,
+        by: Referrer,
+    ) -> Result<ChunkOutcome, ChunkError> {
+        let len = chunk.as_ref().map(|c| c.data().len() as u32);
         let guard = self.writes.begin(key);
-        if len.is_some() {
-            self.write(key, data, Purpose::Client).await?;
+        if let Some(chunk) = chunk {
+            self.write(chunk, Purpose::Client).await?;
         }
         let outcome = self.peer.pin_chunk(key, len, epoch, by, guard).await;
         if !matches!(outcome, Ok(ChunkOutcome::Stored)) {
@@ -185,15 +205,14 @@ impl Chunks {
         Ok(outcome?)
     }
 
-    /// Checks a chunk's bytes and makes them durable. The caller holds a guard.
-    async fn write(&self, key: Key, data: Bytes, purpose: Purpose) -> Result<(), ChunkError> {
-        if data.is_empty() || data.len() > CHUNK_SIZE_MAX as usize {
-            return Err(ChunkError::Size(data.len()));
+    /// Makes a chunk durable. The caller holds a guard.
+    async fn write(&self, chunk: Chunk, purpose: Purpose) -> Result<(), ChunkError> {
+        let len = chunk.data().len();
+        if len == 0 || len > CHUNK_SIZE_MAX as usize {
+            return Err(ChunkError::Size(len));
         }
         let files = self.files.clone();
-        Ok(self
-            .on_disk(move || files.write(&key, &data, purpose))
-            .await??)
+        Ok(self.on_disk(move || files.write(&chunk, purpose)).await??)
     }
 
     /// Reads a chunk's file, indexed or not, and verifies it. When an indexed chunk cannot be read the peer is told, so
@@ -243,16 +262,17 @@ impl Chunks {
 }
 
 /// Hashes `data` away from the threads that serve connections.
-pub(crate) async fn hash(data: Bytes) -> Result<Key, ChunkError> {
-    spawn_blocking(move || Key::of_bytes(&data))
+pub(crate) async fn hash(data: Bytes) -> Result<Chunk, ChunkError> {
+    spawn_blocking(move || Chunk::new(data))
         .await
         .map_err(|error| ChunkError::Disk(error.to_string()))
 }
 
-async fn verify(key: Key, data: Bytes) -> Result<Bytes, ChunkError> {
-    if hash(data.clone()).await? == key {
-        Ok(data)
-    } else {
-        Err(ChunkError::Damaged)
+/// The chunk of that name, if the bytes are it.
+async fn checked(key: Key, data: Bytes) -> Result<Chunk, ChunkError> {
+    let chunk = hash(data).await?;
+    match chunk.key() == key {
+        true => Ok(chunk),
+        false => Err(ChunkError::Damaged),
     }
 }

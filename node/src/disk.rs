@@ -19,10 +19,11 @@ use thiserror::Error;
 use crate::faults::{DiskFaults, DiskPlan};
 
 pub mod chunks;
+mod direct;
 mod faulty;
 pub mod meta;
 
-pub use chunks::{ChunkError, ChunkFiles, Purpose, Space};
+pub use chunks::{Chunk, ChunkError, ChunkFiles, Purpose, Space};
 pub use meta::DiskStore;
 
 /// Why a volume cannot be used.

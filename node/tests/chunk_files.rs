@@ -9,7 +9,7 @@ use std::thread;
 
 use bytes::Bytes;
 use peernet_core::key::Key;
-use peernet_node::disk::{ChunkError, ChunkFiles, OpenError, Purpose, Space};
+use peernet_node::disk::{Chunk, ChunkError, ChunkFiles, OpenError, Purpose, Space};
 use tempfile::TempDir;
 
 fn open(root: &Path, reserve_percent: u8) -> ChunkFiles {
@@ -33,6 +33,10 @@ fn chunk(seed: u64, len: usize) -> (Key, Bytes) {
     (Key::of_bytes(&bytes), bytes.into())
 }
 
+fn write(files: &ChunkFiles, key: &Key, data: &Bytes, purpose: Purpose) -> Result<(), ChunkError> {
+    files.write(&Chunk::claimed(key, data.clone())?, purpose)
+}
+
 fn path(root: &Path, key: &Key) -> PathBuf {
     let hex = key.to_string();
     root.join("chunks")
@@ -52,7 +56,7 @@ fn what_is_written_is_read_and_removed() {
         let (key, data) = chunk(1, len);
         assert!(matches!(chunks.read(&key), Err(ChunkError::Missing(k)) if k == key));
         assert_eq!(chunks.len(&key).unwrap(), None);
-        chunks.write(&key, &data, Purpose::Client).unwrap();
+        write(&chunks, &key, &data, Purpose::Client).unwrap();
         assert_eq!(chunks.read(&key).unwrap(), data);
         assert_eq!(chunks.len(&key).unwrap(), Some(len as u64));
         assert!(path(root.path(), &key).is_file());
@@ -70,7 +74,7 @@ fn bytes_of_another_hash_are_refused() {
     let (root, chunks) = empty();
     let (key, _) = chunk(1, 100);
     let (_, other) = chunk(2, 100);
-    let refused = chunks.write(&key, &other, Purpose::Client);
+    let refused = write(&chunks, &key, &other, Purpose::Client);
     assert!(matches!(refused, Err(ChunkError::Mismatch(k)) if k == key));
     assert_eq!(files_in(&root.path().join("chunks")), 0);
 }
@@ -79,12 +83,12 @@ fn bytes_of_another_hash_are_refused() {
 fn writing_again_changes_nothing() {
     let (root, chunks) = empty();
     let (key, data) = chunk(1, 5000);
-    chunks.write(&key, &data, Purpose::Client).unwrap();
+    write(&chunks, &key, &data, Purpose::Client).unwrap();
     let written = fs::metadata(path(root.path(), &key))
         .unwrap()
         .modified()
         .unwrap();
-    chunks.write(&key, &data, Purpose::Repair).unwrap();
+    write(&chunks, &key, &data, Purpose::Repair).unwrap();
     assert_eq!(
         fs::metadata(path(root.path(), &key))
             .unwrap()
@@ -94,7 +98,7 @@ fn writing_again_changes_nothing() {
     );
     drop(chunks);
     let chunks = open(root.path(), 0);
-    chunks.write(&key, &data, Purpose::Client).unwrap();
+    write(&chunks, &key, &data, Purpose::Client).unwrap();
     assert_eq!(chunks.read(&key).unwrap(), data);
 }
 
@@ -103,8 +107,8 @@ fn damage_is_found_and_set_aside() {
     let (root, chunks) = empty();
     let (flipped, data) = chunk(1, 5000);
     let (cut, cut_data) = chunk(2, 5000);
-    chunks.write(&flipped, &data, Purpose::Client).unwrap();
-    chunks.write(&cut, &cut_data, Purpose::Client).unwrap();
+    write(&chunks, &flipped, &data, Purpose::Client).unwrap();
+    write(&chunks, &cut, &cut_data, Purpose::Client).unwrap();
     let file = File::options()
         .write(true)
         .open(path(root.path(), &flipped))
@@ -121,7 +125,7 @@ fn damage_is_found_and_set_aside() {
         assert!(matches!(chunks.read(&key), Err(ChunkError::Corrupt(k)) if k == key));
         assert!(matches!(chunks.read(&key), Err(ChunkError::Missing(_))));
         assert!(root.path().join("bad").join(key.to_string()).is_file());
-        chunks.write(&key, &data, Purpose::Repair).unwrap();
+        write(&chunks, &key, &data, Purpose::Repair).unwrap();
         assert_eq!(chunks.read(&key).unwrap(), data);
     }
 }
@@ -130,13 +134,13 @@ fn damage_is_found_and_set_aside() {
 fn a_rotten_copy_is_never_acknowledged() {
     let (root, chunks) = empty();
     let (key, data) = chunk(1, 5000);
-    chunks.write(&key, &data, Purpose::Client).unwrap();
+    write(&chunks, &key, &data, Purpose::Client).unwrap();
     let file = File::options()
         .write(true)
         .open(path(root.path(), &key))
         .unwrap();
     file.write_all_at(&[data[0] ^ 1], 0).unwrap();
-    chunks.write(&key, &data, Purpose::Client).unwrap();
+    write(&chunks, &key, &data, Purpose::Client).unwrap();
     assert_eq!(chunks.read(&key).unwrap(), data);
 }
 
@@ -145,7 +149,7 @@ fn bad_copies_do_not_pile_up() {
     let (root, chunks) = empty();
     for seed in 0..80 {
         let (key, data) = chunk(seed, 16);
-        chunks.write(&key, &data, Purpose::Client).unwrap();
+        write(&chunks, &key, &data, Purpose::Client).unwrap();
         fs::write(path(root.path(), &key), b"wrong").unwrap();
         assert!(matches!(chunks.read(&key), Err(ChunkError::Corrupt(_))));
         assert!(matches!(chunks.read(&key), Err(ChunkError::Missing(_))));
@@ -157,13 +161,13 @@ fn bad_copies_do_not_pile_up() {
 fn half_written_chunks_are_gone_at_the_next_start() {
     let (root, chunks) = empty();
     let (key, data) = chunk(1, 100);
-    chunks.write(&key, &data, Purpose::Client).unwrap();
+    write(&chunks, &key, &data, Purpose::Client).unwrap();
     drop(chunks);
     fs::write(root.path().join("tmp/0"), &data[..50]).unwrap();
     let chunks = open(root.path(), 0);
     assert_eq!(files_in(&root.path().join("tmp")), 0);
     let (other, other_data) = chunk(2, 100);
-    chunks.write(&other, &other_data, Purpose::Client).unwrap();
+    write(&chunks, &other, &other_data, Purpose::Client).unwrap();
     assert_eq!(chunks.read(&key).unwrap(), data);
 }
 
@@ -178,7 +182,7 @@ fn many_threads_may_write_the_same_and_different_chunks() {
                 start.wait();
                 for seed in 0..20 {
                     let (key, data) = chunk(seed % (10 + thread), 3000);
-                    chunks.write(&key, &data, Purpose::Client).unwrap();
+                    write(&chunks, &key, &data, Purpose::Client).unwrap();
                     assert_eq!(chunks.read(&key).unwrap(), data);
                 }
             });
@@ -199,7 +203,7 @@ fn the_reserve_is_kept_for_repair_and_then_for_life() {
     let chunks = open(root.path(), 100);
     let Space { free, total } = chunks.space().unwrap();
     assert!(free < total);
-    let refused = chunks.write(&key, &data, Purpose::Client);
+    let refused = write(&chunks, &key, &data, Purpose::Client);
     assert!(
         matches!(refused, Err(ChunkError::DiskFull { .. })),
         "{refused:?}"
@@ -226,7 +230,7 @@ fn a_folder_that_cannot_be_used_is_named() {
 fn an_unreadable_chunk_is_not_called_damaged() {
     let (root, chunks) = empty();
     let (key, data) = chunk(1, 100);
-    chunks.write(&key, &data, Purpose::Client).unwrap();
+    write(&chunks, &key, &data, Purpose::Client).unwrap();
     fs::set_permissions(path(root.path(), &key), fs::Permissions::from_mode(0o000)).unwrap();
     match chunks.read(&key) {
         Ok(_) => println!("skipped: this user may read every file"),
@@ -303,7 +307,7 @@ fn a_full_disk_refuses_writes_and_stays_readable() {
         let mut held = Vec::new();
         for seed in from..from + 1000 {
             let (key, data) = chunk(seed, 1 << 20);
-            match chunks.write(&key, &data, purpose) {
+            match write(&chunks, &key, &data, purpose) {
                 Ok(()) => held.push((key, data)),
                 Err(ChunkError::DiskFull { .. }) => return held,
                 Err(other) => panic!("{other}"),
@@ -329,7 +333,7 @@ fn a_full_disk_refuses_writes_and_stays_readable() {
     let _ = fs::write(&ballast, vec![0; 2 << 20]);
     for (seed, len) in [(5000, 900_000), (5001, 200_000), (5002, 60_000)] {
         let (key, data) = chunk(seed, len);
-        let refused = chunks.write(&key, &data, Purpose::Client);
+        let refused = write(&chunks, &key, &data, Purpose::Client);
         assert!(
             matches!(refused, Err(ChunkError::DiskFull { .. })),
             "{refused:?}"
@@ -344,9 +348,7 @@ fn a_full_disk_refuses_writes_and_stays_readable() {
     // Room that comes back is used.
     fs::remove_file(&ballast).unwrap();
     chunks.remove(&held[0].0).unwrap();
-    chunks
-        .write(&held[0].0, &held[0].1, Purpose::Client)
-        .unwrap();
+    write(&chunks, &held[0].0, &held[0].1, Purpose::Client).unwrap();
 }
 
 #[test]
@@ -358,7 +360,7 @@ fn a_disk_without_room_for_another_file_is_full_too() {
     let mut held = Vec::new();
     let refused = (0..1000).find_map(|seed| {
         let (key, data) = chunk(seed, 100);
-        let result = chunks.write(&key, &data, Purpose::Client);
+        let result = write(&chunks, &key, &data, Purpose::Client);
         held.push((key, data));
         result.err()
     });
@@ -374,7 +376,5 @@ fn a_disk_without_room_for_another_file_is_full_too() {
     assert_eq!(files_in(&disk.root().join("tmp")), 0);
     // What is there can still be deleted, and its room used again.
     chunks.remove(&held[0].0).unwrap();
-    chunks
-        .write(&held[0].0, &held[0].1, Purpose::Client)
-        .unwrap();
+    write(&chunks, &held[0].0, &held[0].1, Purpose::Client).unwrap();
 }

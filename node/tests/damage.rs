@@ -8,7 +8,7 @@ use peernet_core::key::{Key, Position, SLOTS, Slot};
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
 use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::{Entry, Remembered, Store};
-use peernet_node::disk::{self, DiskStore, Purpose};
+use peernet_node::disk::{self, Chunk, DiskStore, Purpose};
 use peernet_node::faults::{DiskPlan, Faults};
 
 fn key(slot: u16, n: u8) -> Key {
@@ -142,11 +142,15 @@ async fn a_chunk_whose_sync_failed_is_never_acknowledged_and_the_owner_hears_of_
         let (_store, files) = disk::open_faulty(dir.path(), 0, faulty).unwrap();
         let data = Bytes::from_static(b"some bytes");
         let key = Key::of_bytes(&data);
-        let refusal = files.write(&key, &data, Purpose::Client).unwrap_err();
+        let refusal = files
+            .write(&Chunk::new(data.clone()), Purpose::Client)
+            .unwrap_err();
         let sentence = refusal.to_string();
         assert!(sentence.contains("the volume failed"), "{n}: {sentence}");
         assert!(
-            files.write(&key, &data, Purpose::Repair).is_err(),
+            files
+                .write(&Chunk::new(data.clone()), Purpose::Repair)
+                .is_err(),
             "sync {n} was tried again as if nothing had happened"
         );
         assert!(!files.failed().await.is_empty());

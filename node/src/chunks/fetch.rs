@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use super::{ChunkError, Chunks};
+use super::{ChunkError, Chunks, checked};
 use crate::disk::Purpose;
 
 /// Fetches at once; times 1 MiB is memory. The core asks for no more by default.
@@ -69,15 +69,17 @@ impl Chunks {
         // Writing what is there already makes sure that it is durable.
         if let Ok(data) = self.read_file(key).await
             && data.len() == len as usize
-            && self.write(key, data, Purpose::Repair).await.is_ok()
+            && let Ok(chunk) = checked(key, data).await
+            && self.write(chunk, Purpose::Repair).await.is_ok()
         {
             return true;
         }
         for source in sources.iter().filter(|s| s.id != self.me) {
-            let data = match self.get(source, key).await {
-                Ok(data) if data.len() == len as usize => data,
-                Ok(data) => {
-                    warn!(%key, peer = source.name, "has {} bytes instead of {len}", data.len());
+            let chunk = match self.get_remote(source, key).await {
+                Ok(chunk) if chunk.data().len() == len as usize => chunk,
+                Ok(chunk) => {
+                    let has = chunk.data().len();
+                    warn!(%key, peer = source.name, "has {has} bytes instead of {len}");
                     continue;
                 }
                 Err(error) => {
@@ -85,7 +87,7 @@ impl Chunks {
                     continue;
                 }
             };
-            match self.write(key, data, Purpose::Repair).await {
+            match self.write(chunk, Purpose::Repair).await {
                 Ok(()) => return true,
                 Err(error @ ChunkError::Full) => {
                     warn!(%key, "no room for a chunk this peer should hold: {error}")

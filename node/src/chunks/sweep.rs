@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::chunks::fetch::Fetcher;
     use crate::chunks::writes::Writes;
-    use crate::disk::{self, ChunkFiles, Purpose};
+    use crate::disk::{self, Chunk, ChunkFiles, Purpose};
     use crate::driver::{self, Effects};
     use crate::faults::Faults;
     use crate::transport::Transport;
@@ -105,10 +105,9 @@ mod tests {
     const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
 
     fn write(files: &ChunkFiles, text: &'static str) -> Key {
-        let data = Bytes::from_static(text.as_bytes());
-        let key = Key::of_bytes(&data);
-        files.write(&key, &data, Purpose::Client).unwrap();
-        key
+        let chunk = Chunk::new(Bytes::from_static(text.as_bytes()));
+        files.write(&chunk, Purpose::Client).unwrap();
+        chunk.key()
     }
 
     #[tokio::test(flavor = "multi_thread")]

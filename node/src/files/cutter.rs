@@ -62,6 +62,10 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
     /// The next chunk, of full size unless it is the last; `None` at the end. Nothing is lost when the future is
     /// dropped and asked for again.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
+        if self.received >= self.size as u64 {
+            // Who has sent one chunk may be given room for the next: growing step by step would copy it twice.
+            self.gathered.reserve(self.size - self.gathered.len());
+        }
         while !self.ended && self.gathered.len() < self.size {
             if self.rest.is_empty() {
                 self.receive().await?;

@@ -21,6 +21,7 @@ use super::manifest::ChunkRef;
 use super::tally::Tally;
 use super::{FileError, Files, reason};
 use crate::chunks::{self, ChunkError};
+use crate::disk::Chunk;
 use crate::driver::PeerError;
 
 /// How long a chunk may take, over several configurations of its slot (guess: longer than a peer's failure is
@@ -34,8 +35,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A chunk on its way; its memory counts until the last replica is done with it.
 struct Parcel {
     key: Key,
-    /// Empty when only the reference is wanted.
-    data: Bytes,
+    /// `None` when only the reference is wanted.
+    chunk: Option<Chunk>,
     by: Referrer,
     _share: Option<Share>,
 }
@@ -50,12 +51,13 @@ impl Files {
         share: Option<Share>,
     ) -> Result<ChunkRef, FileError> {
         let len = data.len() as u64;
-        let key = chunks::hash(data.clone())
+        let chunk = chunks::hash(data)
             .await
             .map_err(|e| FileError::Interrupted(e.to_string()))?;
+        let key = chunk.key();
         self.deliver(Parcel {
             key,
-            data,
+            chunk: Some(chunk),
             by,
             _share: share,
         })
@@ -67,7 +69,7 @@ impl Files {
     pub(super) async fn pin(&self, key: Key, by: Referrer) -> Result<(), FileError> {
         self.deliver(Parcel {
             key,
-            data: Bytes::new(),
+            chunk: None,
             by,
             _share: None,
         })
@@ -204,7 +206,7 @@ impl Round {
                     .put(
                         &holder,
                         parcel.key,
-                        parcel.data.clone(),
+                        parcel.chunk.as_ref(),
                         epoch,
                         parcel.by.clone(),
                     )

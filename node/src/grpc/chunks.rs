@@ -57,7 +57,7 @@ impl v1::chunks_server::Chunks for Chunks {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let outcome = match running
             .chunks
-            .store(key(&hash)?, data, epoch, by)
+            .take_in(key(&hash)?, data, epoch, by)
             .await
             .map_err(of_chunk)?
         {

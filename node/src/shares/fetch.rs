@@ -21,6 +21,7 @@ use super::holding::{Holding, Layout, Survey};
 use super::shelf::{Draft, Kept, Shared};
 use super::{PATIENCE, ShareError, Sharer, Shares, endpoint, flood, on_disk};
 use crate::chunks::ChunkError;
+use crate::disk::Chunk;
 use crate::files::cutter::STALL;
 use crate::files::record::Content;
 
@@ -234,7 +235,7 @@ impl Shares {
             let node = self.bring_node(key, peers).await?;
             let data = node.clone();
             draft = on_disk(move || {
-                draft.add(key, &data)?;
+                draft.add(&Chunk::claimed(&key, data)?)?;
                 Ok(draft)
             })
             .await?;

@@ -91,13 +91,12 @@ impl Shares {
 
 /// Hashes a chunk and makes it durable; away from the threads that serve connections.
 async fn keep(mut draft: Draft, data: Bytes) -> Result<(Draft, Key, u64), ShareError> {
-    let len = data.len() as u64;
-    let key = hash(data.clone())
+    let chunk = hash(data)
         .await
         .map_err(|error| ShareError::File(FileError::Interrupted(error.to_string())))?;
     on_disk(move || {
-        draft.add(key, &data)?;
-        Ok((draft, key, len))
+        draft.add(&chunk)?;
+        Ok((draft, chunk.key(), chunk.data().len() as u64))
     })
     .await
 }

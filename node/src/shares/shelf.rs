@@ -25,7 +25,7 @@ use tracing::warn;
 
 use super::ShareError;
 use super::holding::{Holding, Layout};
-use crate::disk::{ChunkError, ChunkFiles, OpenError, Purpose};
+use crate::disk::{Chunk, ChunkError, ChunkFiles, OpenError, Purpose};
 use crate::files::record::Content;
 
 mod records;
@@ -194,8 +194,9 @@ impl Shelf {
     }
 
     /// A piece of a content on its way here: checked, and durable on return.
-    pub(crate) fn arrived(&self, key: Key, data: &Bytes) -> Result<(), ChunkError> {
-        self.chunks.write(&key, data, Purpose::Client)
+    pub(crate) fn arrived(&self, key: Key, data: Bytes) -> Result<(), ChunkError> {
+        self.chunks
+            .write(&Chunk::claimed(&key, data)?, Purpose::Client)
     }
 
     /// All pieces of a content are here: from now on it is shared as a whole.
@@ -276,12 +277,13 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Makes a chunk durable.
-    pub(crate) fn add(&mut self, key: Key, data: &Bytes) -> Result<(), ShareError> {
+    pub(crate) fn add(&mut self, chunk: &Chunk) -> Result<(), ShareError> {
+        let key = chunk.key();
         if self.chunks.len() >= super::CHUNKS_MAX {
             return Err(ShareError::TooLarge);
         }
         self.reserve(key)?;
-        Ok(self.shelf.chunks.write(&key, data, Purpose::Client)?)
+        Ok(self.shelf.chunks.write(chunk, Purpose::Client)?)
     }
 
     /// From now on it is not removed while this uses it.

@@ -172,7 +172,7 @@ impl Subject {
             return Ok(Outcome::Lied);
         };
         let shelf = self.shelf.clone();
-        let kept = on_disk(move || Ok(shelf.arrived(reference.key, &data)?)).await;
+        let kept = on_disk(move || Ok(shelf.arrived(reference.key, data)?)).await;
         match kept {
             Ok(()) => {
                 self.holding.add(piece);

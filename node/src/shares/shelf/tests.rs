@@ -4,10 +4,9 @@ use crate::files::manifest::{ChunkRef, TreeBuilder};
 fn share(shelf: &Arc<Shelf>, name: &str, parts: &[&'static str]) -> Result<Key, ShareError> {
     let (mut draft, mut tree, mut nodes) = (shelf.draft(), TreeBuilder::new(9), Vec::new());
     for part in parts {
-        let data = Bytes::from_static(part.as_bytes());
-        let key = Key::of_bytes(&data);
-        draft.add(key, &data)?;
-        let len = data.len() as u64;
+        let chunk = Chunk::new(Bytes::from_static(part.as_bytes()));
+        draft.add(&chunk)?;
+        let (key, len) = (chunk.key(), part.len() as u64);
         tree.push(ChunkRef { key, len }, &mut nodes);
     }
     let content = Content::Chunks(tree.finish(&mut nodes));
@@ -66,15 +65,12 @@ fn what_was_given_up_or_is_damaged_is_not_shared() {
     let open = || Arc::new(Shelf::open(dir.path(), 0).unwrap());
     let shelf = open();
     let mut draft = shelf.draft();
-    let data = Bytes::from_static(b"half");
-    draft.add(Key::of_bytes(&data), &data).unwrap();
+    let chunk = Chunk::new(Bytes::from_static(b"half"));
+    draft.add(&chunk).unwrap();
     drop(draft);
     assert!(!there(&shelf, "half"));
     // As after a crash: a chunk without a record.
-    shelf
-        .chunks
-        .write(&Key::of_bytes(&data), &data, Purpose::Client)
-        .unwrap();
+    shelf.chunks.write(&chunk, Purpose::Client).unwrap();
     share(&shelf, "a", &["one"]).unwrap();
     share(&shelf, "b", &["two"]).unwrap();
     shelf.chunks.remove(&Key::of_bytes(b"two")).unwrap();
@@ -104,10 +100,10 @@ fn a_content_on_its_way_survives_a_restart_with_what_is_here_of_it() {
         "what another share has is here"
     );
     assert_eq!(holding.missing(), 8);
-    let wrong = shelf.arrived(Key::of_bytes(b"one"), &Bytes::from_static(b"eno"));
+    let wrong = shelf.arrived(Key::of_bytes(b"one"), Bytes::from_static(b"eno"));
     assert!(matches!(wrong, Err(ChunkError::Mismatch(_))));
     let one = Bytes::from_static(b"one");
-    shelf.arrived(Key::of_bytes(&one), &one).unwrap();
+    shelf.arrived(Key::of_bytes(&one), one.clone()).unwrap();
     assert!(shelf.whole().len() == 1 && shelf.partial().len() == 1);
     drop((shelf, holding));
 
@@ -115,7 +111,7 @@ fn a_content_on_its_way_survives_a_restart_with_what_is_here_of_it() {
     let holding = begin(&shelf);
     assert!(holding.here().iter().eq([0, 1]));
     let three = Bytes::from_static(b"three");
-    shelf.arrived(Key::of_bytes(&three), &three).unwrap();
+    shelf.arrived(Key::of_bytes(&three), three.clone()).unwrap();
     holding.add(2);
     shelf.finish(id).unwrap();
     assert!(holding.here().is_full() && shelf.partial().is_empty());
@@ -133,7 +129,7 @@ fn a_content_on_its_way_survives_a_restart_with_what_is_here_of_it() {
     let (kept, _) = shelf.draft().begin(shared).unwrap();
     assert_eq!(kept.offer.name.as_str(), id.to_string());
     let four = Bytes::from_static(b"four");
-    shelf.arrived(Key::of_bytes(&four), &four).unwrap();
+    shelf.arrived(Key::of_bytes(&four), four.clone()).unwrap();
     assert!(shelf.remove(&kept.offer.name).unwrap().is_some());
     assert!(!there(&shelf, "four") && shelf.partial().is_empty());
 }
