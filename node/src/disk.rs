@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! meta.redb      all that `peernet-core` remembers: one redb database, see `meta`
-//! chunks/ab/cd/  chunks as files named by their hash, see `chunks`
+//! chunks/ab/     chunks as files named by their hash, see `chunks`
 //! tmp/           chunks being written; emptied at start
 //! bad/           copies that failed their check, set aside for people to look at
 //! ```

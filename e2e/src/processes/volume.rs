@@ -19,14 +19,12 @@ pub type Copies = BTreeMap<PathBuf, (u64, i64, i64)>;
 /// It cannot be read.
 pub fn chunks(volume: &Path) -> Result<Copies> {
     let mut copies = Copies::new();
-    for outer in folder(&volume.join("chunks"))? {
-        for inner in folder(&outer)? {
-            for file in folder(&inner)? {
-                match fs::metadata(&file) {
-                    Ok(m) => drop(copies.insert(file, (m.ino(), m.mtime(), m.mtime_nsec()))),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error.into()),
-                }
+    for inner in folder(&volume.join("chunks"))? {
+        for file in folder(&inner)? {
+            match fs::metadata(&file) {
+                Ok(m) => drop(copies.insert(file, (m.ino(), m.mtime(), m.mtime_nsec()))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -4,7 +4,6 @@
 //! stands for whole bytes, and an acknowledged one for durable bytes. Callers that write at the same time share the
 //! file system's journal commits. Every read checks the hash; a copy that fails is set aside, never served.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -119,8 +118,6 @@ pub struct ChunkFiles {
     reserve_percent: u8,
     next_temporary: AtomicU64,
     direct: Direct,
-    /// Folders known to be durable, by the first two bytes of the key; at most 65,536.
-    folders: Mutex<HashSet<[u8; 2]>>,
     /// Files in `bad`.
     bad: Mutex<usize>,
     /// What a sync said that failed: the volume cannot be trusted any more (a second sync would succeed for nothing).
@@ -131,9 +128,12 @@ pub struct ChunkFiles {
 impl ChunkFiles {
     /// Opens the chunks of the volume at `root`, which exists; removes what a crash left half-written.
     pub fn open(root: &Path, reserve_percent: u8) -> Result<Self, OpenError> {
-        for folder in ["chunks", "tmp", "bad"].map(|f| root.join(f)) {
+        let chunks = root.join("chunks");
+        let folders = ["chunks", "tmp", "bad"].map(|f| root.join(f)).into_iter();
+        for folder in folders.chain((0..=u8::MAX).map(|first| chunks.join(folder_name(first)))) {
             fs::create_dir_all(&folder).map_err(OpenError::io(&folder))?;
         }
+        sync_dir(&chunks).map_err(OpenError::io(&chunks))?;
         sync_dir(root).map_err(OpenError::io(root))?;
         let temporary = root.join("tmp");
         for entry in fs::read_dir(&temporary).map_err(OpenError::io(&temporary))? {
@@ -147,7 +147,6 @@ impl ChunkFiles {
             reserve_percent,
             next_temporary: AtomicU64::new(0),
             direct: Direct::default(),
-            folders: Mutex::default(),
             bad: Mutex::new(bad),
             failed: watch::Sender::new(None),
             faults: Arc::default(),
@@ -182,7 +181,6 @@ impl ChunkFiles {
             return self.sync(&folder);
         }
         self.check_room(data.len() as u64, purpose)?;
-        self.make_folder(key)?;
         let temporary = Temporary(self.root.join("tmp").join(self.temporary_name()));
         let file = self.direct.create(&temporary.0, data);
         self.sync_file(&file.map_err(|e| self.not_written(e))?)?;
@@ -231,16 +229,10 @@ impl ChunkFiles {
 
     /// The keys that start with this byte, in no order, for those who walk over all that is here.
     pub fn keys(&self, first: u8) -> Result<Vec<Key>, ChunkError> {
-        let mut keys = Vec::new();
-        let outer = self.root.join("chunks").join(format!("{first:02x}"));
-        for folder in entries(&outer)? {
-            keys.extend(
-                entries(&folder)?
-                    .iter()
-                    .filter_map(|path| path.file_name()?.to_str()?.parse::<Key>().ok()),
-            );
-        }
-        Ok(keys)
+        let folder = self.root.join("chunks").join(folder_name(first));
+        let files = entries(&folder)?;
+        let key = |path: &PathBuf| path.file_name()?.to_str()?.parse::<Key>().ok();
+        Ok(files.iter().filter_map(key).collect())
     }
 
     /// How full the file system is.
@@ -275,11 +267,7 @@ impl ChunkFiles {
     }
 
     fn folder(&self, key: &Key) -> PathBuf {
-        let [first, second, ..] = key.0;
-        self.root
-            .join("chunks")
-            .join(format!("{first:02x}"))
-            .join(format!("{second:02x}"))
+        self.root.join("chunks").join(folder_name(key.0[0]))
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -290,32 +278,6 @@ impl ChunkFiles {
         self.next_temporary
             .fetch_add(1, Ordering::Relaxed)
             .to_string()
-    }
-
-    /// Creates the folder of a key and makes it durable, once per run.
-    fn make_folder(&self, key: &Key) -> Result<(), ChunkError> {
-        let prefix = [key.0[0], key.0[1]];
-        if self
-            .folders
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .contains(&prefix)
-        {
-            return Ok(());
-        }
-        let inner = self.folder(key);
-        let (chunks, outer) = (
-            self.root.join("chunks"),
-            self.root.join("chunks").join(format!("{:02x}", prefix[0])),
-        );
-        fs::create_dir_all(&inner).map_err(|e| self.not_written(e))?;
-        self.sync(&outer)?;
-        self.sync(&chunks)?;
-        self.folders
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .insert(prefix);
-        Ok(())
     }
 
     fn set_aside(&self, key: &Key) -> Result<(), ChunkError> {
@@ -405,6 +367,12 @@ impl Drop for Temporary {
             tracing::warn!(path = %self.0.display(), %error, "a half-written chunk stays until the next start");
         }
     }
+}
+
+/// One level of 256: a million chunks are 4,000 in each, which the indexed folders of today's file systems find as fast
+/// as a few, and all are there from the beginning, so that no chunk waits for a folder to become durable.
+fn folder_name(first: u8) -> String {
+    format!("{first:02x}")
 }
 
 fn is_full(error: &io::Error) -> bool {

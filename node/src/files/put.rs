@@ -23,6 +23,9 @@ use crate::driver::{PeerError, Written};
 /// Chunks of one upload hashed and sent at once (guess: covers two syncs of a busy disk).
 const IN_FLIGHT: usize = 8;
 
+/// How often a chunk's bytes are in memory while they are sent: as they came, and in a message to each of two others.
+const IN_MEMORY: usize = 3;
+
 /// Chunks of one upload pinned anew at once (guess: as many as are sent).
 const PINS: usize = IN_FLIGHT;
 
@@ -207,7 +210,7 @@ impl Files {
 
     /// Begins to store a chunk, once there is memory for it.
     async fn send(&self, data: Bytes, by: &Referrer) -> Result<Sending, FileError> {
-        let share = self.uploads.take(data.len()).await;
+        let share = self.uploads.take(data.len() * IN_MEMORY).await;
         let (files, by) = (self.clone(), by.clone());
         Ok(AbortOnDropHandle::new(tokio::spawn(async move {
             files.spread(data, by, share).await

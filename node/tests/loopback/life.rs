@@ -346,10 +346,7 @@ fn chunk_files(volume: &Path) -> Vec<PathBuf> {
             .flatten()
             .map(|e| e.unwrap().path())
     };
-    inside(volume.join("chunks"))
-        .flat_map(inside)
-        .flat_map(inside)
-        .collect()
+    inside(volume.join("chunks")).flat_map(inside).collect()
 }
 
 /// A writer and a reader that go on while the network changes, each through any of the peers that stay.

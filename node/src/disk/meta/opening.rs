@@ -14,10 +14,11 @@ use crate::disk::OpenError;
 use crate::disk::faulty::FaultyFile;
 use crate::faults::DiskFaults;
 
-/// Layout of the database. Raised whenever an older version could misread it.
-const FORMAT: u32 = 4;
-/// Memory for pages of the database, bytes. Guess: holds the versions of a million names.
-const CACHE: usize = 64 * 1024 * 1024;
+/// Layout of the volume. Raised whenever an older version could misread it.
+const FORMAT: u32 = 5;
+/// Memory for pages of the database, bytes. Guess: the upper levels of its trees, for a million names; the rest is in the
+/// system's cache.
+const CACHE: usize = 32 * 1024 * 1024;
 
 /// Opens the database and makes sure that every page has the checksum its parent says.
 pub(super) fn checked(path: &Path, faults: &Arc<DiskFaults>) -> Result<Database, OpenError> {
