@@ -179,7 +179,7 @@ fn many_threads_may_write_the_same_and_different_chunks() {
                 start.wait();
                 for seed in 0..20 {
                     let (key, data) = chunk(seed % (10 + thread), 3000);
-                    write(&chunks, &key, &data, Purpose::Client).unwrap();
+                    write(chunks, &key, &data, Purpose::Client).unwrap();
                     assert_eq!(chunks.read(&key).unwrap(), data);
                 }
             });
@@ -304,7 +304,7 @@ fn a_full_disk_refuses_writes_and_stays_readable() {
         let mut held = Vec::new();
         for seed in from..from + 1000 {
             let (key, data) = chunk(seed, 1 << 20);
-            match write(&chunks, &key, &data, purpose) {
+            match write(chunks, &key, &data, purpose) {
                 Ok(()) => held.push((key, data)),
                 Err(ChunkError::DiskFull { .. }) => return held,
                 Err(other) => panic!("{other}"),
