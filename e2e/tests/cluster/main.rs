@@ -7,6 +7,7 @@ mod admission;
 mod cancel;
 mod crash;
 mod disturbance;
+mod events;
 mod lifecycle;
 mod partition;
 mod plugin;
