@@ -97,6 +97,10 @@ pub struct Settings {
     /// each of the name's replicas. Guess: so many are unnoticed, and tens of thousands are looked at within minutes.
     /// 0: nothing is ever collected.
     pub checks: usize,
+    /// Uploads remembered as over, so that their references are not taken over again from a replica that has not found out
+    /// yet. 40 bytes each. Guess: eight minutes of finding at most so many each second, which is longer than whoever was
+    /// told needs to look.
+    pub remembered: usize,
     /// How long an upload may go on without storing a chunk at a peer before that peer ends it, if it is not finished by
     /// then. Guess: longer than any client stands still; a broken-off upload's bytes wait for so long.
     pub pin: u64,
@@ -127,6 +131,7 @@ impl Default for Settings {
             labels: Labels::default(),
             collect: 60_000,
             checks: 256,
+            remembered: 131_072,
             pin: 3_600_000,
             hold: 30_000,
         }

@@ -359,10 +359,7 @@ impl<S: Store> Peer<S> {
                 self.on_sync_hint(slots);
                 Ok(())
             }
-            Message::Released { names } => {
-                self.on_released(names);
-                Ok(())
-            }
+            Message::Released { names } => self.on_released(names),
             Message::Prove {
                 slot,
                 epoch,

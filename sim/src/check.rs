@@ -268,8 +268,7 @@ pub fn tables(fleet: &Fleet, identities: usize) -> Result<(), Unsettled> {
                 "operations" | "missing chunks" | "fetches" | "requests" | "pins" => 0,
                 "members" | "probes" => identities,
                 "timers" => 16 + 4 * identities,
-                // It remembers as many references that are over.
-                "collection" => 16_384 + 4 * usize::from(SLOTS),
+                "collection" => fleet.settings().remembered + 4 * usize::from(SLOTS),
                 _ => 4 * usize::from(SLOTS),
             };
             if entries > most {

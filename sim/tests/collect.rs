@@ -5,7 +5,7 @@ use peernet_core::config::Settings;
 use peernet_core::key::Name;
 use peernet_core::register::Condition;
 use peernet_sim::client::{self, Outcome, Record};
-use peernet_sim::scenario::{Failure, Scenario, Setup, for_each_seed, run};
+use peernet_sim::scenario::{Failure, Precondition, Scenario, Setup, for_each_seed, run};
 
 const MINUTE: u64 = 60_000;
 
@@ -124,4 +124,43 @@ fn an_upload_that_takes_too_long_leaves_nothing_and_is_refused() {
         }
     };
     run(setup, 30 * MINUTE, script).unwrap();
+}
+
+/// Many files are deleted while one of the three peers that hold them is away. What the others found out long ago, and
+/// have forgotten again, it must not hand them for ever.
+#[test]
+fn dead_references_are_not_handed_round() {
+    const FILES: u32 = 240;
+    let settings = Settings {
+        collect: 10_000,
+        anti_entropy: 10_000,
+        // As if there were many more files than one remembers, or looks at in a minute.
+        remembered: 24,
+        checks: 8,
+        ..Setup::new(1).settings
+    };
+    let script = async move |s: Scenario| {
+        s.apply(3);
+        s.settle(5 * MINUTE).await?;
+        let names = (0..FILES).map(|n| Name::new(format!("file/{n}")).expect("a valid name"));
+        let names: Vec<Name> = names.collect();
+        for name in &names {
+            s.upload(s.wanted()[0], name, 1).await;
+        }
+        s.cluster.kill(2, 5 * MINUTE);
+        for name in &names {
+            let always = Precondition::None;
+            s.write_at(s.wanted()[0], name, None, always).await;
+        }
+        s.world.sleep(4 * MINUTE).await;
+        s.settle_started(3 * MINUTE).await?;
+        s.settle_space(5 * MINUTE).await
+    };
+    for_each_seed("dead references", 0..2, |seed| {
+        let setup = Setup {
+            settings,
+            ..Setup::new(seed)
+        };
+        run(setup, 60 * MINUTE, script)
+    });
 }

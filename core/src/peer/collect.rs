@@ -11,14 +11,16 @@ use super::{Done, Peer};
 use crate::collect::{Referrer, Upload, Verdict, judge, upload_of};
 use crate::io::{ChunkOutcome, Output, Time};
 use crate::key::{Key, Name, Slot};
+use crate::member::PeerId;
 use crate::message::Message;
-use crate::register::{Condition, Register, Value};
+use crate::register::{Condition, Register, Value, WriteId};
+use crate::slot::SlotConfig;
 use crate::store::{Store, StoreError};
 
 /// References dropped in one step, so that a file of any size does not keep the peer from its messages (guess).
 const DROPS: usize = 512;
-/// Names to be looked at out of turn, uploads remembered as over, pins watched, readers: more are looked at in turn,
-/// compared again, watched later, or taken for there. Guess: a few megabytes.
+/// Names to be looked at out of turn, uploads whose references are being dropped, pins watched, readers: more are looked
+/// at in turn, found again, watched later, or taken for there. Guess: a few megabytes.
 const TABLE: usize = 16_384;
 /// Names in one message about changes: at most 1 KiB each, so well below the transport's limit.
 pub(super) const RELEASED: usize = 512;
@@ -39,9 +41,8 @@ pub(super) struct Collect {
     next_check: u64,
     /// Uploads that may be on their way: since when that is known.
     pins: BTreeMap<Referrer, Time>,
-    /// Over for good: not to be taken over again from a replica that has not found out yet. Oldest first.
-    dead: BTreeSet<Referrer>,
-    died: VecDeque<Referrer>,
+    /// Over for good: not to be taken over again from a replica that has not found out yet.
+    dead: Dead,
     /// Over, with chunks left to go through, after this one.
     dropping: VecDeque<(Referrer, Option<Key>)>,
     /// Until when somebody reads an upload of a name.
@@ -52,6 +53,44 @@ pub(super) struct Collect {
     started: Time,
     /// Names whose file was replaced or deleted here, to be told to all.
     released: BTreeSet<Name>,
+    /// Names of which an upload was found to be over, to be told to the others that hold its chunks: what this peer
+    /// forgets before they have found out, it would take over from them again.
+    over: BTreeSet<(PeerId, Name)>,
+}
+
+/// The uploads found to be over last, as hashes, oldest first.
+#[derive(Default)]
+struct Dead {
+    known: BTreeSet<[u8; 16]>,
+    order: VecDeque<[u8; 16]>,
+}
+
+impl Dead {
+    fn remember(&mut self, by: &Referrer, most: usize) {
+        if self.known.insert(fingerprint(by)) {
+            self.order.push_back(fingerprint(by));
+        }
+        if self.order.len() > most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+/// 128 bits of BLAKE3: no two referrers have the same.
+fn fingerprint(by: &Referrer) -> [u8; 16] {
+    let Referrer { name, upload, base } = by;
+    let mut h = blake3::Hasher::new();
+    h.update(&upload.0.to_be_bytes());
+    if let Some(WriteId { peer, op }) = base {
+        h.update(&peer.0.to_be_bytes()).update(&op.to_be_bytes());
+    }
+    h.update(&[base.is_some().into()])
+        .update(name.as_str().as_bytes());
+    h.finalize().as_bytes()[..16]
+        .try_into()
+        .expect("sixteen bytes")
 }
 
 impl Collect {
@@ -64,14 +103,15 @@ impl Collect {
 
     /// Entries of all its tables.
     pub(super) fn entries(&self) -> usize {
-        let sets = self.due.len() + self.dead.len() + self.released.len();
+        let sets = self.due.len() + self.released.len() + self.over.len();
         let maps = self.pins.len() + self.readers.len() + self.blind.len();
-        sets + maps + self.checking.len() + self.dropping.len()
+        let lists = self.dead.order.len() + self.dropping.len();
+        sets + maps + self.checking.len() + lists
     }
 
     /// Whether this referrer is known to be over.
     pub(super) fn is_dead(&self, by: &Referrer) -> bool {
-        self.dead.contains(by)
+        self.dead.known.contains(&fingerprint(by))
     }
 
     /// Takes out the name that follows on the last one.
@@ -84,16 +124,12 @@ impl Collect {
         Some(next)
     }
 
-    fn bury(&mut self, by: &Referrer) {
-        if self.dead.insert(by.clone()) {
-            self.died.push_back(by.clone());
+    /// Its references are to be dropped, and not to be taken over again. What there is no room for is found again.
+    fn bury(&mut self, by: &Referrer, most: usize) {
+        self.dead.remember(by, most);
+        if self.dropping.len() < TABLE {
+            self.dropping.push_back((by.clone(), None));
         }
-        if self.died.len() > TABLE
-            && let Some(oldest) = self.died.pop_front()
-        {
-            self.dead.remove(&oldest);
-        }
-        self.dropping.push_back((by.clone(), None));
     }
 }
 
@@ -152,21 +188,42 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    pub(super) fn on_released(&mut self, names: Vec<Name>) {
-        names.into_iter().for_each(|name| self.look_at(name));
+    /// Names that nothing refers to here need no look.
+    pub(super) fn on_released(&mut self, names: Vec<Name>) -> Done {
+        for name in names {
+            let next = self
+                .store
+                .next_referrer(Some(&before_all_of(name.clone())))?;
+            if next.is_some_and(|by| by.name == name) {
+                self.look_at(name);
+            }
+        }
+        Ok(())
     }
 
-    /// Tells everybody which names' files were replaced or deleted. Lost messages only cost time.
+    /// Tells everybody which names' files were replaced or deleted, and those that hold their chunks of which it was found
+    /// out. Lost messages only cost time.
     pub(super) fn tell_released(&mut self) {
-        let mut names = std::mem::take(&mut self.collect.released).into_iter();
-        loop {
-            let batch: Vec<Name> = names.by_ref().take(RELEASED).collect();
-            if batch.is_empty() {
-                return;
+        let names: Vec<Name> = std::mem::take(&mut self.collect.released)
+            .into_iter()
+            .collect();
+        let others = self.gossip.present().map(|m| m.id);
+        let others: Vec<PeerId> = others.filter(|id| *id != self.me).collect();
+        for batch in names.chunks(RELEASED) {
+            self.send_all(
+                &others,
+                &Message::Released {
+                    names: batch.to_vec(),
+                },
+            );
+        }
+        let over: Vec<(PeerId, Name)> =
+            std::mem::take(&mut self.collect.over).into_iter().collect();
+        for of_one in over.chunk_by(|a, b| a.0 == b.0) {
+            for batch in of_one.chunks(RELEASED) {
+                let names = batch.iter().map(|(_, name)| name.clone()).collect();
+                self.send(of_one[0].0, Message::Released { names });
             }
-            let others = self.gossip.present().map(|m| m.id);
-            let others: Vec<_> = others.filter(|id| *id != self.me).collect();
-            self.send_all(&others, &Message::Released { names: batch });
         }
     }
 
@@ -214,12 +271,7 @@ impl<S: Store> Peer<S> {
     }
 
     fn check_all_of(&mut self, name: Name) -> Done {
-        // No upload has the number zero, so that this comes before all of them.
-        let mut last = Referrer {
-            name,
-            upload: Upload(0),
-            base: None,
-        };
+        let mut last = before_all_of(name);
         for _ in 0..self.settings.checks {
             match self.store.next_referrer(Some(&last))? {
                 Some(by) if by.name == last.name => {
@@ -260,7 +312,7 @@ impl<S: Store> Peer<S> {
             Verdict::Pinned => self.on_pinned(by, found)?,
             Verdict::Dead => {
                 self.collect.pins.remove(&by);
-                self.collect.bury(&by);
+                self.collect.bury(&by, self.settings.remembered);
                 self.drop_references()?;
             }
         }
@@ -302,6 +354,7 @@ impl<S: Store> Peer<S> {
             if !self.slots.held().contains(&slot) {
                 continue;
             }
+            self.tell_holders(slot, &by.name);
             self.store.remove_reference(&key, &by)?;
             self.slots.touch(slot);
             if self.store.referrers(&key, 1)?.is_empty() {
@@ -315,6 +368,16 @@ impl<S: Store> Peer<S> {
             self.out.push(Output::DropChunks(gone));
         }
         Ok(())
+    }
+
+    /// The others that hold the slot are to look at the name.
+    fn tell_holders(&mut self, slot: Slot, name: &Name) {
+        let config = self.slots.config(slot);
+        for id in config.into_iter().flat_map(SlotConfig::participants) {
+            if id != self.me && self.collect.over.len() < TABLE {
+                self.collect.over.insert((id, name.clone()));
+            }
+        }
     }
 
     /// Somebody reads this upload of a name.
@@ -340,6 +403,15 @@ impl<S: Store> Peer<S> {
     pub(super) fn forget_readers(&mut self, slot: Slot) {
         let until = self.now.after(self.settings.hold);
         self.collect.blind.insert(slot, until);
+    }
+}
+
+/// No upload has the number zero.
+fn before_all_of(name: Name) -> Referrer {
+    Referrer {
+        name,
+        upload: Upload(0),
+        base: None,
     }
 }
 
