@@ -1,7 +1,7 @@
 //! The state machine of one peer: inputs in, outputs out.
 //!
-//! [`Peer::handle`] is a dispatcher; each concern has its room below this module:
-//! `gossip`, `probe` and `hints` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
+//! [`Peer::handle`] is a dispatcher, with `dispatch` for messages and requests; each concern has its room below this module:
+//! `gossip`, `departed`, `probe` and `hints` (membership and failure detection), `chord` (the ring), `slots` (the table of configurations), `moves`
 //! (proposing and deciding configurations), `names` (registers), `listing`, `sync` and `chunks` (catch-up and anti-entropy),
 //! `collect` (giving back what no file refers to), `outbox` (effects of writes), `index` and `search` (keywords),
 //! `handover` (receipts and leaving), `recovery` (majorities that are gone for good), `flood` (shared files), `report`
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::chord::Chord;
 use crate::config::{SUCCESSORS, Settings};
-use crate::io::{Answer, Input, Output, Request, RequestId, Time};
+use crate::io::{Answer, Input, Output, RequestId, Time};
 use crate::member::{Liveness, Member, PeerId};
 use crate::message::Message;
 use crate::store::{Identity, Store, StoreError};
@@ -19,6 +19,8 @@ use crate::store::{Identity, Store, StoreError};
 mod chord;
 mod chunks;
 mod collect;
+mod departed;
+mod dispatch;
 mod flood;
 mod gossip;
 mod handover;
@@ -36,6 +38,9 @@ mod slots;
 mod sync;
 
 type Done = Result<(), StoreError>;
+
+/// Numbers of operations under one incarnation; those above it are for searches among shared files.
+const OPS: u64 = 1 << 31;
 
 /// What a timer is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -130,7 +135,7 @@ impl<S: Store> Peer<S> {
             index: index::Index::default(),
             lists: BTreeMap::new(),
             next_op: 0,
-            sync: sync::Sync::default(),
+            sync: sync::Sync::new(),
             handover: handover::Handover::default(),
             collect: collect::Collect::new(now),
             disk_full: false,
@@ -218,241 +223,6 @@ impl<S: Store> Peer<S> {
         self.store
     }
 
-    fn on_message(&mut self, from: PeerId, message: Message) -> Done {
-        if self.gossip.is_gone(from) && !self.hear_departed(from, &message)? {
-            // A departed identity says nothing; it is told that it has left.
-            self.tell_departed(from, &message);
-            return Ok(());
-        }
-        match message {
-            Message::Hello { member } => self.on_hello(from, member),
-            Message::Members { members, reply } => self.on_members(from, members, reply),
-            Message::Ping {
-                seq,
-                target,
-                rumors,
-                digest,
-            } => self.on_ping(from, seq, target, rumors, digest),
-            Message::Ack {
-                seq,
-                rumors,
-                digest,
-            } => self.on_ack(from, seq, rumors, digest),
-            Message::PingReq { seq, target } => {
-                self.on_ping_req(from, seq, target);
-                Ok(())
-            }
-            Message::RingQuery { seq } => {
-                self.on_ring_query(from, seq);
-                Ok(())
-            }
-            Message::RingState {
-                seq,
-                predecessor,
-                successors,
-            } => self.on_ring_state(from, seq, predecessor, successors),
-            Message::RingNotify => {
-                self.on_ring_notify(from);
-                Ok(())
-            }
-            Message::Prepare { slot, base, ballot } => self.on_prepare(from, slot, base, ballot),
-            Message::Promise {
-                slot,
-                epoch,
-                ballot,
-                accepted,
-            } => self.on_promise(from, slot, epoch, ballot, accepted),
-            Message::Accept {
-                slot,
-                base,
-                ballot,
-                config,
-            } => self.on_accept(from, slot, base, ballot, config),
-            Message::Accepted {
-                slot,
-                epoch,
-                ballot,
-            } => self.on_accepted(from, slot, epoch, ballot),
-            Message::Refuse {
-                slot,
-                epoch,
-                promised,
-            } => {
-                self.on_refuse(slot, epoch, promised);
-                Ok(())
-            }
-            Message::Commit { configs } => self.on_commit(configs),
-            Message::SlotEpochs { epochs } => {
-                self.on_slot_epochs(from, epochs);
-                Ok(())
-            }
-            Message::Read {
-                op,
-                epoch,
-                key,
-                ballot,
-                about,
-                hold,
-            } => self.on_read(from, op, epoch, key, ballot, about, hold),
-            Message::ReadReply { op, register, read } => {
-                self.on_read_reply(from, op, register, read)
-            }
-            Message::Write {
-                op,
-                epoch,
-                register,
-                repair,
-            } => self.on_write(from, op, epoch, register, repair),
-            Message::NoRoom { op } => self.on_no_room(from, op),
-            Message::Outbid { op, version } => self.on_outbid(from, op, version),
-            Message::Propose {
-                op,
-                epoch,
-                write,
-                name,
-                value,
-                condition,
-            } => self.on_propose(from, op, epoch, write, name, value, condition),
-            Message::Proposed { op, outcome } => self.on_proposed(from, op, outcome),
-            Message::WriteReply { op } => self.on_write_reply(from, op),
-            Message::Stale { op, slot, config } => self.on_stale(from, op, slot, config),
-            Message::List {
-                op,
-                prefix,
-                after,
-                limit,
-            } => self.on_list(from, op, &prefix, after, limit),
-            Message::ListReply { op, items, done } => {
-                self.on_list_reply(from, op, items, done);
-                Ok(())
-            }
-            Message::SyncRequest { items } => self.on_sync_request(from, items),
-            Message::SyncReply {
-                slot,
-                epoch,
-                root,
-                entries,
-                after,
-                more,
-            } => {
-                let page = sync::Page {
-                    entries,
-                    after,
-                    more,
-                };
-                self.on_sync_reply(from, slot, epoch, root, page)
-            }
-            Message::SyncMore { slot, epoch, after } => self.on_sync_more(from, slot, epoch, after),
-            Message::FetchNames { slot, keys } => self.on_fetch_names(from, slot, keys),
-            Message::Names {
-                slot,
-                registers,
-                marks,
-            } => self.on_names(from, slot, registers, marks),
-            Message::Settled { marks } => self.on_settled(marks),
-            Message::Unsettled { marks } => self.on_unsettled(from, marks),
-            Message::CaughtUp { slots } => {
-                self.on_caught_up(from, slots);
-                Ok(())
-            }
-            Message::SyncHint { slots } => {
-                self.on_sync_hint(slots);
-                Ok(())
-            }
-            Message::Released { names } => self.on_released(names),
-            Message::Prove {
-                slot,
-                epoch,
-                root,
-                drain_epoch,
-            } => self.on_prove(from, slot, epoch, root, drain_epoch),
-            Message::Proved { receipt } => self.on_proved(from, receipt),
-            Message::Flood { step } => {
-                self.on_flood(from, step);
-                Ok(())
-            }
-        }
-    }
-
-    fn on_request(&mut self, id: RequestId, request: Request) -> Done {
-        match request {
-            Request::ReadName(name) => self.start_read(id, name)?,
-            Request::HoldName { name, upload } => self.start_hold(id, name, upload)?,
-            Request::WriteName {
-                name,
-                value,
-                condition,
-            } => self.start_write(id, name, value, condition)?,
-            Request::List {
-                prefix,
-                after,
-                limit,
-            } => self.start_list(id, prefix, after, limit)?,
-            Request::Search(search) => self.start_find(id, search)?,
-            Request::Effects { consumer, limit } => self.start_effects(id, consumer, limit)?,
-            Request::Settle { consumer, writes } => {
-                self.settle_effects(consumer, writes)?;
-                self.answer(id, Answer::Done);
-            }
-            Request::Routes(slots) => {
-                let routes = slots.into_iter().map(|slot| self.route(slot)).collect();
-                self.answer(id, Answer::Routes(routes));
-            }
-            Request::PinChunk {
-                key,
-                len,
-                epoch,
-                by,
-            } => {
-                let outcome = self.on_chunk_pinned(key, len, epoch, &by)?;
-                self.answer(id, Answer::Chunk(outcome));
-            }
-            Request::ChunkBad(key) => {
-                self.on_chunk_bad(key)?;
-                self.answer(id, Answer::Done);
-            }
-            Request::Missed { slot, peer } => {
-                self.send(peer, Message::SyncHint { slots: vec![slot] });
-                self.answer(id, Answer::Done);
-            }
-            Request::Members => {
-                let members = self.gossip.in_ring_order();
-                self.answer(id, Answer::Members(members));
-            }
-            Request::Registry => {
-                let with_since = |m: Member| {
-                    let since = self.gossip.since(m.id);
-                    (m, since)
-                };
-                let members = self.gossip.in_ring_order().into_iter();
-                let members = members.map(with_since).collect();
-                self.answer(id, Answer::Registry(members));
-            }
-            Request::Status => {
-                let status = self.status()?;
-                self.answer(id, Answer::Status(Box::new(status)));
-            }
-            Request::Drain(orders) => {
-                self.on_drain_orders(orders)?;
-                self.answer(id, Answer::Done);
-            }
-            Request::Hint(hints) => {
-                self.on_hints(hints)?;
-                self.answer(id, Answer::Done);
-            }
-            Request::Recover(recovery) => {
-                let alive = self.on_recovery(recovery)?;
-                self.answer(id, Answer::Recovered(alive));
-            }
-            Request::Flood(command) => self.on_flood_command(id, command),
-            Request::LeaveReport(leavers) => {
-                let report = self.leave_report(&leavers)?;
-                self.answer(id, Answer::LeaveReport(Box::new(report)));
-            }
-        }
-        Ok(())
-    }
-
     fn fire_timers(&mut self) -> Done {
         while let Some(&(at, timer)) = self.timers.first()
             && at <= self.now
@@ -490,6 +260,7 @@ impl<S: Store> Peer<S> {
         self.ask_owners()?;
         self.refresh_shares();
         self.drive_collection()?;
+        self.renew_numbers()?;
         self.note_caught_up();
         Ok(())
     }
@@ -534,9 +305,54 @@ impl<S: Store> Peer<S> {
         self.store.put_identity(&identity)
     }
 
+    /// Unique across restarts, as the incarnation is raised at each, and before the numbers under one run out.
     fn fresh_op(&mut self) -> u64 {
         self.next_op += 1;
-        // Unique across restarts: the incarnation is raised at each.
-        (self.myself().incarnation << 32) | (self.next_op & 0xffff_ffff)
+        debug_assert!(self.next_op < OPS);
+        (self.myself().incarnation << 32) | self.next_op
+    }
+
+    /// Begins a new incarnation when half of the numbers of operations under this one are used: no second has as many as
+    /// are left. It is on the volume before anybody hears of a number under it.
+    fn renew_numbers(&mut self) -> Done {
+        if self.next_op < OPS / 2 {
+            return Ok(());
+        }
+        self.next_op = 0;
+        self.raise_incarnation()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::tests::member;
+    use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn numbers_of_operations_never_come_again() {
+        let identity = Identity {
+            network: "n".into(),
+            member: member(1),
+        };
+        let settings = Settings::default();
+        let store = MemoryStore::default();
+        let mut peer = Peer::start(store, identity, true, settings, 7, Time(0)).unwrap();
+        peer.next_op = OPS / 2 - 1;
+        let first = peer.fresh_op();
+        let (mut last, before) = (peer.fresh_op(), peer.myself().incarnation);
+        assert!(first < last);
+        peer.handle(Input::Timer, Time(2_000), &mut Vec::new())
+            .unwrap();
+        let incarnation = peer.myself().incarnation;
+        assert!(before < incarnation);
+        let stored = peer.store.identity().unwrap().unwrap().member;
+        assert_eq!(stored.incarnation, incarnation, "known to the volume first");
+        for _ in 0..3 {
+            let next = peer.fresh_op();
+            assert!(last < next);
+            last = next;
+        }
+        assert!(peer.next_op < OPS / 4);
     }
 }

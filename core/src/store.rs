@@ -94,7 +94,7 @@ pub trait Store {
     fn remembered(&self) -> Result<Remembered, StoreError>;
     /// Remembers a member, replacing what was known of that id.
     fn put_member(&mut self, member: &Member) -> Result<(), StoreError>;
-    /// Forgets a member.
+    /// Forgets a member, and the receipts given to it.
     fn remove_member(&mut self, id: PeerId) -> Result<(), StoreError>;
     /// Remembers a slot.
     fn put_slot(&mut self, slot: Slot, record: &SlotRecord) -> Result<(), StoreError>;

@@ -558,6 +558,10 @@ fn receipts_are_by_leaver_in_slot_order<V: Volume>() {
         [receipt(u128::MAX, 2, 1)]
     );
     assert_eq!(store.receipts(PeerId(7)).unwrap(), []);
+    store.remove_member(PeerId(5)).unwrap();
+    assert_eq!(store.receipts(PeerId(5)).unwrap(), []);
+    assert_eq!(store.receipts(PeerId(4)).unwrap(), [receipt(4, 1, 1)]);
+    assert_eq!(store.receipts(PeerId(6)).unwrap(), [receipt(6, 1, 1)]);
 }
 
 fn a_reset_forgets_all_and_can_be_lost<V: Volume>() {

@@ -132,7 +132,6 @@ fn an_upload_that_takes_too_long_leaves_nothing_and_is_refused() {
 fn dead_references_are_not_handed_round() {
     const FILES: u32 = 240;
     let settings = Settings {
-        collect: 10_000,
         anti_entropy: 10_000,
         // As if there were many more files than one remembers, or looks at in a minute.
         remembered: 24,
@@ -154,7 +153,7 @@ fn dead_references_are_not_handed_round() {
         }
         s.world.sleep(4 * MINUTE).await;
         s.settle_started(3 * MINUTE).await?;
-        s.settle_space(5 * MINUTE).await
+        s.settle_space(MINUTE + MINUTE / 2).await
     };
     for_each_seed("dead references", 0..2, |seed| {
         let setup = Setup {

@@ -39,8 +39,10 @@ pub(super) struct Collect {
     /// Being looked at.
     checking: BTreeMap<u64, Referrer>,
     next_check: u64,
-    /// Uploads that may be on their way: since when that is known.
-    pins: BTreeMap<Referrer, Time>,
+    /// Uploads that may be on their way.
+    pins: BTreeMap<Referrer, Pin>,
+    /// Counts rounds.
+    round: u64,
     /// Over for good: not to be taken over again from a replica that has not found out yet.
     dead: Dead,
     /// Over, with chunks left to go through, after this one.
@@ -56,6 +58,14 @@ pub(super) struct Collect {
     /// Names of which an upload was found to be over, to be told to the others that hold its chunks: what this peer
     /// forgets before they have found out, it would take over from them again.
     over: BTreeSet<(PeerId, Name)>,
+}
+
+/// An upload that may be on its way.
+struct Pin {
+    /// Since when that is known.
+    since: Time,
+    /// The round in which its name was looked at last. What a whole round has not met refers to nothing here any more.
+    met: u64,
 }
 
 /// The uploads found to be over last, as hashes, oldest first.
@@ -124,6 +134,12 @@ impl Collect {
         Some(next)
     }
 
+    fn end_round(&mut self) {
+        let round = self.round;
+        self.pins.retain(|_, pin| pin.met >= round);
+        self.round += 1;
+    }
+
     /// Its references are to be dropped, and not to be taken over again. What there is no room for is found again.
     fn bury(&mut self, by: &Referrer, most: usize) {
         self.dead.remember(by, most);
@@ -161,8 +177,8 @@ impl<S: Store> Peer<S> {
         }
         self.store.put_reference(&key, len, by)?;
         self.slots.touch(slot);
-        if let Some(since) = self.collect.pins.get_mut(by) {
-            *since = self.now;
+        if let Some(pin) = self.collect.pins.get_mut(by) {
+            pin.since = self.now;
         }
         self.sync.wanted.remove(&key);
         self.chunk_is_settled(key)?;
@@ -263,6 +279,7 @@ impl<S: Store> Peer<S> {
                 self.check(by)?;
             }
             if ended {
+                self.collect.end_round();
                 self.collect.next_round = now.after(self.settings.collect);
                 break;
             }
@@ -286,6 +303,9 @@ impl<S: Store> Peer<S> {
 
     /// Reads the referrer's name.
     fn check(&mut self, by: Referrer) -> Done {
+        if let Some(pin) = self.collect.pins.get_mut(&by) {
+            pin.met = self.collect.round;
+        }
         if self.collect.checking.values().any(|c| *c == by) {
             return Ok(());
         }
@@ -325,12 +345,16 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         let now = self.now;
-        let since = self.collect.pins.entry(by.clone()).or_insert(now);
-        if since.after(self.settings.pin) > now {
+        let pin = Pin {
+            since: now,
+            met: self.collect.round,
+        };
+        let pin = self.collect.pins.entry(by.clone()).or_insert(pin);
+        if pin.since.after(self.settings.pin) > now {
             return Ok(());
         }
         // Not at once again, if it should not work out.
-        *since = now;
+        pin.since = now;
         let value = found.map_or(Value::Deleted, |r| r.value);
         self.look_at(by.name.clone());
         self.start_fence(by.name, value, Condition::still(by.base))
@@ -430,5 +454,38 @@ mod tests {
         }
         collect.due.clear();
         assert_eq!(collect.next_due(), None);
+    }
+
+    #[test]
+    fn a_pin_that_a_whole_round_did_not_meet_is_forgotten() {
+        let by = |n| Referrer {
+            name: Name::new("a").unwrap(),
+            upload: Upload(n),
+            base: None,
+        };
+        let mut collect = Collect::default();
+        for (n, met) in [(1, 0), (2, 1)] {
+            let since = Time(0);
+            collect.pins.insert(by(n), Pin { since, met });
+        }
+        collect.end_round();
+        assert_eq!(collect.pins.len(), 2);
+        collect.end_round();
+        assert_eq!(collect.pins.keys().collect::<Vec<_>>(), [&by(2)]);
+    }
+
+    #[test]
+    fn so_many_uploads_are_remembered_as_over_and_no_more() {
+        let by = |n| Referrer {
+            name: Name::new("a").unwrap(),
+            upload: Upload(n),
+            base: None,
+        };
+        let mut collect = Collect::default();
+        for n in 1..=5 {
+            collect.bury(&by(n), 3);
+        }
+        let dead: Vec<bool> = (1..=5).map(|n| collect.is_dead(&by(n))).collect();
+        assert_eq!(dead, [false, false, true, true, true]);
     }
 }

@@ -16,8 +16,6 @@ use crate::store::Store;
 
 /// A search that hears nothing for so long is over, in milliseconds. Guess: many round trips, and a person still waits.
 const PATIENCE: u64 = 1_000;
-/// Numbers of searches begin here above an incarnation's start, apart from those of other operations.
-const OPS: u64 = 1 << 31;
 
 /// See the module's documentation.
 pub(super) struct Room {
@@ -42,7 +40,7 @@ struct Lookup {
 
 impl Room {
     pub(super) fn new(me: &Member, seed: u64) -> Self {
-        let first_op = (me.incarnation << 32) | OPS;
+        let first_op = (me.incarnation << 32) | super::OPS;
         Room {
             finder: Finder::new(me.id, me.zone.clone(), first_op, seed),
             around: Neighbours::default(),

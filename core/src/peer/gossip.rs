@@ -11,18 +11,17 @@ use crate::config::{RUMOR_FACTOR, RUMORS};
 use crate::io::{Endpoint, Output, Time};
 use crate::member::{Drain, Liveness, Member, PeerId};
 use crate::message::Message;
-use crate::quorum::majority;
 use crate::reconfigure::Standing;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 
 /// The table of members and what is being done to keep it true.
 pub(super) struct Gossip {
-    me: PeerId,
+    pub(super) me: PeerId,
     pub(super) members: BTreeMap<PeerId, Member>,
     /// When each member's liveness last changed, by our clock.
-    since: BTreeMap<PeerId, Time>,
+    pub(super) since: BTreeMap<PeerId, Time>,
     /// Changes to pass on, with how many times still.
-    rumors: BTreeMap<PeerId, u32>,
+    pub(super) rumors: BTreeMap<PeerId, u32>,
     pub(super) probes: BTreeMap<u64, Probe>,
     /// Who is pinged next, from the end.
     pub(super) order: Vec<PeerId>,
@@ -37,7 +36,7 @@ pub(super) struct Gossip {
     /// When the table of slots was last offered.
     pub(super) offered: Time,
     /// The order under which others said last that this peer is gone.
-    retired: Drain,
+    pub(super) retired: Drain,
 }
 
 impl Gossip {
@@ -78,14 +77,6 @@ impl Gossip {
         self.members.values().filter(|m| m.id != self.me)
     }
 
-    /// Whether a majority of the members that are not to leave is here.
-    fn sees_most_of_those_who_stay(&self) -> bool {
-        let stays = |m: &&Member| !m.is_gone() && !m.drain.leaving;
-        let all = self.members.values().filter(stays);
-        let here = all.clone().filter(|m| m.is_present());
-        here.count() >= majority(all.count())
-    }
-
     /// Members that are part of the ring now, this peer included if it is.
     pub(super) fn present(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|m| m.is_present())
@@ -107,11 +98,6 @@ impl Gossip {
 
     pub(super) fn is_gone(&self, id: PeerId) -> bool {
         self.members.get(&id).is_some_and(Member::is_gone)
-    }
-
-    /// Whether others have said that this peer is gone, and knew its newest order.
-    pub(super) fn am_retired(&self) -> bool {
-        self.retired.leaving && self.retired == self.members[&self.me].drain
     }
 
     pub(super) fn is_up(&self, id: PeerId) -> bool {
@@ -157,7 +143,7 @@ impl Gossip {
         !m.drain.leaving && (m.is_present() || (returning && recent))
     }
 
-    fn fingerprint(&self) -> u64 {
+    pub(super) fn fingerprint(&self) -> u64 {
         self.members.values().fold(0, |sum, m| {
             let mut h = blake3::Hasher::new();
             h.update(&m.id.0.to_be_bytes())
@@ -251,7 +237,10 @@ impl<S: Store> Peer<S> {
         {
             self.on_peer_back(id);
         }
-        Ok(())
+        match member.is_gone().then(|| self.gossip.forget_one_gone()) {
+            Some(Some(id)) => self.store.remove_member(id),
+            _ => Ok(()),
+        }
     }
 
     /// Changes our own record and passes it on.
@@ -265,6 +254,10 @@ impl<S: Store> Peer<S> {
         change(me);
         self.gossip.note(self.me, Some(before), self.now);
         self.persist_identity()
+    }
+
+    pub(super) fn raise_incarnation(&mut self) -> Done {
+        self.change_myself(|m| m.incarnation += 1)
     }
 
     fn hear_of_myself(&mut self, told: Member) -> Done {
@@ -328,59 +321,6 @@ impl<S: Store> Peer<S> {
             .map(|m| m.id)
             .collect();
         self.send_all(&to, &message);
-    }
-
-    /// What a departed identity still says counts if it has a newer order than those who retired it, or asks what has
-    /// become of the slots. Whether to listen.
-    pub(super) fn hear_departed(
-        &mut self,
-        from: PeerId,
-        message: &Message,
-    ) -> Result<bool, StoreError> {
-        let said = match message {
-            Message::Hello { member } => std::slice::from_ref(member),
-            Message::Members { members, .. } => members,
-            Message::SlotEpochs { .. } => {
-                let known = self.gossip.get(from);
-                return Ok(known.is_some_and(|m| m.liveness == Liveness::Retired));
-            }
-            _ => return Ok(false),
-        };
-        if let Some(own) = said.iter().find(|m| m.id == from) {
-            self.learn(vec![own.clone()])?;
-        }
-        Ok(!self.gossip.is_gone(from))
-    }
-
-    /// Somebody thinks that we are gone. It hears of the order that it has missed; or, if it has missed none, is asked
-    /// what has become of the slots: this peer goes once no configuration that it knows of names it.
-    fn answer_retirement(&mut self, from: PeerId) {
-        if !self.gossip.am_retired() {
-            let members = vec![self.myself().clone()];
-            let message = Message::Members {
-                members,
-                reply: false,
-            };
-            self.send(from, message);
-        } else {
-            self.offer_slots(from);
-        }
-    }
-
-    /// A departed identity still talks: it hears from us that it has left.
-    pub(super) fn tell_departed(&mut self, from: PeerId, message: &Message) {
-        let record = self.gossip.members.get(&from).cloned();
-        let address = match message {
-            Message::Hello { member } => Some(member.address.clone()),
-            _ => self.gossip.address(from),
-        };
-        if let (Some(record), Some(address)) = (record, address) {
-            let message = Message::Members {
-                members: vec![record],
-                reply: false,
-            };
-            self.out.push(Output::Send { address, message });
-        }
     }
 
     pub(super) fn on_seeds(&mut self, addresses: Vec<String>) {
@@ -467,7 +407,7 @@ impl<S: Store> Peer<S> {
             }
             // All must know before slots move; do not wait for the rumour to spread.
             let message = Message::Members {
-                members: vec![self.gossip.members[&id].clone()],
+                members: self.gossip.get(id).cloned().into_iter().collect(),
                 reply: false,
             };
             let to: Vec<PeerId> = self
@@ -479,62 +419,5 @@ impl<S: Store> Peer<S> {
             self.send_all(&to, &message);
         }
         Ok(())
-    }
-
-    /// A dead leaver that no slot names any more is retired: its old volume must never bring back the past.
-    ///
-    /// Not said by the smaller side of a partition: on the other the order may have been taken back, and slots given to
-    /// the leaver again. Nor is it final: who says so may have missed that all the same.
-    pub(super) fn retire_drained_dead(&mut self) -> Done {
-        if !self.gossip.sees_most_of_those_who_stay() {
-            return Ok(());
-        }
-        let gone: Vec<PeerId> = self
-            .gossip
-            .others()
-            .filter(|m| m.liveness == Liveness::Down && m.drain.leaving)
-            .map(|m| m.id)
-            .filter(|id| self.slots.all_known() && !self.slots.names(*id))
-            .collect();
-        gone.into_iter()
-            .try_for_each(|id| self.believe(id, Liveness::Retired))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::member::tests::member;
-
-    fn seen_by_the_first(others: &[(Liveness, bool)]) -> bool {
-        let others = (2..).zip(others).map(|(n, (liveness, leaving))| Member {
-            liveness: *liveness,
-            drain: Drain {
-                epoch: 1,
-                leaving: *leaving,
-            },
-            ..member(n)
-        });
-        Gossip::new(member(1), others.collect(), Time(0)).sees_most_of_those_who_stay()
-    }
-
-    #[test]
-    fn the_smaller_side_of_a_partition_declares_nobody_gone() {
-        use Liveness::{Active, Down, Left};
-        let (here, away) = ((Active, false), (Down, false));
-        assert!(!seen_by_the_first(&[away, away, away, (Down, true)]));
-        assert!(!seen_by_the_first(&[here, away, away]));
-        assert!(seen_by_the_first(&[here, here, away, away]));
-        // Leavers that died at once do not count, however many.
-        let dead = (Down, true);
-        assert!(seen_by_the_first(&[
-            here,
-            away,
-            dead,
-            dead,
-            dead,
-            dead,
-            (Left, false)
-        ]));
     }
 }

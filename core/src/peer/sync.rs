@@ -2,22 +2,34 @@
 //! that missed a write, and a receiver that has to prove that it holds a leaver's copy.
 //!
 //! A slot is compared with one other replica at a time: roots first, entries where they differ, then registers and chunks
-//! that are missing here are pulled. A slot with many entries is listed in pages, which count only together: if the other's
-//! copy changes between two of them, the comparison begins anew. Comparing with everybody who matters makes the slot *synced* within its epoch.
+//! that are missing here are pulled. A slot with many entries is listed in pages, in the order of their keys. What the
+//! other's copy gains between two of them may be overlooked, like what it gains after a list of one page; all that it had
+//! at the first is listed. (It proves nothing for a receipt, as there is no root of what was compared.) Comparing with
+//! everybody who matters makes the slot *synced* within its epoch. How the other answers is in `answers`.
+//!
+//! So many slots are compared at once as the others can answer: fewer by half when an answer does not come in time, one
+//! more for each comparison that ends (the additive increase and multiplicative decrease of Chiu and Jain, 1989).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chunks::Wanted;
 use super::{Done, Peer};
-use crate::config::{ENTRIES, NAMES_BYTES, REFERENCES_BYTES, SYNC_BATCH};
-use crate::io::{Time, value_len};
+use crate::config::SYNC_BATCH;
+use crate::io::Time;
 use crate::key::{Key, Slot};
 use crate::member::PeerId;
 use crate::message::{Message, Root};
 use crate::outbox::{Consumers, Pending};
 use crate::quorum::{catch_up_quorum, count};
 use crate::register::Register;
-use crate::store::{Entry, Store, StoreError};
+use crate::store::{Entry, Store};
+
+mod answers;
+
+pub(super) use answers::Page;
+
+/// Comparisons under way at once: at most, and when nobody answers in time.
+const WINDOW: (usize, usize) = (2 * SYNC_BATCH, 8);
 
 /// How far a held slot is compared with its other replicas.
 #[derive(Default)]
@@ -40,6 +52,8 @@ pub(super) struct Exchange {
     root: Option<Root>,
     /// How far it has listed them, and the root it had then.
     listed: Option<(Entry, Root)>,
+    /// Its copy has changed between two pages.
+    changed: bool,
     /// Given up then, and begun anew: the other may have found out that it lacks what we wait for.
     deadline: Time,
 }
@@ -58,29 +72,15 @@ impl Exchange {
     }
 }
 
-/// A part of a list of entries; see [`Message::SyncReply`].
-#[derive(Default)]
-pub(super) struct Page {
-    pub(super) entries: Option<Vec<Entry>>,
-    pub(super) after: Option<Entry>,
-    pub(super) more: bool,
-}
-
-impl Page {
-    /// Where to go on, if there is more.
-    fn last(&self) -> Option<Entry> {
-        let last = self.entries.as_ref().and_then(|e| e.last());
-        last.filter(|_| self.more).cloned()
-    }
-}
-
 /// See the module's documentation.
-#[derive(Default)]
 pub(super) struct Sync {
     progress: BTreeMap<Slot, Progress>,
     /// Slots with somebody left to compare with.
     todo: BTreeSet<Slot>,
     pub(super) exchanges: BTreeMap<(Slot, PeerId), Exchange>,
+    /// How many of them there may be.
+    window: usize,
+    questions: answers::Questions,
     pub(super) wanted: BTreeMap<Key, Wanted>,
     /// Chunks the driver is bringing; bounded by the settings.
     pub(super) fetching: BTreeSet<Key>,
@@ -94,6 +94,35 @@ pub(super) struct Sync {
 }
 
 impl Sync {
+    pub(super) fn new() -> Self {
+        Sync {
+            progress: BTreeMap::new(),
+            todo: BTreeSet::new(),
+            exchanges: BTreeMap::new(),
+            window: WINDOW.0,
+            questions: answers::Questions::default(),
+            wanted: BTreeMap::new(),
+            fetching: BTreeSet::new(),
+            next_round: Time(0),
+            caught_up: BTreeSet::new(),
+            told: BTreeSet::new(),
+            tell_again: Time(0),
+        }
+    }
+
+    /// Forgets comparisons that wait for too long.
+    fn give_up(&mut self, now: Time) {
+        let late = |e: &Exchange| e.deadline <= now;
+        if self
+            .exchanges
+            .values()
+            .any(|e| late(e) && e.chunks.is_empty())
+        {
+            self.window = (self.window / 2).max(WINDOW.1);
+        }
+        self.exchanges.retain(|_, e| !late(e));
+    }
+
     pub(super) fn is_synced(&self, slot: Slot) -> bool {
         self.progress.get(&slot).is_some_and(|p| p.synced)
     }
@@ -171,11 +200,12 @@ impl<S: Store> Peer<S> {
 
     pub(super) fn drive_sync(&mut self) -> Done {
         let now = self.now;
-        self.sync.exchanges.retain(|_, e| e.deadline > now);
+        self.sync.give_up(now);
+        self.answer_more()?;
         let mut requests: BTreeMap<PeerId, Vec<(Slot, u64, Root)>> = BTreeMap::new();
         let todo: Vec<Slot> = self.sync.todo.iter().copied().collect();
         for slot in todo {
-            if self.sync.exchanges.len() >= 2 * SYNC_BATCH {
+            if self.sync.exchanges.len() >= self.sync.window {
                 break;
             }
             match self.next_partner(slot) {
@@ -224,6 +254,7 @@ impl<S: Store> Peer<S> {
                     chunks: BTreeSet::new(),
                     root: None,
                     listed: None,
+                    changed: false,
                     deadline,
                 }
             });
@@ -284,86 +315,6 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    pub(super) fn on_sync_request(&mut self, from: PeerId, items: Vec<(Slot, u64, Root)>) -> Done {
-        let mut newer = Vec::new();
-        for (slot, epoch, root) in items {
-            let known = self.slots.config(slot).map_or(0, |c| c.epoch);
-            if known > epoch {
-                newer.extend(self.slots.config(slot).map(|c| (slot, c.clone())));
-                continue;
-            }
-            let mine = self.root(slot)?;
-            // Under another epoch our entries prove nothing; the asker sends what we have missed and asks again.
-            let page = if known == epoch && mine != root {
-                self.page(slot, None)?
-            } else {
-                Page::default()
-            };
-            self.reply(from, slot, known, mine, page);
-        }
-        if !newer.is_empty() {
-            self.send(from, Message::Commit { configs: newer });
-        }
-        Ok(())
-    }
-
-    pub(super) fn on_sync_more(
-        &mut self,
-        from: PeerId,
-        slot: Slot,
-        epoch: u64,
-        after: Entry,
-    ) -> Done {
-        if self.slots.config(slot).is_some_and(|c| c.epoch == epoch) {
-            let (root, page) = (self.root(slot)?, self.page(slot, Some(after))?);
-            self.reply(from, slot, epoch, root, page);
-        }
-        Ok(())
-    }
-
-    fn reply(&mut self, to: PeerId, slot: Slot, epoch: u64, root: Root, page: Page) {
-        let Page {
-            entries,
-            after,
-            more,
-        } = page;
-        let message = Message::SyncReply {
-            slot,
-            epoch,
-            root,
-            entries,
-            after,
-            more,
-        };
-        self.send(to, message);
-    }
-
-    /// The entries of a slot after that one: at most [`ENTRIES`], and no more than fit a message.
-    fn page(&self, slot: Slot, after: Option<Entry>) -> Result<Page, StoreError> {
-        fn place(entry: &Entry) -> (Key, &Entry) {
-            (entry.key(), entry)
-        }
-        let mut entries = self.store.entries(slot)?;
-        if let Some(after) = &after {
-            entries.retain(|entry| place(entry) > place(after));
-        }
-        entries.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
-        let (mut end, mut bytes) = (0, 0);
-        while end < entries.len().min(ENTRIES) && bytes < REFERENCES_BYTES {
-            if let Entry::Reference { by, .. } = &entries[end] {
-                bytes += by.name.as_str().len() + 64;
-            }
-            end += 1;
-        }
-        let more = end < entries.len();
-        entries.truncate(end);
-        Ok(Page {
-            entries: Some(entries),
-            after,
-            more,
-        })
-    }
-
     pub(super) fn on_sync_reply(
         &mut self,
         from: PeerId,
@@ -401,14 +352,7 @@ impl<S: Store> Peer<S> {
         if epoch > exchange.epoch {
             return Ok(());
         }
-        if exchange
-            .listed
-            .as_ref()
-            .is_some_and(|(_, before)| *before != root)
-        {
-            self.sync.exchanges.remove(&(slot, from));
-            return Ok(());
-        }
+        let before = exchange.listed.as_ref().map(|(_, before)| *before);
         let last = page.last();
         let mut names = BTreeSet::new();
         let mut chunks = BTreeMap::new();
@@ -441,6 +385,7 @@ impl<S: Store> Peer<S> {
             .exchanges
             .get_mut(&(slot, from))
             .expect("looked up above");
+        exchange.changed |= before.is_some_and(|before| before != root);
         exchange.chunks.extend(chunks.into_keys());
         exchange.names.extend(names);
         exchange.go_on(self.now, self.settings.retry);
@@ -476,33 +421,13 @@ impl<S: Store> Peer<S> {
             if self.next_partner(slot).is_none() {
                 self.settle_sync(slot);
             }
-            self.on_exchange_done(slot, partner, exchange.root.expect("checked above"))?;
+            self.sync.window = (self.sync.window + 1).min(WINDOW.0);
+            if !exchange.changed {
+                self.on_exchange_done(slot, partner, exchange.root.expect("checked above"))?;
+            }
         } else {
             self.fetch_wanted();
         }
-        Ok(())
-    }
-
-    pub(super) fn on_fetch_names(&mut self, from: PeerId, slot: Slot, keys: Vec<Key>) -> Done {
-        let (mut registers, mut marks) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        for key in keys.into_iter().filter(|k| k.slot() == slot) {
-            if let Some(register) = self.store.register(&key)? {
-                bytes += value_len(&register.value) + register.name.as_str().len() + 64;
-                bytes += register.trail.size();
-                marks.extend(self.store.mark(&key)?.map(|mark| (key, mark)));
-                registers.push(register);
-            }
-            if bytes > NAMES_BYTES {
-                break;
-            }
-        }
-        let message = Message::Names {
-            slot,
-            registers,
-            marks,
-        };
-        self.send(from, message);
         Ok(())
     }
 

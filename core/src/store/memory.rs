@@ -106,6 +106,9 @@ impl Store for MemoryStore {
 
     fn remove_member(&mut self, id: PeerId) -> Result<(), StoreError> {
         write!(self, members, id, None);
+        for receipt in self.receipts(id)? {
+            write!(self, receipts, (id, receipt.slot), None);
+        }
         Ok(())
     }
 

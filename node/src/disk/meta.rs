@@ -171,6 +171,10 @@ impl Store for DiskStore {
         self.table_mut(MEMBERS)?
             .remove(&id.0.to_be_bytes())
             .map_err(failed("forgetting a member"))?;
+        let (first, last) = (receipt_key(id, 0), receipt_key(id, u16::MAX));
+        self.table_mut(RECEIPTS)?
+            .retain_in::<&[u8; 18], _>(&first..=&last, |_, _| false)
+            .map_err(failed("forgetting receipts"))?;
         Ok(())
     }
 

@@ -1,0 +1,193 @@
+//! Members that are gone: who says so, what they may still say, how many of them are remembered.
+//!
+//! A peer that leaves says so itself, for good. One that died while it was to leave is *retired* by those who see most of
+//! the peers that stay, under the order they know of; see [`Liveness`] and [`crate::slot::handover::may_leave`].
+
+use super::gossip::Gossip;
+use super::{Done, Peer};
+use crate::io::Output;
+use crate::member::{Liveness, Member, PeerId};
+use crate::message::Message;
+use crate::quorum::majority;
+use crate::store::{Store, StoreError};
+
+/// Identities remembered as gone, so that a whole table still fits a message. The same ones everywhere, else tables would
+/// never be equal. It is safe to forget: a volume that was told that it has left begins anew by itself, and one that was not comes
+/// back as a peer that holds old copies, of slots whose newer configurations do not name it, under versions that are
+/// outbid (the model of leaves brings such volumes back).
+const GONE: usize = 256;
+
+impl Gossip {
+    /// Whether a majority of the members that are not to leave is here.
+    fn sees_most_of_those_who_stay(&self) -> bool {
+        let stays = |m: &&Member| !m.is_gone() && !m.drain.leaving;
+        let all = self.members.values().filter(stays);
+        let here = all.clone().filter(|m| m.is_present());
+        here.count() >= majority(all.count())
+    }
+
+    /// Whether others have said that this peer is gone, and knew its newest order.
+    pub(super) fn am_retired(&self) -> bool {
+        self.retired.leaving && self.retired == self.members[&self.me].drain
+    }
+
+    /// Forgets one that is gone, if there are too many; the least in an order on which all agree.
+    pub(super) fn forget_one_gone(&mut self) -> Option<PeerId> {
+        let gone = || self.others().filter(|m| m.is_gone());
+        if gone().count() <= GONE {
+            return None;
+        }
+        let id = gone().min_by_key(|m| (m.drain, m.id))?.id;
+        self.members.remove(&id);
+        self.since.remove(&id);
+        self.rumors.remove(&id);
+        self.digest = self.fingerprint();
+        Some(id)
+    }
+}
+
+impl<S: Store> Peer<S> {
+    /// What a departed identity still says counts if it has a newer order than those who retired it, or asks what has
+    /// become of the slots. Whether to listen.
+    pub(super) fn hear_departed(
+        &mut self,
+        from: PeerId,
+        message: &Message,
+    ) -> Result<bool, StoreError> {
+        let said = match message {
+            Message::Hello { member } => std::slice::from_ref(member),
+            Message::Members { members, .. } => members,
+            Message::SlotEpochs { .. } => {
+                let known = self.gossip.get(from);
+                return Ok(known.is_some_and(|m| m.liveness == Liveness::Retired));
+            }
+            _ => return Ok(false),
+        };
+        if let Some(own) = said.iter().find(|m| m.id == from) {
+            self.learn(vec![own.clone()])?;
+        }
+        Ok(!self.gossip.is_gone(from))
+    }
+
+    /// Somebody thinks that we are gone. It hears of the order that it has missed; or, if it has missed none, is asked
+    /// what has become of the slots: this peer goes once no configuration that it knows of names it.
+    pub(super) fn answer_retirement(&mut self, from: PeerId) {
+        if !self.gossip.am_retired() {
+            let members = vec![self.myself().clone()];
+            let message = Message::Members {
+                members,
+                reply: false,
+            };
+            self.send(from, message);
+        } else {
+            self.offer_slots(from);
+        }
+    }
+
+    /// A departed identity still talks: it hears from us that it has left.
+    pub(super) fn tell_departed(&mut self, from: PeerId, message: &Message) {
+        let record = self.gossip.members.get(&from).cloned();
+        let address = match message {
+            Message::Hello { member } => Some(member.address.clone()),
+            _ => self.gossip.address(from),
+        };
+        if let (Some(record), Some(address)) = (record, address) {
+            let message = Message::Members {
+                members: vec![record],
+                reply: false,
+            };
+            self.out.push(Output::Send { address, message });
+        }
+    }
+
+    /// A dead leaver that no slot names any more is retired: its old volume must never bring back the past.
+    ///
+    /// Not said by the smaller side of a partition: on the other the order may have been taken back, and slots given to
+    /// the leaver again. Nor is it final: who says so may have missed that all the same.
+    pub(super) fn retire_drained_dead(&mut self) -> Done {
+        if !self.gossip.sees_most_of_those_who_stay() {
+            return Ok(());
+        }
+        let gone: Vec<PeerId> = self
+            .gossip
+            .others()
+            .filter(|m| m.liveness == Liveness::Down && m.drain.leaving)
+            .map(|m| m.id)
+            .filter(|id| self.slots.all_known() && !self.slots.names(*id))
+            .collect();
+        gone.into_iter()
+            .try_for_each(|id| self.believe(id, Liveness::Retired))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Time;
+    use crate::member::Drain;
+    use crate::member::tests::member;
+
+    fn seen_by_the_first(others: &[(Liveness, bool)]) -> bool {
+        let others = (2..).zip(others).map(|(n, (liveness, leaving))| Member {
+            liveness: *liveness,
+            drain: Drain {
+                epoch: 1,
+                leaving: *leaving,
+            },
+            ..member(n)
+        });
+        Gossip::new(member(1), others.collect(), Time(0)).sees_most_of_those_who_stay()
+    }
+
+    #[test]
+    fn the_smaller_side_of_a_partition_declares_nobody_gone() {
+        use Liveness::{Active, Down, Left};
+        let (here, away) = ((Active, false), (Down, false));
+        assert!(!seen_by_the_first(&[away, away, away, (Down, true)]));
+        assert!(!seen_by_the_first(&[here, away, away]));
+        assert!(seen_by_the_first(&[here, here, away, away]));
+        // Leavers that died at once do not count, however many.
+        let dead = (Down, true);
+        assert!(seen_by_the_first(&[
+            here,
+            away,
+            dead,
+            dead,
+            dead,
+            dead,
+            (Left, false)
+        ]));
+    }
+
+    #[test]
+    fn all_remember_the_same_of_those_that_are_gone() {
+        let gone = |n: u128| Member {
+            liveness: if n % 3 == 0 {
+                Liveness::Left
+            } else {
+                Liveness::Retired
+            },
+            drain: Drain {
+                epoch: (n % 7) as u64,
+                leaving: true,
+            },
+            ..member(n)
+        };
+        let after = |order: Vec<u128>| {
+            let mut gossip = Gossip::new(member(1), vec![member(2), member(3)], Time(0));
+            for n in order {
+                gossip.members.insert(PeerId(n), gone(n));
+                gossip.forget_one_gone();
+            }
+            gossip.members
+        };
+        let end = 10 + 2 * GONE as u128;
+        let members = after((10..end).collect());
+        assert_eq!(members.len(), 3 + GONE);
+        assert_eq!(members, after((10..end).rev().collect()));
+        assert!(
+            members.contains_key(&PeerId(3)),
+            "who stays is not forgotten"
+        );
+    }
+}
