@@ -98,8 +98,8 @@ pub struct Settings {
     /// 0: nothing is ever collected.
     pub checks: usize,
     /// Uploads remembered as over, so that their references are not taken over again from a replica that has not found out
-    /// yet. 40 bytes each. Guess: eight minutes of finding at most so many each second, which is longer than whoever was
-    /// told needs to look.
+    /// yet. 40 bytes each; and eight times as many as names are looked at out of turn. Guess: what is found in eight minutes,
+    /// which is longer than whoever was told needs to look.
     pub remembered: usize,
     /// How long an upload may go on without storing a chunk at a peer before that peer ends it, if it is not finished by
     /// then. Guess: longer than any client stands still; a broken-off upload's bytes wait for so long.

@@ -130,7 +130,7 @@ fn an_upload_that_takes_too_long_leaves_nothing_and_is_refused() {
 /// have forgotten again, it must not hand them for ever.
 #[test]
 fn dead_references_are_not_handed_round() {
-    const FILES: u32 = 240;
+    const FILES: u32 = 480;
     let settings = Settings {
         anti_entropy: 10_000,
         // As if there were many more files than one remembers, or looks at in a minute.
@@ -146,14 +146,14 @@ fn dead_references_are_not_handed_round() {
         for name in &names {
             s.upload(s.wanted()[0], name, 1).await;
         }
-        s.cluster.kill(2, 5 * MINUTE);
+        s.cluster.kill(2, 6 * MINUTE);
         for name in &names {
             let always = Precondition::None;
             s.write_at(s.wanted()[0], name, None, always).await;
         }
-        s.world.sleep(4 * MINUTE).await;
+        s.world.sleep(5 * MINUTE).await;
         s.settle_started(3 * MINUTE).await?;
-        s.settle_space(MINUTE + MINUTE / 2).await
+        s.settle_space(20 * MINUTE).await
     };
     for_each_seed("dead references", 0..2, |seed| {
         let setup = Setup {

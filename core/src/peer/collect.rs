@@ -19,8 +19,8 @@ use crate::store::{Store, StoreError};
 
 /// References dropped in one step, so that a file of any size does not keep the peer from its messages (guess).
 const DROPS: usize = 512;
-/// Names to be looked at out of turn, uploads whose references are being dropped, pins watched, readers: more are looked
-/// at in turn, found again, watched later, or taken for there. Guess: a few megabytes.
+/// Uploads whose references are being dropped, pins watched, readers: more are found again, watched later, or taken for
+/// there. Guess: a few megabytes.
 const TABLE: usize = 16_384;
 /// Names in one message about changes: at most 1 KiB each, so well below the transport's limit.
 pub(super) const RELEASED: usize = 512;
@@ -199,7 +199,8 @@ impl<S: Store> Peer<S> {
     }
 
     fn look_at(&mut self, name: Name) {
-        if self.collect.due.len() < TABLE {
+        // Those that follow from what is found each second, many times over.
+        if self.collect.due.len() < self.settings.remembered / 8 {
             self.collect.due.insert(name);
         }
     }

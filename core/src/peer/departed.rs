@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn all_remember_the_same_of_those_that_are_gone() {
         let gone = |n: u128| Member {
-            liveness: if n % 3 == 0 {
+            liveness: if n.is_multiple_of(3) {
                 Liveness::Left
             } else {
                 Liveness::Retired
