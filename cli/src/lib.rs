@@ -30,6 +30,7 @@ pub mod manual;
 pub mod menu;
 pub mod names;
 pub mod output;
+pub mod prefetch;
 pub mod progress;
 pub mod put;
 pub mod recover;

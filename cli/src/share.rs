@@ -22,7 +22,7 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::get::{destination, is_special, temporary};
 use crate::servers::CallError;
-use crate::{output, progress, watch, who};
+use crate::{output, prefetch, progress, watch, who};
 
 /// Bytes per message of a file on its way to the peer.
 const PART: usize = 256 * 1024;
@@ -38,6 +38,8 @@ pub enum Sharing {
     Shares,
     /// Fetch a shared file from whoever has it; the asked peer then shares it too
     Fetch(Fetch),
+    /// Bring a stored file onto several peers before many read it there
+    Prefetch(prefetch::Prefetch),
     /// Show who has a file: holders of its chunks, and peers that share it
     Who(who::Who),
     /// Print the peers, then every change among them, until ctrl-C
@@ -117,6 +119,14 @@ pub enum ShareError {
         /// Bytes there should be.
         size: u64,
     },
+    /// Some peers do not have it.
+    #[error("{failed} of {peers} peers did not get all of it; run it again to go on")]
+    Partial {
+        /// How many.
+        failed: usize,
+        /// Of so many.
+        peers: usize,
+    },
     /// Ctrl-C.
     #[error("interrupted, nothing was kept")]
     Interrupted,
@@ -134,7 +144,9 @@ impl ShareError {
                 Exit::Permanent
             }
             ShareError::Call(error) => error.exit(),
-            ShareError::Short { .. } | ShareError::Interrupted => Exit::Retryable,
+            ShareError::Short { .. } | ShareError::Partial { .. } | ShareError::Interrupted => {
+                Exit::Retryable
+            }
         }
     }
 }
@@ -181,12 +193,19 @@ impl Shared {
     /// How much of it the peer has.
     fn here(&self) -> String {
         let missing = self.missing.unwrap_or(0).min(self.size);
-        // Rounded down: 100% is all of it.
-        let percent = (self.size - missing) * 100 / self.size.max(1);
-        match missing {
-            0 => "all".to_owned(),
-            _ => format!("{percent}%"),
-        }
+        here(self.size, missing)
+    }
+}
+
+/// How much is there when so many bytes are missing.
+pub(crate) fn here(size: u64, missing: u64) -> String {
+    match missing {
+        0 => "all".to_owned(),
+        // Rounded down: what is not all is at most 99%.
+        _ => format!(
+            "{}%",
+            u128::from(size - missing) * 100 / u128::from(size.max(1))
+        ),
     }
 }
 
@@ -242,6 +261,7 @@ pub(crate) struct Cost {
     peers: u32,
     messages: u32,
     silent: u32,
+    full: u32,
 }
 
 impl From<Option<v1::SearchCost>> for Cost {
@@ -250,12 +270,14 @@ impl From<Option<v1::SearchCost>> for Cost {
             peers,
             messages,
             silent,
+            full,
             ..
         } = cost.unwrap_or_default();
         Cost {
             peers,
             messages,
             silent,
+            full,
         }
     }
 }
@@ -271,6 +293,10 @@ impl Cost {
         if self.silent > 0 {
             text += &format!("; {} did not answer", self.silent);
         }
+        if self.full > 0 {
+            let peers = output::counted(self.full.into(), "peer");
+            text += &format!("; {peers} may have more than the 64 told, add words");
+        }
         text
     }
 }
@@ -282,6 +308,7 @@ pub async fn run(global: &Global, command: Sharing) -> Result<(), ShareError> {
         Sharing::Unshare(command) => unshare(global, command).await,
         Sharing::Shares => list(global).await,
         Sharing::Fetch(command) => fetch(global, command).await,
+        Sharing::Prefetch(command) => prefetch::run(global, command).await,
         Sharing::Who(command) => who::run(global, command).await,
         Sharing::Watch => watch::run(global).await,
     }
@@ -505,9 +532,15 @@ mod tests {
             peers: 1,
             messages: 2,
             silent,
+            full: silent / 3,
         };
         assert_eq!(cost(0).sentence(), "asked 1 peer with 2 messages");
-        assert!(cost(3).sentence().ends_with("; 3 did not answer"));
+        let sentence = cost(3).sentence();
+        assert!(
+            sentence
+                .ends_with("; 3 did not answer; 1 peer may have more than the 64 told, add words"),
+            "{sentence}"
+        );
         let here = |missing| {
             let size = 1_000;
             Shared::from(v1::SharedInfo {

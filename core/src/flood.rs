@@ -188,6 +188,8 @@ pub struct Cost {
     pub messages: u32,
     /// Peers or walkers that were sent out and not heard of.
     pub silent: u32,
+    /// Peers that told as many matches as fit into an answer ([`OFFERS_MAX`]): they may have more.
+    pub full: u32,
 }
 
 /// How a search ended.

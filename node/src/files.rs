@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::chunks::{ChunkError, Chunks};
 use crate::driver::{PeerError, PeerHandle};
+use crate::shares::shelf::Shelf;
 
 mod budget;
 pub(crate) mod cutter;
@@ -30,6 +31,7 @@ mod rename;
 mod search;
 mod spread;
 mod tally;
+mod warm;
 
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::Found;
@@ -315,16 +317,18 @@ pub(crate) struct Files {
     write: u32,
     uploads: Budget,
     downloads: Budget,
+    shelf: Arc<Shelf>,
     tasks: TaskTracker,
 }
 
 impl Files {
-    /// `write` copies make a chunk acknowledged. Work that outlives its request is spawned on `tasks`.
+    /// `write` copies make a chunk acknowledged; what is on the `shelf` is read there. Work that outlives its request is spawned on `tasks`.
     pub(crate) fn new(
         peer: PeerHandle,
         chunks: Arc<Chunks>,
         chunk_size: u32,
         write: u32,
+        shelf: Arc<Shelf>,
         tasks: TaskTracker,
     ) -> Self {
         let (uploads, downloads) = (Budget::new(UPLOADS), Budget::new(DOWNLOADS));
@@ -335,6 +339,7 @@ impl Files {
             write,
             uploads,
             downloads,
+            shelf,
             tasks,
         }
     }

@@ -29,6 +29,7 @@ use crate::files::{ErrorKind, FileError};
 
 mod fetch;
 mod holding;
+mod prefetch;
 mod publish;
 pub(crate) mod shelf;
 mod turns;
@@ -95,6 +96,14 @@ pub(crate) enum ShareError {
     /// More than one file may have.
     #[error("a shared file has at most {CHUNKS_MAX} chunks; store it with put instead")]
     TooLarge,
+    /// Prefetched onto none, or more than there are.
+    #[error("a file can be brought onto 1 to {0} peers, as many as there are now")]
+    Peers(usize),
+    /// Nothing to prefetch.
+    #[error(
+        "'{0}' is small: its bytes are kept with its name, and a reader needs no more than that"
+    )]
+    Small(Name),
     /// The manifest makes no sense.
     #[error("its manifest makes no sense: {0}")]
     Manifest(RecordError),
@@ -133,9 +142,11 @@ impl ShareError {
         match self {
             ShareError::NotShared(_) | ShareError::Nobody { .. } => ErrorKind::NotFound,
             ShareError::Silent { .. } => ErrorKind::Unavailable,
-            ShareError::Name(_) | ShareError::Invalid(_) | ShareError::TooLarge => {
-                ErrorKind::Invalid
-            }
+            ShareError::Name(_)
+            | ShareError::Invalid(_)
+            | ShareError::Peers(_)
+            | ShareError::Small(_)
+            | ShareError::TooLarge => ErrorKind::Invalid,
             ShareError::TooMany | ShareError::Chunk(ChunkError::Full) => ErrorKind::Full,
             ShareError::Busy => ErrorKind::Busy,
             ShareError::Manifest(_) => ErrorKind::DataLoss,

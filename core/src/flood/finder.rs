@@ -46,6 +46,8 @@ struct Search {
     answered: BTreeSet<PeerId>,
     /// Walk: those on their way, and the TTL they were last heard of with.
     walkers: BTreeMap<u32, u32>,
+    /// Told as many matches as fit into an answer.
+    full: BTreeSet<PeerId>,
     /// Something came since the last look.
     progress: bool,
 }
@@ -129,6 +131,7 @@ impl Finder {
             awaited: BTreeSet::new(),
             answered: BTreeSet::new(),
             walkers: BTreeMap::new(),
+            full: BTreeSet::new(),
             progress: false,
             ask,
         };
@@ -417,6 +420,7 @@ impl Finder {
             .filter(|id| *id != me && !answered.contains(id));
         search.awaited.extend(open);
         let everywhere = search.ask.everywhere;
+        search.note_full(from, &offers);
         let new = search.gather(from, offers);
         let over = search.awaited.is_empty();
         self.hear(new, everywhere, now);
@@ -446,6 +450,7 @@ impl Finder {
         search.found.cost.messages += 1 + walk.trail.len() as u32;
         search.peers.extend(walk.trail);
         let everywhere = search.ask.everywhere;
+        search.note_full(from, &offers);
         let new = search.gather(from, offers);
         if search.is_satisfied() || query.ttl == 0 {
             search.walkers.remove(&walk.walker);
@@ -502,6 +507,13 @@ impl Search {
         self.found.hits.len() >= self.ask.want
     }
 
+    /// An answer with no room left may not be all.
+    fn note_full(&mut self, from: PeerId, offers: &[Offer]) {
+        if offers.len() >= OFFERS_MAX {
+            self.full.insert(from);
+        }
+    }
+
     /// Takes what was not known yet, as far as it is wanted, and returns it.
     fn gather(&mut self, peer: PeerId, offers: Vec<Offer>) -> Vec<Hit> {
         let mut new = Vec::new();
@@ -520,6 +532,7 @@ impl Search {
     fn done(mut self) -> Effect {
         self.found.cost = Cost {
             peers: self.peers.len() as u32,
+            full: self.full.len() as u32,
             ..self.found.cost
         };
         Effect::Done(self.tag, self.found)

@@ -238,7 +238,7 @@ impl<S: Store> Peer<S> {
         let cost = Cost {
             peers: 1,
             messages: waiting.len() as u32,
-            silent: 0,
+            ..Cost::default()
         };
         let lookup = Lookup {
             request,

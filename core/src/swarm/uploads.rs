@@ -100,20 +100,14 @@ impl Sent {
         Sent(vec![0; total as usize])
     }
 
-    /// Of the pieces a fetcher would take, and that are here, the one sent least often; the first of equals.
+    /// Of the pieces a fetcher would take, and that are here, the one sent least often; the first of equals. It counts as
+    /// sent even if that fails: one that cannot be read must not be chosen before all others again and again.
     pub fn choose(&mut self, candidates: &[u32], here: impl Fn(u32) -> bool) -> Option<u32> {
         let there = candidates.iter().copied().filter(|piece| here(*piece));
         let known = there.filter(|piece| (*piece as usize) < self.0.len());
         let piece = known.min_by_key(|piece| self.0[*piece as usize])?;
         self.0[piece as usize] = self.0[piece as usize].saturating_add(1);
         Some(piece)
-    }
-
-    /// It was not sent after all.
-    pub fn undo(&mut self, piece: u32) {
-        if let Some(sent) = self.0.get_mut(piece as usize) {
-            *sent = sent.saturating_sub(1);
-        }
     }
 }
 
@@ -178,7 +172,6 @@ mod tests {
         let all = [3, 1, 0, 2];
         let order: Vec<u32> = (0..5).filter_map(|_| sent.choose(&all, |_| true)).collect();
         assert_eq!(order, [3, 1, 0, 2, 3]);
-        sent.undo(1);
         assert_eq!(sent.choose(&all, |_| true), Some(1));
         assert_eq!(sent.choose(&all, |piece| piece == 3), Some(3));
         assert_eq!(sent.choose(&[4, 1_000], |_| true), None);

@@ -451,6 +451,7 @@ impl Life {
             chunks.clone(),
             self.setup.chunk_size,
             write,
+            self.shelf.clone(),
             self.clients.clone(),
         );
         let shares = Shares::new(

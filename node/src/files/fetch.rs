@@ -27,6 +27,9 @@ impl Files {
     /// Reads a chunk, verified. Asks its holders nearest first, the next one when a holder fails or hesitates, and all
     /// of them again, by a fresh route, until the deadline.
     pub(super) async fn fetch(&self, key: Key) -> Result<Bytes, FileError> {
+        if let Some(data) = self.warm(key).await {
+            return Ok(data);
+        }
         let deadline = Instant::now() + DEADLINE;
         let mut pause = PAUSE;
         loop {

@@ -13,10 +13,11 @@ use peernet_proto::v1::fetch_share_request::Wanted as Named;
 use peernet_proto::v1::fetch_share_response as response;
 use peernet_proto::v1::share_request::Part;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::files::cut;
-use super::status::{check_network, not_serving, of_file, of_share};
+use super::status::{check_network, not_serving, of_file, of_share, of_wire};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, STALL};
 use crate::shares::{Header, ShareError, Sharer, flood, sum};
@@ -189,6 +190,38 @@ impl v1::shares_server::Shares for Shares {
             .await
     }
 
+    type PrefetchStream = BoxStream<'static, Result<v1::PrefetchResponse, Status>>;
+
+    async fn prefetch(
+        &self,
+        request: Request<v1::PrefetchRequest>,
+    ) -> Result<Response<Self::PrefetchStream>, Status> {
+        let v1::PrefetchRequest { name, peers } = request.into_inner();
+        self.call(|running| async move {
+            let (name, files) = (Name::new(name)?, &running.files);
+            let progress = running.shares.prefetch(files, name, peers as usize).await?;
+            let progress = ReceiverStream::new(progress).map(|told| told.map_err(of_share));
+            Ok(progress.boxed())
+        })
+        .await
+    }
+
+    async fn bring(
+        &self,
+        request: Request<v1::BringRequest>,
+    ) -> Result<Response<v1::BringResponse>, Status> {
+        let v1::BringRequest {
+            network_id,
+            content,
+        } = request.into_inner();
+        let running = self.life.serving().map_err(not_serving)?;
+        check_network(&network_id, &running.network)?;
+        let content = content_key(&content)?;
+        let missing = running.shares.bring_here(content).await;
+        let missing = missing.map_err(of_share)?;
+        Ok(Response::new(v1::BringResponse { missing }))
+    }
+
     async fn describe(
         &self,
         request: Request<v1::DescribeShareRequest>,
@@ -199,9 +232,7 @@ impl v1::shares_server::Shares for Shares {
         } = request.into_inner();
         let running = self.life.member().map_err(not_serving)?;
         check_network(&network_id, &running.network)?;
-        let content = <[u8; 32]>::try_from(&content[..])
-            .map(Key)
-            .map_err(|_| Status::invalid_argument("a content's hash has 32 bytes"))?;
+        let content = content_key(&content)?;
         let kept = running.shares.kept(&Wanted::Content(content));
         let (shared, _) = kept.ok_or_else(|| Status::not_found("this peer does not share it"))?;
         Ok(Response::new(v1::DescribeShareResponse {
@@ -209,6 +240,10 @@ impl v1::shares_server::Shares for Shares {
             body: shared.content.encode(),
         }))
     }
+}
+
+fn content_key(content: &Bytes) -> Result<Key, Status> {
+    Key::from_wire(content.clone(), "content").map_err(of_wire)
 }
 
 /// Both ways a file can be had.
@@ -299,12 +334,14 @@ fn cost(cost: Cost) -> v1::SearchCost {
         peers,
         messages,
         silent,
+        full,
     } = cost;
     v1::SearchCost {
         peers,
         messages,
         shards: 0,
         silent,
+        full,
     }
 }
 

@@ -183,10 +183,7 @@ async fn serve(
     let Some((number, piece)) = holding.choose(&want) else {
         return Err(Status::not_found("none of these pieces is here"));
     };
-    let data = running.shares.chunk(piece.key).await.map_err(|error| {
-        holding.unsent(number);
-        of_share(error)
-    })?;
+    let data = running.shares.chunk(piece.key).await.map_err(of_share)?;
     drop(holding);
     speak(say, Say::Piece(number)).await?;
     for part in parts(data) {

@@ -387,5 +387,6 @@ pub(crate) fn sum(costs: &[Cost]) -> Cost {
         peers: sum.peers.max(cost.peers),
         messages: sum.messages + cost.messages,
         silent: sum.silent + cost.silent,
+        full: sum.full + cost.full,
     })
 }

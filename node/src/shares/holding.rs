@@ -186,10 +186,4 @@ impl Holding {
         let piece = sent.choose(wanted, |piece| here.has(piece))?;
         Some((piece, self.layout.pieces[piece as usize]))
     }
-
-    /// It could not be sent.
-    pub(crate) fn unsent(&self, piece: u32) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        sent.undo(piece);
-    }
 }

@@ -175,6 +175,11 @@ impl Shelf {
         all.find(fits).cloned()
     }
 
+    /// Whether a content that is here or on its way has that chunk.
+    pub(crate) fn uses(&self, key: &Key) -> bool {
+        self.lock().uses.contains_key(key)
+    }
+
     /// A chunk's bytes, checked.
     pub(crate) fn read(&self, key: &Key) -> Result<Bytes, ChunkError> {
         self.chunks.read(key)

@@ -23,11 +23,15 @@ const FLAGS: [&str; 2] = ["--chunk-size", "65536"];
 
 /// Chunks of shared files on its volume, in the same order everywhere.
 fn chunks(volume: &Path) -> Vec<PathBuf> {
+    files_below(volume.join("shared/chunks"))
+}
+
+fn files_below(folder: PathBuf) -> Vec<PathBuf> {
     let list = |dir: PathBuf| {
         let entries = fs::read_dir(dir).into_iter().flatten();
         entries.map(|e| e.expect("an entry").path())
     };
-    let outer = list(volume.join("shared/chunks"));
+    let outer = list(folder);
     let inner = outer.flat_map(list).flat_map(list);
     let sorted: BTreeSet<PathBuf> = inner.collect();
     sorted.into_iter().collect()
@@ -253,4 +257,45 @@ async fn a_liar_is_found_out_and_not_asked_again() {
     assert!(fetch(&network.peers[2], NAME, true).await.unwrap() == film);
     assert_eq!(lies(&network.peers[2]), 1, "it is not asked again");
     liar.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefetched_file_is_read_where_it_is() {
+    let network = Network::start_with(4, &FLAGS).await;
+    let film = bytes(PIECES * CHUNK, 6);
+    network.peers[0].put(NAME, &film).await.unwrap();
+    network.peers[0].put("small", b"small").await.unwrap();
+    let prefetch = async |name: &str, peers| {
+        let name = name.to_owned();
+        let request = v1::PrefetchRequest { name, peers };
+        shares(&network.peers[1]).prefetch(request).await
+    };
+    for (name, peers, code) in [
+        (NAME, 0, Code::InvalidArgument),
+        (NAME, 5, Code::InvalidArgument),
+        ("small", 4, Code::InvalidArgument),
+        ("nothing", 4, Code::NotFound),
+    ] {
+        let refused = prefetch(name, peers).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{name} on {peers}: {refused}");
+    }
+    let mut told = prefetch(NAME, 4).await.unwrap().into_inner();
+    let mut last = v1::PrefetchResponse::default();
+    while let Some(next) = told.message().await.unwrap() {
+        last = next;
+    }
+    let done = last
+        .peers
+        .iter()
+        .filter(|p| p.missing == 0 && p.failure.is_none());
+    assert_eq!(done.count(), 4, "{last:?}");
+    // Without the ring's copies it can be read all the same.
+    let _hidden: Vec<Hidden> = network
+        .peers
+        .iter()
+        .map(|peer| Hidden::hide(&files_below(peer.data.join("chunks"))))
+        .collect();
+    for peer in &network.peers {
+        assert!(peer.get(NAME, 0, None).await.unwrap() == film);
+    }
 }

@@ -103,6 +103,21 @@ fn holders(found: &Found) -> Vec<u128> {
 }
 
 #[test]
+fn who_may_have_more_than_fits_into_an_answer_is_counted() {
+    let mut net = Net::new(9, 3);
+    for n in 0..OFFERS_MAX {
+        net.finders[4].share(offer(&format!("rain {n}"), &[]));
+        net.finders[7].share(offer(&format!("rain {n}"), &[]));
+    }
+    net.finders[7].unshare(&Name::new("rain 0").unwrap());
+    for method in [Method::Flood, Method::Walk(2)] {
+        let found = net.search(1, ask("rain", method, 7));
+        assert_eq!(found.hits.len(), OFFERS_MAX * 2 - 1);
+        assert_eq!(found.cost.full, 1, "one was full, one was not: {method:?}");
+    }
+}
+
+#[test]
 fn a_flood_reaches_its_zone_and_no_other_and_crosses_each_link_once() {
     let mut net = Net::new(120, 3);
     for peer in [4, 7, 61, 64] {

@@ -1,0 +1,218 @@
+//! Warming up: copies of a stored file on so many peers, beside the ring's, before many read it there.
+//!
+//! The peer that was asked brings the file's chunks from the ring and shares them; the others fetch them in a swarm, from it
+//! and from each other, so the ring's replicas are read once. What is fetched is a shared file like any other, listed,
+//! offered to others, and given up by `unshare`; a `get` at a peer that has it reads it there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use peernet_core::key::{Key, Name};
+use peernet_core::member::Member;
+use peernet_core::share::{Offer, Wanted};
+use peernet_proto::v1;
+use peernet_proto::v1::shares_client::SharesClient;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::holding::Survey;
+use super::shelf::{Kept, Shared};
+use super::{ShareError, Shares, on_disk};
+use crate::disk::Chunk;
+use crate::files::cutter::STALL;
+use crate::files::manifest::ChunkRef;
+use crate::files::record::Content;
+use crate::files::{Files, now_unix_ms};
+
+/// Chunks read from the ring at once; times 1 MiB is memory (guess: as many as a fetch brings).
+const AHEAD: usize = peernet_core::swarm::MOVING;
+/// How often each peer is asked how far it is.
+const LOOK: Duration = Duration::from_secs(1);
+/// A peer that brings nothing for so long has failed (guess: longer than one may wait for its turn).
+const GIVE_UP: Duration = Duration::from_secs(120);
+
+/// How far each peer is.
+pub(crate) type Progress = mpsc::Receiver<Result<v1::PrefetchResponse, ShareError>>;
+
+impl Shares {
+    /// Begins to bring a stored file onto `count` peers, this one included.
+    pub(crate) async fn prefetch(
+        &self,
+        files: &Files,
+        name: Name,
+        count: usize,
+    ) -> Result<Progress, ShareError> {
+        let mut members: Vec<Member> = self.members().await?.into_values().collect();
+        members.retain(|m| m.is_present() && m.id != self.me);
+        if count == 0 || count > members.len() + 1 {
+            return Err(ShareError::Peers(members.len() + 1));
+        }
+        fastrand::shuffle(&mut members);
+        members.truncate(count - 1);
+        let stored = files.stored(name.clone()).await?;
+        let Content::Chunks(manifest) = &stored.content else {
+            return Err(ShareError::Small(name));
+        };
+        let content = Key(stored.content.etag());
+        let kept = match self.kept(&Wanted::Content(content)) {
+            Some(kept) => kept,
+            None => {
+                let mut draft = self.shelf.draft();
+                let mut survey = Survey::new(manifest);
+                while let Some(key) = survey.next_node()? {
+                    let node = files.chunk(key).await?;
+                    let data = node.clone();
+                    draft = on_disk(move || {
+                        draft.add(&Chunk::claimed(&key, data)?)?;
+                        Ok(draft)
+                    })
+                    .await?;
+                    survey.enter(key, node)?;
+                }
+                let offer = Offer {
+                    name,
+                    size: stored.summary.size,
+                    content,
+                    content_type: stored.summary.kind.content_type.clone(),
+                    tags: stored.summary.kind.tags.clone(),
+                    since: now_unix_ms(),
+                };
+                offer.check()?;
+                let content = stored.content.clone();
+                let shared = Shared { offer, content };
+                on_disk(move || draft.begin(shared)).await?
+            }
+        };
+        let (tell, progress) = mpsc::channel(1);
+        let (shares, files) = (self.clone(), files.clone());
+        self.tasks.spawn(async move {
+            // Its chunks are not collected meanwhile.
+            let _stored = stored;
+            let done = tokio::select! {
+                done = shares.warm_up(&files, &kept, &members, &tell) => done,
+                // What was begun goes on without whoever asked for it.
+                () = tell.closed() => Ok(()),
+            };
+            if let Err(error) = done {
+                let _ = timeout(STALL, tell.send(Err(error))).await;
+            }
+        });
+        Ok(progress)
+    }
+
+    async fn warm_up(
+        &self,
+        files: &Files,
+        kept: &Kept,
+        members: &[Member],
+        tell: &mpsc::Sender<Result<v1::PrefetchResponse, ShareError>>,
+    ) -> Result<(), ShareError> {
+        let others = self.watch_others(kept, members, tell);
+        let (copied, watched) = tokio::join!(self.copy(files, kept), others);
+        copied.and(watched)
+    }
+
+    /// Copies what is missing here from the ring.
+    async fn copy(&self, files: &Files, (shared, holding): &Kept) -> Result<(), ShareError> {
+        let (content, here) = (shared.offer.content, holding.here());
+        if here.is_full() {
+            return Ok(());
+        }
+        let pieces = holding.layout().pieces().iter().copied().zip(0..);
+        let missing = pieces.filter(|(_, piece)| !here.has(*piece));
+        let missing: Vec<(ChunkRef, u32)> = missing.collect();
+        let bring = |(reference, piece): (ChunkRef, u32)| {
+            let (key, shelf) = (reference.key, self.shelf.clone());
+            async move {
+                let data = files.chunk(key).await?;
+                on_disk(move || Ok(shelf.arrived(key, data)?)).await?;
+                holding.add(piece);
+                Ok::<(), ShareError>(())
+            }
+        };
+        let mut arrivals = stream::iter(missing.into_iter().map(bring)).buffer_unordered(AHEAD);
+        let mut offered = false;
+        while let Some(arrived) = arrivals.next().await {
+            arrived?;
+            if !offered {
+                self.peer.offer(shared.offer.clone()).await?;
+                offered = true;
+            }
+        }
+        let shelf = self.shelf.clone();
+        on_disk(move || shelf.finish(content)).await
+    }
+
+    /// Has the others fetch it, and tells how far all are until each is done or has failed.
+    async fn watch_others(
+        &self,
+        (shared, holding): &Kept,
+        members: &[Member],
+        tell: &mpsc::Sender<Result<v1::PrefetchResponse, ShareError>>,
+    ) -> Result<(), ShareError> {
+        let own = self.members().await?.remove(&self.me);
+        let own = own.map(|m| m.name).unwrap_or_default();
+        let request = v1::BringRequest {
+            network_id: self.network.clone(),
+            content: bytes::Bytes::copy_from_slice(&shared.offer.content.0),
+        };
+        let size = shared.offer.size;
+        let waiting = |m: &Member| (m.name.clone(), (size, None::<String>, Instant::now()));
+        let mut states: BTreeMap<String, _> = members.iter().map(waiting).collect();
+        loop {
+            for member in members {
+                let Some((missing, failure, since)) = states.get_mut(&member.name) else {
+                    continue;
+                };
+                if *missing == 0 || failure.is_some() {
+                    continue;
+                }
+                match self.ask_to_bring(member, request.clone()).await {
+                    Ok(left) if left < *missing => (*missing, *since) = (left, Instant::now()),
+                    Err(reason) if since.elapsed() > GIVE_UP => *failure = Some(reason),
+                    Ok(_) if since.elapsed() > GIVE_UP => *failure = Some("nothing comes".into()),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            let told = states
+                .iter()
+                .map(|(peer, (missing, failure, _))| (peer, *missing, failure));
+            let told = told.chain([(&own, holding.missing(), &None)]);
+            let peers: Vec<v1::Prefetched> = told
+                .map(|(peer, missing, failure)| v1::Prefetched {
+                    peer: peer.clone(),
+                    missing,
+                    failure: failure.clone(),
+                })
+                .collect();
+            let over = peers.iter().all(|p| p.missing == 0 || p.failure.is_some());
+            let response = v1::PrefetchResponse { size, peers };
+            if tell.send(Ok(response)).await.is_err() || over {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn ask_to_bring(
+        &self,
+        member: &Member,
+        request: v1::BringRequest,
+    ) -> Result<u64, String> {
+        let channel = self.chunks.channel(&member.address);
+        let mut client = SharesClient::new(channel.map_err(|e| e.to_string())?);
+        match timeout(STALL, client.bring(request)).await {
+            Ok(Ok(brought)) => Ok(brought.into_inner().missing),
+            Ok(Err(status)) => Err(status.message().to_owned()),
+            Err(_) => Err("it does not answer".into()),
+        }
+    }
+
+    /// Fetches a content here if that is not under way. Returns the bytes that are missing.
+    pub(crate) async fn bring_here(&self, content: Key) -> Result<u64, ShareError> {
+        let ((_, holding), _) = self.obtain(Wanted::Content(content), true).await?;
+        Ok(holding.missing())
+    }
+}
