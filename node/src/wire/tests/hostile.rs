@@ -118,7 +118,7 @@ fn malformed_identities_slots_and_enumerations_are_refused() {
         liveness,
         ..sample_member().to_wire()
     };
-    for liveness in [0, 6, -1] {
+    for liveness in [0, 7, -1] {
         let error = refused(Kind::Hello(message::Hello {
             member: Some(member(liveness)),
         }));
