@@ -27,14 +27,17 @@ fn chunks(volume: &Path) -> Vec<PathBuf> {
 }
 
 fn files_below(folder: PathBuf) -> Vec<PathBuf> {
-    let list = |dir: PathBuf| {
-        let entries = fs::read_dir(dir).into_iter().flatten();
-        entries.map(|e| e.expect("an entry").path())
-    };
-    let outer = list(folder);
-    let inner = outer.flat_map(list).flat_map(list);
-    let sorted: BTreeSet<PathBuf> = inner.collect();
-    sorted.into_iter().collect()
+    let (mut folders, mut files) = (vec![folder], BTreeSet::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => drop(files.insert(path)),
+            }
+        }
+    }
+    files.into_iter().collect()
 }
 
 /// Takes files away, and can put them back.
@@ -290,11 +293,12 @@ async fn a_prefetched_file_is_read_where_it_is() {
         .filter(|p| p.missing == 0 && p.failure.is_none());
     assert_eq!(done.count(), 4, "{last:?}");
     // Without the ring's copies it can be read all the same.
-    let _hidden: Vec<Hidden> = network
+    let hidden: Vec<Hidden> = network
         .peers
         .iter()
         .map(|peer| Hidden::hide(&files_below(peer.data.join("chunks"))))
         .collect();
+    assert!(hidden.iter().all(|hidden| !hidden.0.is_empty()));
     for peer in &network.peers {
         assert!(peer.get(NAME, 0, None).await.unwrap() == film);
     }
