@@ -111,7 +111,8 @@ pub enum Shared {
     Man(Man),
 }
 
-/// Stores files. The last of several arguments is the name to store under, unless it is a local file too.
+/// Stores files. The last of several arguments is the name to store under, unless it is a local file too. One that was broken
+/// off goes on where it was when the same command is given within an hour.
 #[derive(clap::Args, Debug)]
 pub struct Put {
     /// Local files and directories, or - for standard input; then the name, if the last one is no local file. A name that ends with /

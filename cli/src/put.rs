@@ -10,7 +10,7 @@ use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{FileInfo, Precondition, PutHeader, PutRequest, put_request::Part};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,6 +22,10 @@ use crate::names::File;
 use crate::output;
 use crate::progress;
 use crate::servers::{CallError, Connection, Servers};
+
+mod resume;
+
+use resume::Resumed;
 
 /// Bytes in one message. 256 KiB was the best of those measured on loopback.
 const PART: usize = 256 * 1024;
@@ -141,8 +145,16 @@ pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
     let mut outcome = Ok(());
     while let Some(sent) = sent.next().await {
         match sent {
-            Ok(file) => {
-                let line = format!("stored {} ({})\n", file.name, output::bytes(file.size));
+            Ok(Stored { file, held }) => {
+                let before = match held {
+                    0 => String::new(),
+                    held => format!(", {} of it were there already", output::bytes(held)),
+                };
+                let line = format!(
+                    "stored {} ({}{before})\n",
+                    file.name,
+                    output::bytes(file.size)
+                );
                 if !global.common.output.is_document() {
                     bars.suspend(|| output::print(&line))?;
                 }
@@ -258,27 +270,41 @@ fn utf8(path: &Path) -> Result<String, PutError> {
         .ok_or_else(|| PutError::NoFileName(path.to_owned()))
 }
 
-/// Stores one file. A file is offered to the next server when one cannot take it now; standard input cannot be read
-/// twice.
+/// A file that was stored.
+pub(crate) struct Stored {
+    pub(crate) file: File,
+    /// Bytes of it that did not have to be sent.
+    pub(crate) held: u64,
+}
+
+/// Stores one file; what the network holds of it already is not sent. A file is offered to the next server when one cannot
+/// take it now, and sent whole when what was held is gone; standard input cannot be read twice.
 pub(crate) async fn store(
     servers: &Servers,
     job: &Job,
     put: &Put,
     bar: &ProgressBar,
-) -> Result<File, PutError> {
+) -> Result<Stored, PutError> {
     let tries = if is_stdin(&job.path) {
         1
     } else {
         servers.count()
     };
-    let mut failed = 0;
+    let (mut failed, mut resuming) = (0, true);
     loop {
-        let (source, size) = open(job).await?;
-        bar.set_position(0);
+        let connection = servers.connect(failed).await?;
+        let resumed = if resuming {
+            resumed(&connection, job).await?
+        } else {
+            Resumed::default()
+        };
+        let held = resumed.bytes();
+        let (source, size) = open(job, held).await?;
+        bar.reset();
+        bar.set_position(held);
         if let Some(size) = size {
             progress::learn_size(bar, size);
         }
-        let connection = servers.connect(failed).await?;
         let header = PutHeader {
             name: job.name.as_str().to_owned(),
             content_type: put.content_type.clone(),
@@ -289,19 +315,42 @@ pub(crate) async fn store(
                 ..Precondition::default()
             }),
         };
-        match send(&connection, job, header, source, bar).await {
+        match send(&connection, job, (header, resumed), source, bar).await {
             Err(PutError::Call(error)) if error.exit() == Exit::Retryable && failed + 1 < tries => {
                 failed += 1
             }
-            sent => return sent.map(File::from),
+            Err(PutError::Call(error)) if error.exit() == Exit::Retryable && held > 0 => {
+                resuming = false;
+            }
+            sent => {
+                let file = sent?.into();
+                return Ok(Stored { file, held });
+            }
         }
     }
 }
 
+/// How much of a file with a size of its own is held.
+async fn resumed(connection: &Connection, job: &Job) -> Result<Resumed, PutError> {
+    // A pipe must not be opened twice, and opening it is what says why a file is not there.
+    let meta = tokio::fs::metadata(&job.path).await;
+    if is_stdin(&job.path) || !meta.is_ok_and(|meta| meta.is_file()) {
+        return Ok(Resumed::default());
+    }
+    let (mut source, Some(size)) = open(job, 0).await? else {
+        return Ok(Resumed::default());
+    };
+    let found = resume::find(connection.channel.clone(), &mut source, size).await;
+    found.map_err(|reason| PutError::Read {
+        path: job.path.clone(),
+        reason,
+    })
+}
+
 type Source = Box<dyn AsyncRead + Send + Unpin>;
 
-/// The bytes to send, and how many they are if that is known.
-async fn open(job: &Job) -> Result<(Source, Option<u64>), PutError> {
+/// The bytes from `offset` on, and how many there are in all if that is known.
+async fn open(job: &Job, offset: u64) -> Result<(Source, Option<u64>), PutError> {
     if is_stdin(&job.path) {
         return Ok((Box::new(tokio::io::stdin()), None));
     }
@@ -312,18 +361,23 @@ async fn open(job: &Job) -> Result<(Source, Option<u64>), PutError> {
             reason,
         },
     };
-    let file = tokio::fs::File::open(&job.path).await.map_err(failed)?;
+    let mut file = tokio::fs::File::open(&job.path).await.map_err(failed)?;
     let meta = file.metadata().await.map_err(failed)?;
     // A pipe or device has no size of its own.
     let size = meta.is_file().then_some(meta.len());
+    if offset > 0 {
+        let start = io::SeekFrom::Start(offset);
+        file.seek(start).await.map_err(failed)?;
+    }
     // What is appended after this moment is not part of it.
-    Ok((Box::new(file.take(size.unwrap_or(u64::MAX))), size))
+    let rest = size.map_or(u64::MAX, |size| size.saturating_sub(offset));
+    Ok((Box::new(file.take(rest)), size))
 }
 
 async fn send(
     connection: &Connection,
     job: &Job,
-    header: PutHeader,
+    (header, resumed): (PutHeader, Resumed),
     source: Source,
     bar: &ProgressBar,
 ) -> Result<FileInfo, PutError> {
@@ -331,7 +385,12 @@ async fn send(
     let (parts, queue) = mpsc::channel(READ_AHEAD);
     // A call that is given up takes its reader with it: the stream then ends short of the size that was announced, and the
     // peer refuses it whole.
-    let mut reader = AbortOnDropHandle::new(tokio::spawn(read(source, header, parts, bar.clone())));
+    let mut reader = AbortOnDropHandle::new(tokio::spawn(read(
+        source,
+        (header, resumed),
+        parts,
+        bar.clone(),
+    )));
     let mut client = FilesClient::new(connection.channel.clone());
     let answer = client.put(ReceiverStream::new(queue));
     tokio::pin!(answer);
@@ -366,16 +425,19 @@ async fn send(
 /// sender too, because dropping it ends the stream as if the file were whole.
 async fn read(
     mut source: Source,
-    header: PutHeader,
+    (header, resumed): (PutHeader, Resumed),
     parts: mpsc::Sender<PutRequest>,
     bar: ProgressBar,
 ) -> (io::Result<Option<u64>>, mpsc::Sender<PutRequest>) {
-    let mut bytes = 0;
-    let mut part = Part::Header(header);
-    loop {
+    let mut bytes = resumed.bytes();
+    let mut first = vec![Part::Header(header)];
+    first.extend(resumed.messages().map(Part::Held));
+    for part in first {
         if parts.send(PutRequest { part: Some(part) }).await.is_err() {
             return (Ok(None), parts);
         }
+    }
+    loop {
         bar.set_position(bytes);
         let mut buffer = Vec::with_capacity(PART);
         match (&mut source)
@@ -387,7 +449,10 @@ async fn read(
             Ok(n) => bytes += n as u64,
             Err(reason) => return (Err(reason), parts),
         }
-        part = Part::Data(buffer.into());
+        let part = Some(Part::Data(buffer.into()));
+        if parts.send(PutRequest { part }).await.is_err() {
+            return (Ok(None), parts);
+        }
     }
 }
 
@@ -471,7 +536,7 @@ mod tests {
             path: dir.path().join("none"),
             name: Name::new("n").unwrap(),
         };
-        assert_eq!(open(&job).await.err().unwrap().exit(), Exit::NotFound);
+        assert_eq!(open(&job, 0).await.err().unwrap().exit(), Exit::NotFound);
     }
 
     #[test]

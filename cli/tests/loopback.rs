@@ -101,6 +101,7 @@ fn a_network_on_loopback_from_up_to_the_end() {
     );
     assert!(status.contains("1 more peer may fail"), "{status}");
 
+    what_is_there_is_not_sent_again(&network);
     directories(&network);
     configuration(&network);
     menu::everything_by_keys(&network);
@@ -108,6 +109,23 @@ fn a_network_on_loopback_from_up_to_the_end() {
     crash(&network);
     scaling(&mut network);
     the_end_and_a_new_beginning(network);
+}
+
+/// A put that is broken off has left chunks, as another file has that begins alike.
+fn what_is_there_is_not_sent_again(network: &Network) {
+    let (path, data) = (network.path("large"), content(12 << 20));
+    fs::write(&path, &data).unwrap();
+    let path = path.to_str().unwrap();
+    let stored = network.run(&["put", path, "large/first"]);
+    assert_eq!(stored, "stored large/first (12.0 MiB)\n");
+    fs::write(path, [&data[..], b"and more"].concat()).unwrap();
+    let stored = network.run(&["put", path, "large/second"]);
+    let held = "stored large/second (12.0 MiB, 12.0 MiB of it were there already)\n";
+    assert_eq!(stored, held);
+    let target = network.path("fetched large");
+    network.run(&["get", "large/second", target.to_str().unwrap()]);
+    assert!(fs::read(&target).unwrap() == fs::read(path).unwrap());
+    network.run(&["rm", "large/first", "large/second"]);
 }
 
 /// A directory goes in and comes back, several files at a time.

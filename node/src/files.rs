@@ -22,6 +22,7 @@ pub(crate) mod cutter;
 mod explain;
 mod fetch;
 mod get;
+mod held;
 mod list;
 pub(crate) mod manifest;
 mod precondition;
@@ -35,6 +36,7 @@ mod warm;
 
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::Found;
+pub(crate) use held::{ASKED_MAX, HELD_MAX, Held};
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;
 pub(crate) use record::{
@@ -133,6 +135,20 @@ pub(crate) enum FileError {
         "the name was written meanwhile, or the upload took too long, and parts of it are gone again; nothing was stored: send the file again"
     )]
     Outlived,
+    /// Chunks that are cut otherwise here.
+    #[error(
+        "the chunks that are held have {theirs} bytes each, but files are cut into chunks of {ours} bytes here; nothing \
+         was stored: send the bytes"
+    )]
+    ChunkSize {
+        /// What the client says.
+        theirs: u32,
+        /// This network's.
+        ours: u32,
+    },
+    /// More chunks than a request may name.
+    #[error("{0} chunks are too many; at most {ASKED_MAX} may be asked for and {HELD_MAX} be held")]
+    TooManyHeld(usize),
     /// The upload did not come to its end.
     #[error("the upload broke off after {received} bytes ({reason}); nothing was stored")]
     BrokenOff {
@@ -260,9 +276,10 @@ impl FileError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             FileError::NotFound(_) => ErrorKind::NotFound,
-            FileError::Precondition { .. } | FileError::Taken(_) | FileError::Kept { .. } => {
-                ErrorKind::Precondition
-            }
+            FileError::Precondition { .. }
+            | FileError::Taken(_)
+            | FileError::Kept { .. }
+            | FileError::ChunkSize { .. } => ErrorKind::Precondition,
             FileError::Name(_)
             | FileError::ContentType
             | FileError::Tags
@@ -272,6 +289,7 @@ impl FileError {
             | FileError::Size { .. }
             | FileError::BrokenOff { .. }
             | FileError::Digest { .. }
+            | FileError::TooManyHeld(_)
             | FileError::TooManyChunks(_) => ErrorKind::Invalid,
             FileError::Stalled(_) => ErrorKind::TimedOut,
             FileError::Range { .. } => ErrorKind::OutOfRange,

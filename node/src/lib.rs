@@ -15,6 +15,7 @@ pub mod faults;
 mod files;
 mod grpc;
 mod http;
+mod registry;
 mod seeds;
 mod shares;
 mod transport;

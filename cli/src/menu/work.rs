@@ -193,7 +193,9 @@ async fn store(
     };
     let job = only(&put)?;
     let stored = put::store(servers, &job, &put, bar).await;
-    stored.map(|file| file.name).map_err(|e| e.to_string())
+    stored
+        .map(|stored| stored.file.name)
+        .map_err(|e| e.to_string())
 }
 
 /// What is to be stored, which must be a file: the transfer of a menu has one name and one size.

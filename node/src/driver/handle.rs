@@ -233,8 +233,18 @@ impl PeerHandle {
 
     /// Who holds a slot.
     pub(crate) async fn route(&self, slot: Slot) -> Result<Route, PeerError> {
-        let routes = expect!(self.request(Request::Routes(vec![slot])).await?, Answer::Routes(routes) => routes)?;
+        let routes = self.routes(vec![slot]).await?;
         routes.into_iter().next().ok_or(PeerError::Confused)
+    }
+
+    /// Who holds each of these slots, in their order.
+    pub(crate) async fn routes(&self, slots: Vec<Slot>) -> Result<Vec<Route>, PeerError> {
+        let asked = slots.len();
+        let routes =
+            expect!(self.request(Request::Routes(slots)).await?, Answer::Routes(routes) => routes)?;
+        (routes.len() == asked)
+            .then_some(routes)
+            .ok_or(PeerError::Confused)
     }
 
     /// Counts a chunk that is durable here, with its reference and under the writer's epoch.

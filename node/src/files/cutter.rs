@@ -54,6 +54,12 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
         }
     }
 
+    /// So many bytes came before, on another way.
+    pub(crate) fn after(mut self, bytes: u64) -> Self {
+        self.received = bytes;
+        self
+    }
+
     /// Bytes so far.
     pub(crate) fn received(&self) -> u64 {
         self.received

@@ -16,7 +16,7 @@ use super::cutter::{BrokenOff, Cutter};
 use super::manifest::{ChunkRef, TreeBuilder};
 use super::precondition::{ATTEMPTS, judge};
 use super::record::{Content, Kind, Summary, encode};
-use super::{FileError, Files, Precondition};
+use super::{FileError, Files, Held, Precondition};
 use crate::config::INLINE_MAX;
 use crate::driver::{PeerError, Written};
 
@@ -61,16 +61,31 @@ impl Files {
         when: &Precondition,
         body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
     ) -> Result<v1::FileInfo, FileError> {
+        self.put_rest(name, kind, announced, when, &Held::default(), body)
+            .await
+    }
+
+    /// The same for a file whose first chunks are `held` already: `body` is what comes after them.
+    pub(crate) async fn put_rest(
+        &self,
+        name: Name,
+        kind: Kind,
+        announced: Option<u64>,
+        when: &Precondition,
+        held: &Held,
+        body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+    ) -> Result<v1::FileInfo, FileError> {
         kind.check()?;
+        let skipped = held.bytes(self.chunk_size)?;
         self.check(&name, when).await?;
-        let mut body = Cutter::new(body, self.chunk_size, announced);
+        let mut body = Cutter::new(body, self.chunk_size, announced).after(skipped);
         let (content, sent) = match body.next().await? {
-            None => (Content::Inline(Bytes::new()), None),
+            None if skipped == 0 => (Content::Inline(Bytes::new()), None),
             // Shorter than a chunk means that it is the last: inline files are shorter than any chunk.
-            Some(only) if only.len() <= INLINE_MAX => (Content::Inline(only), None),
-            Some(first) => {
+            Some(only) if skipped == 0 && only.len() <= INLINE_MAX => (Content::Inline(only), None),
+            first => {
                 let by = self.begin_upload(&name, when).await?;
-                let (content, sent) = self.send_all(first, &mut body, by).await?;
+                let (content, sent) = self.send_all(held, first, &mut body, by).await?;
                 (content, Some(sent))
             }
         };
@@ -146,11 +161,12 @@ impl Files {
         Ok(())
     }
 
-    /// Sends `first` and all that follows; reading, hashing and sending overlap. Everything is acknowledged when this
+    /// Pins what is `held`, sends `first` and all that follows; reading, hashing and sending overlap. Everything is acknowledged when this
     /// returns: the manifest's root, and the number of chunks.
     async fn send_all<S>(
         &self,
-        first: Bytes,
+        held: &Held,
+        first: Option<Bytes>,
         body: &mut Cutter<S>,
         by: Referrer,
     ) -> Result<(Content, Sent), FileError>
@@ -164,7 +180,14 @@ impl Files {
             keys: BTreeSet::new(),
             chunks: 0,
         };
-        let mut next = Some(first);
+        self.pin_held(held, &sent.by).await?;
+        for chunk in held.chunks() {
+            sent.keys.insert(chunk.key);
+            sent.chunks += 1;
+            tree.push(chunk, &mut nodes);
+            self.send_nodes(&mut nodes, &mut sent).await?;
+        }
+        let mut next = first;
         while let Some(chunk) = next {
             if sending.len() == IN_FLIGHT {
                 self.settle_oldest(&mut sending, &mut tree, &mut nodes, &mut sent)

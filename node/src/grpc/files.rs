@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
-use peernet_core::key::Name;
+use peernet_core::key::{Key, Name};
 use peernet_proto::v1;
 use peernet_proto::v1::get_response;
 use peernet_proto::v1::put_request::Part;
@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, Kind, Precondition, STALL, Tags};
+use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition, STALL, Tags};
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -45,8 +45,7 @@ impl v1::files_server::Files for Files {
         request: Request<Streaming<v1::PutRequest>>,
     ) -> Result<Response<v1::PutResponse>, Status> {
         let mut parts = request.into_inner();
-        let first = timeout(STALL, parts.message()).await;
-        let first = first.map_err(|_| of_file(FileError::Stalled(STALL.as_secs())))??;
+        let first = next(&mut parts).await?;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
             return Err(Status::invalid_argument(
                 "the first message of an upload carries its header",
@@ -62,12 +61,36 @@ impl v1::files_server::Files for Files {
         let kind = Kind { content_type, tags };
         let when = precondition(when);
         let name = name_of(name)?;
+        let mut held = Held::default();
+        let first = loop {
+            match next(&mut parts).await?.map(|next| next.part) {
+                Some(Some(Part::Held(more))) => extend(&mut held, more)?,
+                Some(part) => break Some(Ok(v1::PutRequest { part })),
+                None => break None,
+            }
+        };
+        let body = bodies(stream::iter(first).chain(parts));
         self.call(|running| async move {
             let file = running
                 .files
-                .put(name, kind, size, &when, bodies(parts))
+                .put_rest(name, kind, size, &when, &held, body)
                 .await?;
             Ok(v1::PutResponse { file: Some(file) })
+        })
+        .await
+    }
+
+    async fn held(
+        &self,
+        request: Request<v1::HeldRequest>,
+    ) -> Result<Response<v1::HeldResponse>, Status> {
+        let keys = keys(&request.into_inner().hashes)?;
+        self.call(|running| async move {
+            let (held, chunk_size) = running.files.held(&keys).await?;
+            Ok(v1::HeldResponse {
+                held: held as u32,
+                chunk_size,
+            })
         })
         .await
     }
@@ -198,8 +221,39 @@ fn precondition(when: Option<v1::Precondition>) -> Precondition {
     }
 }
 
+/// The next message of an upload, from a client that does not stand still.
+async fn next(parts: &mut Streaming<v1::PutRequest>) -> Result<Option<v1::PutRequest>, Status> {
+    timeout(STALL, parts.message())
+        .await
+        .map_err(|_| of_file(FileError::Stalled(STALL.as_secs())))?
+}
+
+fn extend(held: &mut Held, more: v1::HeldChunks) -> Result<(), Status> {
+    let v1::HeldChunks { hashes, chunk_size } = more;
+    let count = held.keys.len() + hashes.len();
+    if count > HELD_MAX {
+        return Err(of_file(FileError::TooManyHeld(count)));
+    }
+    if !held.keys.is_empty() && held.chunk_size != chunk_size {
+        return Err(Status::invalid_argument(
+            "all chunks of a file but its last have the same size",
+        ));
+    }
+    held.chunk_size = chunk_size;
+    held.keys.extend(keys(&hashes)?);
+    Ok(())
+}
+
+fn keys(hashes: &[Bytes]) -> Result<Vec<Key>, Status> {
+    let key = |hash: &Bytes| <[u8; 32]>::try_from(&hash[..]).map(Key);
+    let keys = hashes.iter().map(key).collect::<Result<_, _>>();
+    keys.map_err(|_| Status::invalid_argument("a chunk's hash has 32 bytes"))
+}
+
 /// The bytes of an upload. A second header is an error, since the client meant two files.
-fn bodies(parts: Streaming<v1::PutRequest>) -> impl Stream<Item = Result<Bytes, BrokenOff>> {
+fn bodies(
+    parts: impl Stream<Item = Result<v1::PutRequest, Status>> + Send,
+) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send {
     parts.map(|part| match part {
         Ok(v1::PutRequest {
             part: Some(Part::Data(data)),
@@ -207,6 +261,11 @@ fn bodies(parts: Streaming<v1::PutRequest>) -> impl Stream<Item = Result<Bytes, 
         Ok(v1::PutRequest {
             part: Some(Part::Header(_)),
         }) => Err(BrokenOff::Connection("a second header came".into())),
+        Ok(v1::PutRequest {
+            part: Some(Part::Held(_)),
+        }) => Err(BrokenOff::Connection(
+            "chunks that are held were named after data".into(),
+        )),
         Ok(v1::PutRequest { part: None }) => Ok(Bytes::new()),
         Err(status) => Err(BrokenOff::Connection(status.message().to_owned())),
     })

@@ -2,29 +2,23 @@
 
 use std::sync::Arc;
 
-use peernet_core::io::Time;
-use peernet_core::member::Member;
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use peernet_proto::v1;
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use super::status::{not_serving, of_peer};
+use super::status::{crowded, not_serving, of_peer};
 use crate::daemon::{Life, NotServing, Remembered, Running};
 use crate::driver::PeerError;
+use crate::registry::{Entry, Listener};
 use crate::wire::{peer_info, status_response};
-
-mod watch;
 
 pub(super) struct Peers {
     life: Arc<Life>,
-    /// For those who watch.
-    places: Arc<Semaphore>,
 }
 
 impl Peers {
     pub(super) fn new(life: Arc<Life>) -> Self {
-        let places = Arc::new(Semaphore::new(watch::WATCHERS));
-        Peers { life, places }
+        Peers { life }
     }
 }
 
@@ -39,14 +33,15 @@ impl v1::peers_server::Peers for Peers {
         Ok(Response::new(v1::ListPeersResponse { peers }))
     }
 
-    type WatchStream = watch::Changes;
+    type WatchStream = BoxStream<'static, Result<v1::WatchPeersResponse, Status>>;
 
     async fn watch(
         &self,
         _: Request<v1::WatchPeersRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let running = self.life.member().map_err(not_serving)?;
-        watch::watch(self.life.clone(), running, &self.places).map(Response::new)
+        let listener = Listener::new(self.life.clone(), running).map_err(crowded)?;
+        Ok(Response::new(told(listener).boxed()))
     }
 
     async fn status(
@@ -68,12 +63,29 @@ impl v1::peers_server::Peers for Peers {
 
 /// Everybody, as this peer knows them.
 async fn registry(running: &Running) -> Result<Vec<v1::PeerInfo>, PeerError> {
-    let members = running.peer.registry().await?.into_iter();
-    let info = |(member, since): (Member, Time)| v1::PeerInfo {
+    let entries = running.peer.registry().await?;
+    Ok(infos(running, entries))
+}
+
+fn infos(running: &Running, entries: Vec<Entry>) -> Vec<v1::PeerInfo> {
+    let info = |(member, since): Entry| v1::PeerInfo {
         since_unix_ms: running.origin_unix_ms + since.0,
         ..peer_info(&member)
     };
-    Ok(members.map(info).collect())
+    entries.into_iter().map(info).collect()
+}
+
+/// What a listener hears, and in the end why there is no more.
+fn told(listener: Listener) -> impl Stream<Item = Result<v1::WatchPeersResponse, Status>> {
+    stream::unfold(Some(listener), async |listener| {
+        let mut listener = listener?;
+        let Some(entries) = listener.next().await else {
+            let stopping = Status::unavailable("this peer is stopping; watch another one");
+            return Some((Err(stopping), None));
+        };
+        let peers = infos(listener.running(), entries);
+        Some((Ok(v1::WatchPeersResponse { peers }), Some(listener)))
+    })
 }
 
 /// The status of a peer that has none of its own.

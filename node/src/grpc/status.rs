@@ -14,6 +14,7 @@ use crate::chunks::ChunkError;
 use crate::daemon::{AssignError, NotServing};
 use crate::driver::PeerError;
 use crate::files::{ErrorKind, FileError};
+use crate::registry::Crowded;
 use crate::shares::ShareError;
 use crate::wire::WireError;
 
@@ -108,6 +109,10 @@ pub(super) fn of_peer(error: PeerError) -> Status {
 
 pub(super) fn not_serving(error: NotServing) -> Status {
     of_kind(ErrorKind::Unavailable, error.to_string())
+}
+
+pub(super) fn crowded(error: Crowded) -> Status {
+    of_kind(ErrorKind::Busy, error.to_string())
 }
 
 pub(super) fn of_wire(error: WireError) -> Status {

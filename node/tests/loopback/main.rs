@@ -10,6 +10,7 @@ mod life;
 mod network;
 mod rename;
 mod rest;
+mod resume;
 mod search;
 mod shares;
 mod strangers;

@@ -1,0 +1,93 @@
+//! What of a file need not be sent, because the network holds it already: after a put that was broken off, all that it had
+//! stored, for an hour. Nothing is remembered here: the peer is asked by the hashes of the file's own chunks, so it
+//! does not matter which peer, or which machine, the first part came from.
+
+use std::io;
+
+use peernet_core::key::Key;
+use peernet_proto::v1::files_client::FilesClient;
+use peernet_proto::v1::{HeldChunks, HeldRequest, HeldResponse};
+use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
+use tonic::transport::Channel;
+
+use super::Source;
+
+/// A file of fewer chunks is simply sent: asking would take as long.
+const WORTH: u64 = 8;
+/// Chunks that are hashed before they are asked for: 64 MiB of 1 MiB each (guess: half a second of disk).
+const PAGE: usize = 64;
+/// Most chunks that a peer takes by name; the rest is sent.
+const MOST: usize = 262_144;
+/// A larger chunk than any network has: this program would hold it in memory.
+const CHUNK_MAX: u32 = 16 << 20;
+
+/// The beginning of a file that is held.
+#[derive(Debug, Default)]
+pub(super) struct Resumed {
+    hashes: Vec<[u8; 32]>,
+    chunk_size: u32,
+}
+
+impl Resumed {
+    /// Bytes of the file in it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.hashes.len() as u64 * u64::from(self.chunk_size)
+    }
+
+    /// As the peer is told.
+    pub(super) fn messages(&self) -> impl Iterator<Item = HeldChunks> + Send + use<> {
+        let chunk_size = self.chunk_size;
+        let pages: Vec<Vec<_>> = self
+            .hashes
+            .chunks(PAGE * PAGE)
+            .map(|page| page.iter().map(|hash| hash.to_vec().into()).collect())
+            .collect();
+        pages
+            .into_iter()
+            .map(move |hashes| HeldChunks { hashes, chunk_size })
+    }
+}
+
+/// How much of the beginning of `source`, which has `size` bytes, is held. A peer that does not say so is sent all of it.
+pub(super) async fn find(channel: Channel, source: &mut Source, size: u64) -> io::Result<Resumed> {
+    let mut files = FilesClient::new(channel);
+    let mut found = Resumed::default();
+    let Some(HeldResponse { chunk_size, .. }) = ask(&mut files, &[]).await else {
+        return Ok(found);
+    };
+    if !(1..=CHUNK_MAX).contains(&chunk_size) || size < WORTH * u64::from(chunk_size) {
+        return Ok(found);
+    }
+    found.chunk_size = chunk_size;
+    // One first: most files are new.
+    let mut page = 1;
+    while found.hashes.len() < MOST {
+        let mut hashes = Vec::with_capacity(page);
+        while hashes.len() < page {
+            let mut chunk = Vec::with_capacity(chunk_size as usize);
+            let mut limited = source.take(u64::from(chunk_size));
+            if limited.read_to_end(&mut chunk).await? < chunk_size as usize {
+                break;
+            }
+            let hash = spawn_blocking(move || Key::of_bytes(&chunk).0).await;
+            hashes.push(hash.map_err(io::Error::other)?);
+        }
+        let asked = hashes.len();
+        let answer = ask(&mut files, &hashes).await;
+        let held = answer.map_or(0, |answer| answer.held as usize).min(asked);
+        found.hashes.extend(&hashes[..held]);
+        if held < page {
+            break;
+        }
+        page = PAGE;
+    }
+    found.hashes.truncate(MOST);
+    Ok(found)
+}
+
+async fn ask(files: &mut FilesClient<Channel>, hashes: &[[u8; 32]]) -> Option<HeldResponse> {
+    let hashes = hashes.iter().map(|hash| hash.to_vec().into()).collect();
+    let answer = files.held(HeldRequest { hashes }).await;
+    answer.ok().map(tonic::Response::into_inner)
+}
