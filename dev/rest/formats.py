@@ -10,3 +10,6 @@ TAGS = r"\A([a-z]{1,8}(, ?[a-z ]{0,8}[a-z]){0,3})?\Z"
 schemathesis.openapi.format("entity-tags", strategies.from_regex(ETAGS))
 schemathesis.openapi.format("sha-256", strategies.from_regex(SHA_256))
 schemathesis.openapi.format("tags", strategies.from_regex(TAGS))
+
+# Bytes under another name.
+schemathesis.serializer.alias("application/partial-upload", "application/octet-stream")

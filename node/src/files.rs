@@ -25,6 +25,7 @@ mod get;
 mod held;
 mod list;
 pub(crate) mod manifest;
+mod parts;
 mod precondition;
 mod put;
 pub(crate) mod record;
@@ -37,6 +38,7 @@ mod warm;
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::Found;
 pub(crate) use held::{ASKED_MAX, HELD_MAX, Held};
+pub(crate) use parts::{AGE, Appended, Parts, PartsId, Records};
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;
 pub(crate) use record::{
@@ -149,6 +151,27 @@ pub(crate) enum FileError {
     /// More chunks than a request may name.
     #[error("{0} chunks are too many; at most {ASKED_MAX} may be asked for and {HELD_MAX} be held")]
     TooManyHeld(usize),
+    /// An upload in parts that is not known.
+    #[error(
+        "this peer has no such upload: it is complete, cancelled, over an hour old, or with the peer that began it; look \
+         whether the file is there, or begin again"
+    )]
+    NoParts,
+    /// Too many uploads in parts.
+    #[error(
+        "this peer keeps as many uploads in parts as it may; send the file in one piece, or to another peer"
+    )]
+    TooManyParts,
+    /// A part that begins elsewhere than the upload ends.
+    #[error(
+        "the upload has {expected} bytes, but the part begins at {provided}; send what comes after byte {expected}"
+    )]
+    Offset {
+        /// Where the next part begins.
+        expected: u64,
+        /// By the client.
+        provided: u64,
+    },
     /// The upload did not come to its end.
     #[error("the upload broke off after {received} bytes ({reason}); nothing was stored")]
     BrokenOff {
@@ -275,10 +298,12 @@ impl FileError {
     /// What kind of failure this is.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            FileError::NotFound(_) => ErrorKind::NotFound,
+            FileError::NotFound(_) | FileError::NoParts => ErrorKind::NotFound,
+            FileError::TooManyParts => ErrorKind::Busy,
             FileError::Precondition { .. }
             | FileError::Taken(_)
             | FileError::Kept { .. }
+            | FileError::Offset { .. }
             | FileError::ChunkSize { .. } => ErrorKind::Precondition,
             FileError::Name(_)
             | FileError::ContentType
@@ -337,10 +362,12 @@ pub(crate) struct Files {
     downloads: Budget,
     shelf: Arc<Shelf>,
     tasks: TaskTracker,
+    parts: Arc<Records>,
 }
 
 impl Files {
-    /// `write` copies make a chunk acknowledged; what is on the `shelf` is read there. Work that outlives its request is spawned on `tasks`.
+    /// `write` copies make a chunk acknowledged; what is on the `shelf` is read there. Work that outlives its request is
+    /// spawned on `tasks`; `parts` has the records of uploads in parts.
     pub(crate) fn new(
         peer: PeerHandle,
         chunks: Arc<Chunks>,
@@ -348,6 +375,7 @@ impl Files {
         write: u32,
         shelf: Arc<Shelf>,
         tasks: TaskTracker,
+        parts: Arc<Records>,
     ) -> Self {
         let (uploads, downloads) = (Budget::new(UPLOADS), Budget::new(DOWNLOADS));
         Files {
@@ -359,6 +387,7 @@ impl Files {
             downloads,
             shelf,
             tasks,
+            parts,
         }
     }
 

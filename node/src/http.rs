@@ -32,6 +32,7 @@ mod problem;
 mod range;
 mod rename;
 mod search;
+mod uploads;
 mod views;
 
 /// Connections at once; more wait to be accepted (guess).
@@ -119,6 +120,8 @@ fn described() -> OpenApiRouter<Arc<Life>> {
             files::delete,
             rename::rename
         ))
+        .routes(routes!(uploads::begin))
+        .routes(routes!(uploads::offset, uploads::append, uploads::cancel))
         .routes(routes!(search::find))
         .routes(routes!(views::peers))
         .routes(routes!(views::status))

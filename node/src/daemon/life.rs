@@ -25,7 +25,7 @@ use crate::chunks::writes::Writes;
 use crate::config::{Place, Setup};
 use crate::disk::{ChunkFiles, DiskStore, Purpose};
 use crate::driver::{self, Effects, Ended, Failure, PeerError, PeerHandle, Thread};
-use crate::files::{Files, now_unix_ms};
+use crate::files::{Files, Records, now_unix_ms};
 use crate::seeds::Seeds;
 use crate::shares::Shares;
 use crate::shares::shelf::Shelf;
@@ -453,6 +453,7 @@ impl Life {
             write,
             self.shelf.clone(),
             self.clients.clone(),
+            Arc::new(Records::new(self.setup.data_dir.join("uploads"))),
         );
         let shares = Shares::new(
             handle.clone(),

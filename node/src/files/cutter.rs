@@ -60,6 +60,11 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
         self
     }
 
+    /// What came after the last chunk, when the upload broke off.
+    pub(crate) fn gathered(self) -> Bytes {
+        self.gathered.freeze()
+    }
+
     /// Bytes so far.
     pub(crate) fn received(&self) -> u64 {
         self.received

@@ -3,6 +3,7 @@
 use peernet_core::io::RequestError;
 use peernet_core::key::Name;
 use peernet_core::register::{Condition, Register, Value, WriteId};
+use peernet_proto::v1;
 
 use super::record::decode_head;
 use super::{FileError, Files};
@@ -40,6 +41,47 @@ pub(crate) struct Precondition {
     pub if_none_match: Option<Tags>,
     /// The name's last write is still this one, or it still has none.
     pub still: Option<Option<WriteId>>,
+}
+
+impl From<v1::Precondition> for Precondition {
+    fn from(when: v1::Precondition) -> Self {
+        let tags = |tags: Vec<String>| match &tags[..] {
+            [] => None,
+            _ if tags.iter().any(|tag| tag == "*") => Some(Tags::Any),
+            _ => Some(Tags::Of(tags)),
+        };
+        let v1::Precondition {
+            if_match,
+            if_none_match,
+        } = when;
+        Precondition {
+            if_match: tags(if_match),
+            if_none_match: tags(if_none_match),
+            still: None,
+        }
+    }
+}
+
+impl From<Precondition> for v1::Precondition {
+    fn from(when: Precondition) -> Self {
+        let tags = |tags: Option<Tags>| match tags {
+            None => Vec::new(),
+            Some(Tags::Any) => vec!["*".into()],
+            // None of no tags is no condition, but one of no tags is: no file has this one.
+            Some(Tags::Of(tags)) if tags.is_empty() => vec![String::new()],
+            Some(Tags::Of(tags)) => tags,
+        };
+        let Precondition {
+            if_match,
+            if_none_match,
+            // No client can say this.
+            still: _,
+        } = when;
+        v1::Precondition {
+            if_match: tags(if_match),
+            if_none_match: tags(if_none_match),
+        }
+    }
 }
 
 impl Precondition {

@@ -21,7 +21,7 @@ use crate::config::INLINE_MAX;
 use crate::driver::{PeerError, Written};
 
 /// Chunks of one upload hashed and sent at once (guess: covers two syncs of a busy disk).
-const IN_FLIGHT: usize = 8;
+pub(super) const IN_FLIGHT: usize = 8;
 
 /// How often a chunk's bytes are in memory while they are sent: as they came, and in a message to each of two others.
 const IN_MEMORY: usize = 3;
@@ -48,7 +48,7 @@ fn in_place_of(name: Name, register: Option<&Register>) -> Referrer {
     }
 }
 
-type Sending = AbortOnDropHandle<Result<ChunkRef, FileError>>;
+pub(super) type Sending = AbortOnDropHandle<Result<ChunkRef, FileError>>;
 
 impl Files {
     /// Stores `body` under `name` if the condition holds, replacing what was there, and returns once that is durable on the write quorum. A
@@ -232,7 +232,7 @@ impl Files {
     }
 
     /// Begins to store a chunk, once there is memory for it.
-    async fn send(&self, data: Bytes, by: &Referrer) -> Result<Sending, FileError> {
+    pub(super) async fn send(&self, data: Bytes, by: &Referrer) -> Result<Sending, FileError> {
         let share = self.uploads.take(data.len() * IN_MEMORY).await;
         let (files, by) = (self.clone(), by.clone());
         Ok(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -241,7 +241,7 @@ impl Files {
     }
 }
 
-async fn finished(sending: Sending) -> Result<ChunkRef, FileError> {
+pub(super) async fn finished(sending: Sending) -> Result<ChunkRef, FileError> {
     sending
         .await
         .map_err(|error| FileError::Interrupted(error.to_string()))?

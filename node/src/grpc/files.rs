@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition, STALL, Tags};
+use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition, STALL};
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -205,20 +205,7 @@ fn name_of(text: String) -> Result<Name, Status> {
 }
 
 fn precondition(when: Option<v1::Precondition>) -> Precondition {
-    let tags = |tags: Vec<String>| match &tags[..] {
-        [] => None,
-        _ if tags.iter().any(|tag| tag == "*") => Some(Tags::Any),
-        _ => Some(Tags::Of(tags)),
-    };
-    let v1::Precondition {
-        if_match,
-        if_none_match,
-    } = when.unwrap_or_default();
-    Precondition {
-        if_match: tags(if_match),
-        if_none_match: tags(if_none_match),
-        still: None,
-    }
+    when.unwrap_or_default().into()
 }
 
 /// The next message of an upload, from a client that does not stand still.

@@ -4,7 +4,7 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use bytes::Bytes;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::{OpenApi as Document, Ref};
+use utoipa::openapi::{OpenApi as Document, Ref, RefOr, Required};
 
 use super::problem::Problem;
 use super::views::MemberStatusView;
@@ -18,6 +18,8 @@ const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 
 const ABOUT: &str = "Files, peers and their status, through any peer of the network: each serves every request. \
                      Refusals are problem documents (RFC 9457) and change nothing. Peers do not ask who calls: keep \
                      untrusted clients away from them.";
+/// Parameters without which a request makes no sense, wherever they are.
+const NEEDED: [&str; 3] = ["name", "Upload-Complete", "Upload-Offset"];
 /// What any request of a client may be answered, whatever it wants.
 const ANY_TIME: [&str; 4] = ["408", "429", "500", "503"];
 
@@ -30,6 +32,7 @@ pub(super) fn preface() -> Document {
         components(responses(Problem), schemas(MemberStatusView)),
         tags(
             (name = "files", description = "Files in and out of the network"),
+            (name = "uploads", description = "Files that come in parts, as the draft Resumable Uploads for HTTP has it"),
             (name = "peers", description = "Who is in the network"),
             (name = "probes", description = "For whoever runs the peer"),
         )
@@ -43,7 +46,10 @@ pub(super) fn finished(mut document: Document) -> String {
     let paths = std::mem::take(&mut document.paths.paths);
     for (path, mut item) in paths {
         if path.starts_with("/v1/") {
-            operations(&mut item).for_each(may_fail);
+            operations(&mut item).for_each(|operation| {
+                may_fail(operation);
+                need(operation);
+            });
         }
         // The router's way to say that a name may have slashes is not known to the format.
         document.paths.paths.insert(path.replace("{*", "{"), item);
@@ -64,6 +70,17 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
         ..
     } = item;
     [get, put, post, delete, patch].into_iter().flatten()
+}
+
+/// The macro forgets that a parameter has to be given where it has a schema of its own.
+fn need(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter
+            && NEEDED.contains(&&*parameter.name)
+        {
+            parameter.required = Required::True;
+        }
+    }
 }
 
 fn may_fail(operation: &mut Operation) {

@@ -19,6 +19,7 @@ use super::digest;
 use super::parameters::{Announced, Changing, Described, FileName, Part, Reading, name_or_nothing};
 use super::problem::Problem;
 use super::range::{self, Wanted};
+use super::uploads::COMPLETE;
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, Found, Kind};
 
@@ -105,22 +106,12 @@ pub(super) async fn put(
             "a part of a file cannot be replaced; send the whole file",
         ));
     }
-    if headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .any(|coding| coding != "identity")
-    {
-        return Err(Problem::encoded());
+    if headers.get(&COMPLETE).is_some_and(|last| last != "?1") {
+        return Err(Problem::invalid(
+            "a file that comes in parts begins with POST /v1/uploads?name=NAME",
+        ));
     }
-    let content_type = match headers.get(header::CONTENT_TYPE) {
-        Some(value) => value
-            .to_str()
-            .map_err(|_| FileError::ContentType)?
-            .to_owned(),
-        None => String::new(),
-    };
-    let tags = tags_of(&headers)?;
-    let kind = Kind { content_type, tags };
+    let kind = kind_of(&headers)?;
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse().ok());
@@ -353,6 +344,26 @@ pub(super) async fn call(
     life.clients().track_future(work(running)).await
 }
 
+/// What is said of a file that is uploaded.
+pub(super) fn kind_of(headers: &HeaderMap) -> Result<Kind, Problem> {
+    if headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|coding| coding != "identity")
+    {
+        return Err(Problem::encoded());
+    }
+    let content_type = match headers.get(header::CONTENT_TYPE) {
+        Some(value) => value
+            .to_str()
+            .map_err(|_| FileError::ContentType)?
+            .to_owned(),
+        None => String::new(),
+    };
+    let tags = tags_of(headers)?;
+    Ok(Kind { content_type, tags })
+}
+
 /// The tags of a file that is uploaded.
 fn tags_of(headers: &HeaderMap) -> Result<Vec<String>, Problem> {
     let mut tags = Vec::new();
@@ -424,7 +435,7 @@ pub(super) fn quoted(info: &v1::FileInfo) -> String {
 }
 
 /// The innermost cause says most about a connection.
-fn deepest(error: &dyn std::error::Error) -> String {
+pub(super) fn deepest(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -140,3 +140,62 @@ pub(super) struct Described {
     #[param(rename = "Peernet-Tags", required = false, schema_with = labels, example = "summer, beach")]
     tags: String,
 }
+
+fn last_or_not() -> Object {
+    one_of(&["?0", "?1"])
+}
+
+fn not_last() -> Object {
+    one_of(&["?0"])
+}
+
+fn one_of(values: &[&str]) -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(values.iter().copied()))
+        .build()
+}
+
+fn upload() -> Object {
+    text("^[0-9a-f]{32}$").build()
+}
+
+fn bytes() -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .maximum(Some(999_999_999_999_999_u64))
+        .build()
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct UploadId {
+    /// From the location of the upload.
+    #[param(schema_with = upload)]
+    id: String,
+}
+
+/// Of `POST`, where an upload begins.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Beginning {
+    /// `?0`: more parts are to come.
+    #[param(rename = "Upload-Complete", schema_with = not_last)]
+    upload_complete: String,
+    /// Bytes of the whole file, if they are known.
+    #[param(rename = "Upload-Length", required = false, schema_with = bytes)]
+    upload_length: u64,
+}
+
+/// Of `PATCH`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct Appending {
+    /// Where the part begins: as many bytes as the upload has.
+    #[param(rename = "Upload-Offset", schema_with = bytes)]
+    upload_offset: u64,
+    /// `?1`: it is the last part.
+    #[param(rename = "Upload-Complete", schema_with = last_or_not)]
+    upload_complete: String,
+}

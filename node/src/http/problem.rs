@@ -28,6 +28,12 @@ pub(super) struct Problem {
     /// The kind of problem for programs, the same as over gRPC.
     #[schema(examples("not_found"))]
     code: &'static str,
+    /// Where the next part of the upload begins, when this one began elsewhere.
+    #[serde(rename = "expected-offset", skip_serializing_if = "Option::is_none")]
+    expected_offset: Option<u64>,
+    /// Where the part began.
+    #[serde(rename = "provided-offset", skip_serializing_if = "Option::is_none")]
+    provided_offset: Option<u64>,
     /// Bytes of the file, when the range was wrong.
     #[serde(skip)]
     size: Option<u64>,
@@ -45,6 +51,8 @@ impl Problem {
             status,
             detail,
             code,
+            expected_offset: None,
+            provided_offset: None,
             size: None,
         }
     }
@@ -120,6 +128,19 @@ impl From<FileError> for Problem {
                 "Digest mismatch",
                 problem.detail,
             ),
+            // Named by the draft on resumable uploads, so that its clients know it.
+            FileError::Offset { expected, provided } => Problem {
+                r#type: "https://iana.org/assignments/http-problem-types#mismatching-upload-offset"
+                    .into(),
+                expected_offset: Some(expected),
+                provided_offset: Some(provided),
+                ..Self::new(
+                    StatusCode::CONFLICT,
+                    "mismatching_upload_offset",
+                    "Mismatching upload offset",
+                    problem.detail,
+                )
+            },
             FileError::Range { size, .. } => Problem {
                 size: Some(size),
                 ..problem

@@ -93,7 +93,7 @@ pub(super) async fn rename(
 }
 
 /// Where a file is.
-fn path_of(name: &str) -> String {
+pub(super) fn path_of(name: &str) -> String {
     format!("/v1/files/{}", utf8_percent_encode(name, SEGMENTS))
 }
 

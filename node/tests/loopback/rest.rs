@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use crate::network::{Network, bytes, until};
 
 mod crowds;
+mod parts;
 
 struct Answer {
     status: u16,

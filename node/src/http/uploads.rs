@@ -1,0 +1,260 @@
+//! `/v1/uploads`: files that come in parts, in the shape of the draft "Resumable Uploads for HTTP"
+//! (draft-ietf-httpbis-resumable-upload): an upload has an offset, parts are appended there, and the last one makes a file.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::TryStreamExt;
+use peernet_core::key::Name;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::conditions::on_change;
+use super::digest;
+use super::files::{FileView, Named, call, deepest, kind_of, quoted};
+use super::parameters::{self, Appending, Beginning, Changing, Described, UploadId};
+use super::problem::Problem;
+use super::rename::path_of;
+use crate::daemon::Life;
+use crate::files::{AGE, Appended, BrokenOff, FileError, Files, Parts, PartsId};
+
+/// `?1` in the part that is the last (RFC 9651, section 3.3.6).
+pub(super) const COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
+const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+const LENGTH: HeaderName = HeaderName::from_static("upload-length");
+const LIMIT: HeaderName = HeaderName::from_static("upload-limit");
+/// Of a part.
+const PARTIAL: &str = "application/partial-upload";
+/// Where an upload is.
+const UPLOAD: &str = "/v1/uploads/{id}";
+
+/// Which file is to come.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wanted {
+    /// Of the file, as in `/v1/files/{name}`.
+    #[param(schema_with = parameters::name)]
+    name: String,
+}
+
+/// Begins an upload in parts
+///
+/// The body may be the first part. The answer says where the upload is; this peer alone knows it, also after a restart, for
+/// an hour after its last part. The conditions and the content type are those of the file.
+#[utoipa::path(
+    post,
+    path = "/v1/uploads",
+    operation_id = "beginUpload",
+    tag = "uploads",
+    params(Wanted, Changing, Beginning, Described),
+    request_body(content_type = "*/*", description = "The first bytes, if any"),
+    responses(
+        (status = 201, description = "Parts can be appended", headers(("Location" = String), ("Upload-Offset" = u64), ("Upload-Complete" = String), ("Upload-Limit" = String))),
+        (status = 400, response = Problem),
+        (status = 412, response = Problem),
+        (status = 415, response = Problem),
+        (status = 507, response = Problem),
+    )
+)]
+pub(super) async fn begin(
+    State(life): State<Arc<Life>>,
+    query: Result<Query<Wanted>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let Query(Wanted { name }) = query.map_err(|error| Problem::invalid(error.body_text()))?;
+    let name = Name::new(name).map_err(FileError::from)?;
+    if is_last(&headers)? {
+        return Err(Problem::invalid(
+            "an upload begins with upload-complete: ?0; what is complete is stored by PUT /v1/files/NAME",
+        ));
+    }
+    without_digest(&headers)?;
+    let size = number(&headers, &LENGTH)?;
+    let parts = Parts::new(name, kind_of(&headers)?, on_change(&headers)?, size);
+    call(&life, async |running| {
+        let files = &running.files;
+        let id = files.begin_parts(parts).await?;
+        let offset = match files.append(id, 0, false, bytes(body)).await? {
+            Appended::Open(offset) => offset,
+            Appended::Stored(info) => info.size,
+        };
+        let place = format!("/v1/uploads/{:032x}", id.0);
+        let place = [(header::LOCATION, place)];
+        Ok((StatusCode::CREATED, place, open(offset, files)).into_response())
+    })
+    .await
+}
+
+/// Tells how far an upload is
+#[utoipa::path(
+    head,
+    path = UPLOAD,
+    operation_id = "headUpload",
+    tag = "uploads",
+    params(UploadId),
+    responses(
+        (status = 204, description = "So many bytes are durable", headers(("Upload-Offset" = u64), ("Upload-Complete" = String), ("Upload-Length" = u64), ("Upload-Limit" = String))),
+        (status = 404, description = "This peer has no such upload: it is complete, cancelled, over, or with another peer"),
+    )
+)]
+pub(super) async fn offset(State(life): State<Arc<Life>>, id: Named) -> Result<Response, Problem> {
+    let id = id_of(id)?;
+    call(&life, async |running| {
+        let parts = running.files.parts(id).await?;
+        let mut headers = open(parts.offset(), &running.files);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(size) = parts.size {
+            headers.insert(LENGTH, size.into());
+        }
+        Ok((StatusCode::NO_CONTENT, headers).into_response())
+    })
+    .await
+}
+
+/// Appends a part to an upload
+///
+/// What has come of a part that breaks off is kept: HEAD tells how much.
+#[utoipa::path(
+    patch,
+    path = UPLOAD,
+    operation_id = "appendUpload",
+    tag = "uploads",
+    params(UploadId, Appending),
+    request_body(content = String, content_type = "application/partial-upload", description = "The bytes from the offset on"),
+    responses(
+        (status = 201, body = FileView, description = "It was the last part, and the file is stored", headers(("ETag" = String), ("Location" = String), ("Upload-Complete" = String))),
+        (status = 204, description = "The part is durable", headers(("Upload-Offset" = u64), ("Upload-Complete" = String), ("Upload-Limit" = String))),
+        (status = 400, response = Problem),
+        (status = 404, response = Problem),
+        (status = 409, response = Problem),
+        (status = 412, response = Problem),
+        (status = 415, response = Problem),
+        (status = 507, response = Problem),
+    )
+)]
+pub(super) async fn append(
+    State(life): State<Arc<Life>>,
+    id: Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let id = id_of(id)?;
+    if headers
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|kind| kind != PARTIAL)
+    {
+        return Err(Problem::media_type(format!(
+            "a part has content-type {PARTIAL}"
+        )));
+    }
+    without_digest(&headers)?;
+    let last = is_last(&headers)?;
+    let offset = number(&headers, &OFFSET)?;
+    let offset =
+        offset.ok_or_else(|| Problem::invalid("upload-offset has to say where the part begins"))?;
+    call(&life, async |running| {
+        let files = &running.files;
+        match files.append(id, offset, last, bytes(body)).await? {
+            Appended::Open(offset) => {
+                Ok((StatusCode::NO_CONTENT, open(offset, files)).into_response())
+            }
+            Appended::Stored(info) => {
+                let headers = [
+                    (header::ETAG, quoted(&info)),
+                    (header::LOCATION, path_of(&info.name)),
+                    (COMPLETE, "?1".to_owned()),
+                ];
+                Ok((StatusCode::CREATED, headers, Json(FileView::from(info))).into_response())
+            }
+        }
+    })
+    .await
+}
+
+/// Cancels an upload
+#[utoipa::path(
+    delete,
+    path = UPLOAD,
+    operation_id = "cancelUpload",
+    tag = "uploads",
+    params(UploadId),
+    responses(
+        (status = 204, description = "It is forgotten"),
+        (status = 404, response = Problem),
+    )
+)]
+pub(super) async fn cancel(State(life): State<Arc<Life>>, id: Named) -> Result<Response, Problem> {
+    let id = id_of(id)?;
+    call(&life, async |running| {
+        running.files.cancel_parts(id).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    })
+    .await
+}
+
+fn id_of(id: Named) -> Result<PartsId, Problem> {
+    let text = id.map_or(String::new(), |Path(id)| id);
+    let hex = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let number = u128::from_str_radix(&text, 16).ok().filter(|_| hex);
+    Ok(PartsId(number.ok_or(FileError::NoParts)?))
+}
+
+/// What is told of an upload that goes on.
+fn open(offset: u64, files: &Files) -> HeaderMap {
+    let limit = format!("max-size={}, max-age={}", files.parts_max(), AGE.as_secs());
+    let limit = HeaderValue::try_from(limit).unwrap_or(HeaderValue::from_static(""));
+    let headers = [
+        (OFFSET, offset.into()),
+        (COMPLETE, HeaderValue::from_static("?0")),
+        (LIMIT, limit),
+    ];
+    headers.into_iter().collect()
+}
+
+fn is_last(headers: &HeaderMap) -> Result<bool, Problem> {
+    match headers.get(&COMPLETE).map(HeaderValue::as_bytes) {
+        Some(b"?0") => Ok(false),
+        Some(b"?1") => Ok(true),
+        _ => Err(Problem::invalid(
+            "upload-complete has to be ?1 with the last part, else ?0",
+        )),
+    }
+}
+
+fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    let digits = value
+        .to_str()
+        .ok()
+        .filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
+    let number = digits
+        .filter(|v| v.len() <= 15)
+        .and_then(|v| v.parse().ok());
+    let invalid = || Problem::invalid(format!("{name} has to be a number of bytes"));
+    number.map(Some).ok_or_else(invalid)
+}
+
+/// A digest would be of the whole, of which this peer sees parts only; who sends one relies on it.
+fn without_digest(headers: &HeaderMap) -> Result<(), Problem> {
+    if digest::announced(headers)?.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::invalid(
+            "digests are not checked for uploads in parts; leave it out",
+        ))
+    }
+}
+
+fn bytes(body: Body) -> impl futures::Stream<Item = Result<bytes::Bytes, BrokenOff>> + Send {
+    body.into_data_stream()
+        .map_err(|error| BrokenOff::Connection(deepest(&error)))
+}

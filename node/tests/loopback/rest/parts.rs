@@ -1,0 +1,144 @@
+//! Uploads in parts, in the shape of draft-ietf-httpbis-resumable-upload.
+
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::{Answer, get, put, send};
+use crate::network::{Network, bytes};
+
+const SIZE: usize = 3_500_000;
+const FIRST: usize = 1_572_864;
+
+async fn begin(to: SocketAddr, name: &str, fields: &str, body: &[u8]) -> Answer {
+    let length = body.len();
+    let head = format!(
+        "POST /v1/uploads?name={name} HTTP/1.1\r\nContent-Type: text/x-test\r\n{fields}Content-Length: {length}"
+    );
+    send(to, &head, body).await
+}
+
+fn patch(place: &str, offset: usize, last: bool, length: usize) -> String {
+    let last = u8::from(last);
+    format!(
+        "PATCH {place} HTTP/1.1\r\nContent-Type: application/partial-upload\r\nUpload-Offset: {offset}\r\n\
+         Upload-Complete: ?{last}\r\nContent-Length: {length}"
+    )
+}
+
+async fn offset(to: SocketAddr, place: &str) -> usize {
+    let told = send(to, &format!("HEAD {place} HTTP/1.1"), b"").await;
+    assert_eq!(
+        (told.status, &told.headers["upload-complete"][..]),
+        (204, "?0")
+    );
+    assert_eq!(told.headers["upload-length"], SIZE.to_string());
+    assert_eq!(told.headers["cache-control"], "no-store");
+    told.headers["upload-offset"].parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_in_parts_survives_broken_connections_and_a_restart() {
+    let mut network = Network::start(3).await;
+    let [a, b] = [0, 1].map(|n| network.peers[n].http);
+    let data = bytes(SIZE, 400);
+    let fields = format!("Upload-Complete: ?0\r\nUpload-Length: {SIZE}\r\n");
+    let begun = begin(a, "parts/a", &fields, &data[..FIRST]).await;
+    assert_eq!(begun.status, 201);
+    assert_eq!(begun.headers["upload-offset"], FIRST.to_string());
+    assert!(begun.headers["upload-limit"].contains("max-age=3600"));
+    let place = &begun.headers["location"];
+    assert_eq!(offset(a, place).await, FIRST);
+
+    what_makes_no_sense_is_refused(a, b, place).await;
+
+    // A connection that stands still is cut off by a client that comes back, and what came by it counts.
+    let mut standing = TcpStream::connect(a).await.unwrap();
+    let head = patch(place, FIRST, true, SIZE - FIRST);
+    let head = format!("{head}\r\nHost: peer\r\n\r\n");
+    standing.write_all(head.as_bytes()).await.unwrap();
+    standing
+        .write_all(&data[FIRST..FIRST + 700_000])
+        .await
+        .unwrap();
+    let came = offset(a, place).await;
+    assert!((FIRST..=FIRST + 700_000).contains(&came), "{came}");
+    let part = send(
+        a,
+        &patch(place, came, false, 100_000),
+        &data[came..came + 100_000],
+    )
+    .await;
+    let came = came + 100_000;
+    assert_eq!(
+        (part.status, &part.headers["upload-offset"]),
+        (204, &came.to_string())
+    );
+    drop(standing);
+
+    network.peers[0].kill();
+    network.launch(0);
+    network.ready(0).await;
+    assert_eq!(offset(a, place).await, came);
+    get(b, "/v1/files/parts/a", "")
+        .await
+        .is_problem(404, "not_found");
+    let done = send(a, &patch(place, came, true, SIZE - came), &data[came..]).await;
+    assert_eq!(
+        (done.status, &done.headers["upload-complete"][..]),
+        (201, "?1")
+    );
+    assert_eq!(done.headers["location"], "/v1/files/parts/a");
+    assert_eq!(done.json()["size"], SIZE);
+    let read = get(b, "/v1/files/parts/a", "").await;
+    assert!(read.body == data && read.headers["content-type"] == "text/x-test");
+    let whole = put(b, "/v1/files/parts/whole", &data).await;
+    assert_eq!(whole.headers["etag"], done.headers["etag"]);
+    let gone = send(a, &format!("HEAD {place} HTTP/1.1"), b"").await;
+    assert_eq!(gone.status, 404);
+    let taken = format!("{fields}If-None-Match: *\r\n");
+    begin(a, "parts/a", &taken, b"")
+        .await
+        .is_problem(412, "precondition_failed");
+}
+
+async fn what_makes_no_sense_is_refused(a: SocketAddr, b: SocketAddr, place: &str) {
+    let wrong = send(a, &patch(place, 5, false, 1), b"x").await;
+    assert_eq!(wrong.json()["expected-offset"], FIRST);
+    wrong.is_problem(409, "mismatching_upload_offset");
+    let elsewhere = send(b, &patch(place, FIRST, false, 1), b"x").await;
+    elsewhere.is_problem(404, "not_found");
+    let untyped = format!(
+        "PATCH {place} HTTP/1.1\r\nUpload-Offset: {FIRST}\r\nUpload-Complete: ?0\r\nContent-Length: 1"
+    );
+    send(a, &untyped, b"x")
+        .await
+        .is_problem(415, "unsupported_media_type");
+    // More or less than was announced; what was sent for it is of no use then.
+    let fields = "Upload-Complete: ?0\r\nUpload-Length: 100\r\n";
+    let begun = begin(a, "parts/c", fields, b"").await;
+    let other = &begun.headers["location"];
+    let short = send(a, &patch(other, 0, true, 1), b"x").await;
+    short.is_problem(400, "invalid");
+    let long = send(a, &patch(other, 1, false, SIZE), &bytes(SIZE, 401)).await;
+    long.is_problem(400, "invalid");
+    for fields in [
+        "",
+        "Upload-Complete: ?1\r\n",
+        "Upload-Complete: ?0\r\nUpload-Length: x\r\n",
+    ] {
+        begin(a, "parts/b", fields, b"")
+            .await
+            .is_problem(400, "invalid");
+    }
+    let begun = begin(a, "parts/b", "Upload-Complete: ?0\r\n", b"").await;
+    let other = &begun.headers["location"];
+    let cancelled = send(a, &format!("DELETE {other} HTTP/1.1"), b"").await;
+    assert_eq!(cancelled.status, 204);
+    send(a, &format!("DELETE {other} HTTP/1.1"), b"")
+        .await
+        .is_problem(404, "not_found");
+    let half = "PUT /v1/files/parts/b HTTP/1.1\r\nUpload-Complete: ?0\r\nContent-Length: 1";
+    send(a, half, b"x").await.is_problem(400, "invalid");
+}
