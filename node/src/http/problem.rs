@@ -15,8 +15,8 @@ use crate::files::{ErrorKind, FileError};
 #[response(content_type = "application/problem+json")]
 pub(super) struct Problem {
     /// Names the kind of problem; not a place to look it up.
-    #[schema(examples("urn:peernet:problem:not_found"))]
-    r#type: String,
+    #[schema(value_type = String, examples("urn:peernet:problem:not_found"))]
+    r#type: Box<str>,
     /// The kind of problem in words.
     title: &'static str,
     /// The same as the answer's.
@@ -36,7 +36,7 @@ pub(super) struct Problem {
     provided_offset: Option<u64>,
     /// Bytes of the file, when the range was wrong.
     #[serde(skip)]
-    size: Option<u64>,
+    size: Option<Box<u64>>,
 }
 
 fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -46,7 +46,7 @@ fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: String) -> Self {
         Problem {
-            r#type: format!("urn:peernet:problem:{code}"),
+            r#type: format!("urn:peernet:problem:{code}").into(),
             title,
             status,
             detail,
@@ -66,7 +66,7 @@ impl Problem {
     pub(super) fn range(size: u64) -> Self {
         let detail = format!("no byte of that range is in the file, which has {size} bytes");
         Problem {
-            size: Some(size),
+            size: Some(Box::new(size)),
             ..Self::of_kind(ErrorKind::OutOfRange, detail)
         }
     }
@@ -142,7 +142,7 @@ impl From<FileError> for Problem {
                 )
             },
             FileError::Range { size, .. } => Problem {
-                size: Some(size),
+                size: Some(Box::new(size)),
                 ..problem
             },
             _ => problem,
@@ -164,7 +164,7 @@ impl From<NotServing> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, size) = (self.status, self.size);
+        let (status, size) = (self.status, self.size.as_deref().copied());
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(
