@@ -216,8 +216,8 @@ def comparison(f, figure, kinds):
 
 
 def busy(facts):
-    """A warning where others have used the machine too."""
-    if facts["load before"] < 0.5:
+    """A warning where others have used the machine too. What ended a minute before still counts for a third in the load."""
+    if facts["load before"] < 1:
         return ""
     return (
         f"**The machine was busy with other work: its load average was {facts['load before']:.1f} before the run began.** Absolute "
