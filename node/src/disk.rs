@@ -10,7 +10,7 @@
 //! Both halves block; asynchronous callers use a blocking thread.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -107,6 +107,16 @@ pub fn open_faulty(
     let store = DiskStore::open_faulty(&dir.join("meta.redb"), &faults)?;
     let chunks = ChunkFiles::open(dir, reserve_percent)?.with_faults(faults);
     Ok((store, chunks))
+}
+
+/// Puts a file in place whole or not at all, and durably: written under a temporary name on the same volume, synced,
+/// renamed.
+pub(crate) fn replace_file(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(temporary)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(temporary, path)?;
+    path.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Makes a folder's entries durable: a new or renamed file is only then sure to be found after a power cut.

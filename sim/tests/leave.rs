@@ -18,6 +18,21 @@ async fn begin(s: &Scenario, peers: u32) -> Result<Load, Failure> {
     Ok(load)
 }
 
+/// Forms a ring of so many machines without an operator, in one zone.
+async fn unattended(s: &Scenario, peers: u32) -> Result<Vec<HostId>, Failure> {
+    let name = |i| format!("peer-{i}");
+    let hosts: Vec<_> = (0..peers)
+        .map(|i| s.fleet.add(name(i), "a".into()))
+        .collect();
+    for (i, host) in (0..peers).zip(&hosts) {
+        s.fleet
+            .start(*host, position(i, 0, 1), i == 0)
+            .expect("an empty volume");
+    }
+    s.settle_hosts(&hosts, 10 * MINUTE).await?;
+    Ok(hosts)
+}
+
 /// The end that all share: it comes to rest, and everything is there.
 async fn end(s: &Scenario, load: Load) -> Result<(), Failure> {
     s.settle_under_load(20 * MINUTE).await?;
@@ -103,15 +118,7 @@ async fn old_volume_returns(s: Scenario) -> Result<(), Failure> {
 fn a_peer_that_has_left_is_quiet() {
     for_each_seed("a_peer_that_has_left_is_quiet", 601..603, |seed| {
         run(Setup::new(seed), 30 * MINUTE, async |s: Scenario| {
-            let hosts: Vec<_> = (0..5)
-                .map(|i| s.fleet.add(format!("peer-{i}"), "a".into()))
-                .collect();
-            for (i, host) in hosts.iter().enumerate() {
-                s.fleet
-                    .start(*host, position(i as u32, 0, 1), i == 0)
-                    .expect("an empty volume");
-            }
-            s.settle_hosts(&hosts, 10 * MINUTE).await?;
+            let hosts = unattended(&s, 5).await?;
             let sent = async |s: &Scenario| {
                 let before = s.fleet.network().sent;
                 s.world.sleep(MINUTE).await;
@@ -135,15 +142,7 @@ fn a_peer_that_has_left_is_quiet() {
 
 /// Seven machines without an operator, in one zone, of which the last is out of reach until it has no slots any more.
 async fn one_is_away(s: &Scenario) -> Result<Vec<HostId>, Failure> {
-    let hosts: Vec<_> = (0..7)
-        .map(|i| s.fleet.add(format!("peer-{i}"), "a".into()))
-        .collect();
-    for (i, host) in hosts.iter().enumerate() {
-        s.fleet
-            .start(*host, position(i as u32, 0, 1), i == 0)
-            .expect("an empty volume");
-    }
-    s.settle_hosts(&hosts, 10 * MINUTE).await?;
+    let hosts = unattended(s, 7).await?;
     let load = s.load(2);
     s.world.sleep(3_000).await;
     load.stop().await;

@@ -444,6 +444,14 @@ fn before_all_of(name: Name) -> Referrer {
 mod tests {
     use super::*;
 
+    fn by(upload: u128) -> Referrer {
+        Referrer {
+            name: Name::new("a").unwrap(),
+            upload: Upload(upload),
+            base: None,
+        }
+    }
+
     #[test]
     fn a_name_that_cannot_be_judged_does_not_hold_up_others() {
         let mut collect = Collect::default();
@@ -459,11 +467,6 @@ mod tests {
 
     #[test]
     fn a_pin_that_a_whole_round_did_not_meet_is_forgotten() {
-        let by = |n| Referrer {
-            name: Name::new("a").unwrap(),
-            upload: Upload(n),
-            base: None,
-        };
         let mut collect = Collect::default();
         for (n, met) in [(1, 0), (2, 1)] {
             let since = Time(0);
@@ -477,11 +480,6 @@ mod tests {
 
     #[test]
     fn so_many_uploads_are_remembered_as_over_and_no_more() {
-        let by = |n| Referrer {
-            name: Name::new("a").unwrap(),
-            upload: Upload(n),
-            base: None,
-        };
         let mut collect = Collect::default();
         for n in 1..=5 {
             collect.bury(&by(n), 3);

@@ -6,7 +6,7 @@
 //! peer, but is known to no other. An hour without a part ends it, as it ends the references of its chunks (ADR 12).
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -24,6 +24,7 @@ use super::cutter::{BrokenOff, Cutter};
 use super::held::HELD_MAX;
 use super::put::{IN_FLIGHT, finished};
 use super::{FileError, Files, Held, Kind, Precondition};
+use crate::disk::replace_file;
 
 /// Uploads in parts that a peer keeps at once (guess: their records take at most 8 MiB each, usually a few KiB).
 const OPEN: usize = 64;
@@ -138,7 +139,8 @@ impl Records {
     /// Durable when this returns.
     async fn save(&self, id: PartsId, parts: &Parts) -> Result<(), FileError> {
         let (path, bytes) = (self.path(id), encode(parts));
-        let saved = spawn_blocking(move || write(&path, &bytes));
+        let saved =
+            spawn_blocking(move || replace_file(&path, &path.with_extension("new"), &bytes));
         let saved = saved
             .await
             .map_err(|e| FileError::Interrupted(e.to_string()))?;
@@ -189,19 +191,6 @@ fn sweep(dir: &Path) -> io::Result<usize> {
         }
     }
     Ok(left)
-}
-
-/// Whole or not at all: written beside, synced, renamed.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = std::fs::File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(dir) => std::fs::File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 fn encode(parts: &Parts) -> Vec<u8> {

@@ -8,7 +8,8 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1;
 use serde::{Deserialize, Serialize};
@@ -115,10 +116,7 @@ pub(super) async fn put(
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok()?.parse().ok());
-    let body = body
-        .into_data_stream()
-        .map_err(|error| BrokenOff::Connection(deepest(&error)));
-    let body = digest::checked(body, digest::announced(&headers)?);
+    let body = digest::checked(bytes_of(body), digest::announced(&headers)?);
     call(&life, async |running| {
         // The upload's end comes long after the answer to this question, which costs no time that way.
         let existed = running.files.exists(&name);
@@ -434,8 +432,14 @@ pub(super) fn quoted(info: &v1::FileInfo) -> String {
     format!("\"{}\"", info.etag)
 }
 
+/// A body's bytes, for those who store them.
+pub(super) fn bytes_of(body: Body) -> impl Stream<Item = Result<Bytes, BrokenOff>> + Send {
+    body.into_data_stream()
+        .map_err(|error| BrokenOff::Connection(deepest(&error)))
+}
+
 /// The innermost cause says most about a connection.
-pub(super) fn deepest(error: &dyn std::error::Error) -> String {
+fn deepest(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -9,19 +9,18 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::TryStreamExt;
 use peernet_core::key::Name;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::conditions::on_change;
 use super::digest;
-use super::files::{FileView, Named, call, deepest, kind_of, quoted};
+use super::files::{FileView, Named, bytes_of, call, kind_of, quoted};
 use super::parameters::{self, Appending, Beginning, Changing, Described, UploadId};
 use super::problem::Problem;
 use super::rename::path_of;
 use crate::daemon::Life;
-use crate::files::{AGE, Appended, BrokenOff, FileError, Files, Parts, PartsId};
+use crate::files::{AGE, Appended, FileError, Files, Parts, PartsId};
 
 /// `?1` in the part that is the last (RFC 9651, section 3.3.6).
 pub(super) const COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
@@ -81,7 +80,7 @@ pub(super) async fn begin(
     call(&life, async |running| {
         let files = &running.files;
         let id = files.begin_parts(parts).await?;
-        let offset = match files.append(id, 0, false, bytes(body)).await? {
+        let offset = match files.append(id, 0, false, bytes_of(body)).await? {
             Appended::Open(offset) => offset,
             Appended::Stored(info) => info.size,
         };
@@ -161,7 +160,7 @@ pub(super) async fn append(
         offset.ok_or_else(|| Problem::invalid("upload-offset has to say where the part begins"))?;
     call(&life, async |running| {
         let files = &running.files;
-        match files.append(id, offset, last, bytes(body)).await? {
+        match files.append(id, offset, last, bytes_of(body)).await? {
             Appended::Open(offset) => {
                 Ok((StatusCode::NO_CONTENT, open(offset, files)).into_response())
             }
@@ -252,9 +251,4 @@ fn without_digest(headers: &HeaderMap) -> Result<(), Problem> {
             "digests are not checked for uploads in parts; leave it out",
         ))
     }
-}
-
-fn bytes(body: Body) -> impl futures::Stream<Item = Result<bytes::Bytes, BrokenOff>> + Send {
-    body.into_data_stream()
-        .map_err(|error| BrokenOff::Connection(deepest(&error)))
 }

@@ -23,6 +23,7 @@ use super::{PATIENCE, ShareError, Sharer, Shares, endpoint, flood, on_disk};
 use crate::chunks::ChunkError;
 use crate::disk::Chunk;
 use crate::files::cutter::STALL;
+use crate::files::manifest::Manifest;
 use crate::files::record::Content;
 
 mod swarm;
@@ -109,7 +110,13 @@ impl Shares {
             self.publish(draft, shared).await?;
             return Ok((kept, None));
         }
-        let draft = self.bring_nodes(draft, &shared, &peers).await?;
+        let draft = match &shared.content {
+            Content::Chunks(manifest) => {
+                let bring = |key| self.bring_node(key, &peers);
+                bring_nodes(draft, manifest, bring).await?
+            }
+            Content::Inline(_) => draft,
+        };
         let kept = on_disk(move || draft.begin(shared)).await?;
         let outlook = self.pursue(&kept, peers);
         Ok((kept, Some(outlook)))
@@ -220,30 +227,6 @@ impl Shares {
         })
     }
 
-    /// Brings the nodes of a manifest, so that all its pieces are known.
-    async fn bring_nodes(
-        &self,
-        mut draft: Draft,
-        shared: &Shared,
-        peers: &[Member],
-    ) -> Result<Draft, ShareError> {
-        let Content::Chunks(manifest) = &shared.content else {
-            return Ok(draft);
-        };
-        let mut survey = Survey::new(manifest);
-        while let Some(key) = survey.next_node()? {
-            let node = self.bring_node(key, peers).await?;
-            let data = node.clone();
-            draft = on_disk(move || {
-                draft.add(&Chunk::claimed(&key, data)?)?;
-                Ok(draft)
-            })
-            .await?;
-            survey.enter(key, node)?;
-        }
-        Ok(draft)
-    }
-
     async fn bring_node(&self, key: Key, peers: &[Member]) -> Result<Bytes, ShareError> {
         let mut reason = "nobody is left to ask".to_owned();
         for peer in peers {
@@ -343,6 +326,26 @@ impl Shares {
         }
         Ok(())
     }
+}
+
+/// Brings the nodes of a manifest and makes them durable, so that all its pieces are known.
+pub(super) async fn bring_nodes<B: Future<Output = Result<Bytes, ShareError>>>(
+    mut draft: Draft,
+    manifest: &Manifest,
+    bring: impl Fn(Key) -> B,
+) -> Result<Draft, ShareError> {
+    let mut survey = Survey::new(manifest);
+    while let Some(key) = survey.next_node()? {
+        let node = bring(key).await?;
+        let data = node.clone();
+        draft = on_disk(move || {
+            draft.add(&Chunk::claimed(&key, data)?)?;
+            Ok(draft)
+        })
+        .await?;
+        survey.enter(key, node)?;
+    }
+    Ok(draft)
 }
 
 /// Waits for a piece, as long as others come.

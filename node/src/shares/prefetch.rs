@@ -17,10 +17,9 @@ use peernet_proto::v1::shares_client::SharesClient;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::holding::Survey;
+use super::fetch::bring_nodes;
 use super::shelf::{Kept, Shared};
 use super::{ShareError, Shares, on_disk};
-use crate::disk::Chunk;
 use crate::files::cutter::STALL;
 use crate::files::manifest::ChunkRef;
 use crate::files::record::Content;
@@ -59,18 +58,8 @@ impl Shares {
         let kept = match self.kept(&Wanted::Content(content)) {
             Some(kept) => kept,
             None => {
-                let mut draft = self.shelf.draft();
-                let mut survey = Survey::new(manifest);
-                while let Some(key) = survey.next_node()? {
-                    let node = files.chunk(key).await?;
-                    let data = node.clone();
-                    draft = on_disk(move || {
-                        draft.add(&Chunk::claimed(&key, data)?)?;
-                        Ok(draft)
-                    })
-                    .await?;
-                    survey.enter(key, node)?;
-                }
+                let bring = |key| async move { Ok(files.chunk(key).await?) };
+                let draft = bring_nodes(self.shelf.draft(), manifest, bring).await?;
                 let offer = Offer {
                     name,
                     size: stored.summary.size,

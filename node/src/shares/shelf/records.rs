@@ -1,7 +1,7 @@
 //! Records of shared files on the volume.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use peernet_proto::v1;
 use prost::Message;
 
 use super::Shared;
-use crate::disk::sync_dir;
+use crate::disk::{replace_file, sync_dir};
 use crate::files::record::Content;
 use crate::wire::Wire;
 
@@ -50,11 +50,8 @@ impl Records {
             body: shared.content.encode(),
         };
         let temporary = self.temporary.join(format!("record-{key}"));
-        let mut file = File::create(&temporary)?;
-        file.write_all(&record.encode_to_vec())?;
-        file.sync_data()?;
-        fs::rename(&temporary, self.folder.join(key.to_string()))?;
-        sync_dir(&self.folder)
+        let path = self.folder.join(key.to_string());
+        replace_file(&path, &temporary, &record.encode_to_vec())
     }
 
     /// Gone for good, if it was there.
