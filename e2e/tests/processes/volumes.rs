@@ -117,12 +117,10 @@ async fn a_lost_volume_is_replaced_and_an_old_one_brings_nothing_back() {
 /// A peer whose database has rotted refuses to start, and says what to do.
 async fn rotten_database(trial: &Trial, n: usize) -> Result<()> {
     let database = trial.ring.volume(n).join("meta.redb");
-    let bytes = fs::read(&database)?;
-    // Everywhere: a bit in each page that holds anything.
-    for (page, content) in bytes.chunks(4096).enumerate() {
-        if let Some(used) = content.iter().rposition(|byte| *byte != 0) {
-            volume::flip_bit(&database, (page * 4096 + used) as u64, 3)?;
-        }
+    // Everywhere: a bit of the first byte of each page, which is in use where the page is. Its last ones may be left over
+    // from what it held before, and nobody would miss them. The first page is the header, which has copies.
+    for page in 1..fs::metadata(&database)?.len() / 4096 {
+        volume::flip_bit(&database, page * 4096, 3)?;
     }
     trial.ring.launch(n)?;
     trial.ring.ended_saying(n, "meta.redb").await

@@ -1,5 +1,6 @@
 //! Opening the database: of our format, whole, and not in use by another process.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,14 @@ const FORMAT: u32 = 5;
 const CACHE: usize = 32 * 1024 * 1024;
 
 /// Opens the database and makes sure that every page has the checksum its parent says.
+///
+/// redb believes the first page that it reads, and panics where that has rotted into what cannot be: that is damage too.
 pub(super) fn checked(path: &Path, faults: &Arc<DiskFaults>) -> Result<Database, OpenError> {
+    let opening = AssertUnwindSafe(|| read_whole(path, faults));
+    catch_unwind(opening).unwrap_or_else(|_| Err(damage(path, "its pages make no sense".into())))
+}
+
+fn read_whole(path: &Path, faults: &Arc<DiskFaults>) -> Result<Database, OpenError> {
     let reading = |error: DatabaseError| match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
         DatabaseError::Storage(StorageError::Corrupted(reason)) => damage(path, reason),
