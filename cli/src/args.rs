@@ -89,6 +89,10 @@ pub enum Shared {
     Search(Search),
     /// Remove files
     Rm(Rm),
+    /// Keep files from being replaced, renamed and removed
+    Pin(Pin),
+    /// Take that back
+    Unpin(Unpin),
     /// Give a file another name
     #[command(alias = "rename")]
     Mv(Mv),
@@ -153,6 +157,22 @@ pub struct Ls {
 /// Removes files.
 #[derive(clap::Args, Debug)]
 pub struct Rm {
+    /// Names in the network
+    #[arg(required = true)]
+    pub name: Vec<String>,
+}
+
+/// Keeps files from being replaced, renamed and removed, by whomever, until they are unpinned. Nothing else of them is changed.
+#[derive(clap::Args, Debug)]
+pub struct Pin {
+    /// Names in the network
+    #[arg(required = true)]
+    pub name: Vec<String>,
+}
+
+/// Lets files be replaced, renamed and removed again.
+#[derive(clap::Args, Debug)]
+pub struct Unpin {
     /// Names in the network
     #[arg(required = true)]
     pub name: Vec<String>,
@@ -315,6 +335,7 @@ mod tests {
         for line in [
             "peernet put",
             "peernet rm",
+            "peernet pin",
             "peernet mv a",
             "peernet scale x",
             "peernet up --zones 0",

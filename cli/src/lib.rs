@@ -173,6 +173,8 @@ async fn perform_shared(
         Shared::Ls(command) => names::list(global, command).await?,
         Shared::Search(command) => search::run(global, command).await?,
         Shared::Rm(command) => names::remove(global, command).await?,
+        Shared::Pin(command) => names::pin(global, command).await?,
+        Shared::Unpin(command) => names::unpin(global, command).await?,
         Shared::Mv(command) => names::rename(global, command).await?,
         Shared::Explain(command) => names::explain(global, command).await?,
         Shared::Peers => status::peers(global).await?,

@@ -1,4 +1,4 @@
-//! `peernet ls`, `rm`, `mv` and `explain`: what is known of files, without their bytes.
+//! `peernet ls`, `rm`, `mv`, `pin` and `explain`: what is known of files, without their bytes.
 
 use std::io;
 
@@ -6,12 +6,12 @@ use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{
     DeleteRequest, ExplainRequest, ExplainResponse, FileInfo, ListRequest, ListResponse,
-    RenameRequest,
+    PinRequest, RenameRequest, UnpinRequest,
 };
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::args::{Explain, Global, Ls, Mv, Rm};
+use crate::args::{Explain, Global, Ls, Mv, Pin, Rm, Unpin};
 use crate::exit::Exit;
 use crate::output;
 use crate::servers::{CallError, Servers};
@@ -30,9 +30,11 @@ pub enum NamesError {
     /// A peer refused or none was there.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Some of several names could not be removed.
-    #[error("{failed} of {all} files were not removed; the last reason: {last}")]
+    /// It could not be done with some of several names.
+    #[error("{failed} of {all} files were not {done}; the last reason: {last}")]
     Some {
+        /// What was to be done with them.
+        done: &'static str,
         /// How many.
         failed: usize,
         /// Of how many.
@@ -77,6 +79,8 @@ pub struct File {
     pub modified: String,
     /// 0 when the bytes are in the name's own record.
     pub chunks: u64,
+    /// It can be neither replaced, renamed nor removed until it is unpinned.
+    pub pinned: bool,
 }
 
 impl From<FileInfo> for File {
@@ -89,6 +93,7 @@ impl From<FileInfo> for File {
             modified_unix_ms,
             chunks,
             tags,
+            pinned,
         } = info;
         File {
             name,
@@ -98,6 +103,7 @@ impl From<FileInfo> for File {
             tags,
             modified: output::moment(modified_unix_ms),
             chunks,
+            pinned,
         }
     }
 }
@@ -145,7 +151,9 @@ pub(crate) fn file_table(files: &[File], wide: bool) -> String {
     }
     let (brief, full) = (
         ["SIZE>", "MODIFIED", "NAME"],
-        ["SIZE>", "MODIFIED", "CHUNKS>", "ETAG", "TYPE", "NAME"],
+        [
+            "SIZE>", "MODIFIED", "PINNED", "CHUNKS>", "ETAG", "TYPE", "NAME",
+        ],
     );
     let rows = files.iter().cloned().map(|f| {
         let size = output::bytes(f.size);
@@ -153,6 +161,7 @@ pub(crate) fn file_table(files: &[File], wide: bool) -> String {
             vec![
                 size,
                 f.modified,
+                if f.pinned { "yes" } else { "no" }.to_owned(),
                 f.chunks.to_string(),
                 f.etag,
                 f.content_type,
@@ -165,23 +174,43 @@ pub(crate) fn file_table(files: &[File], wide: bool) -> String {
     output::table(if wide { &full } else { &brief }, rows)
 }
 
-/// Removes each name; goes on after a failure.
+/// Removes each name.
 pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
-    let checked = rm.name.into_iter().map(checked);
+    let remove = async |name: &str| delete(&global.server, name).await;
+    each(global, rm.name, "removed", remove).await
+}
+
+/// Pins each file.
+pub async fn pin(global: &Global, pin: Pin) -> Result<(), NamesError> {
+    let pin_one = async |name: &str| set_pin(&global.server, name, true).await;
+    each(global, pin.name, "pinned", pin_one).await
+}
+
+/// Unpins each file.
+pub async fn unpin(global: &Global, unpin: Unpin) -> Result<(), NamesError> {
+    let unpin_one = async |name: &str| set_pin(&global.server, name, false).await;
+    each(global, unpin.name, "unpinned", unpin_one).await
+}
+
+/// Does something with each name, of which it is then said that it is `done`; goes on after a failure.
+async fn each(
+    global: &Global,
+    names: Vec<String>,
+    done: &'static str,
+    work: impl AsyncFn(&str) -> Result<(), CallError>,
+) -> Result<(), NamesError> {
+    let checked = names.into_iter().map(checked);
     let names = checked.collect::<Result<Vec<_>, _>>()?;
-    let mut removed = Vec::new();
+    let mut well = Vec::new();
     let mut failures = Vec::new();
     for name in &names {
-        match delete(&global.server, name.as_str()).await {
-            Ok(()) => removed.push(name.as_str()),
+        match work(name.as_str()).await {
+            Ok(()) => well.push(name.as_str()),
             Err(error) => failures.push(error),
         }
     }
-    if !global.common.output.document(&removed)? {
-        let lines: String = removed
-            .iter()
-            .map(|name| format!("removed {name}\n"))
-            .collect();
+    if !global.common.output.document(&well)? {
+        let lines: String = well.iter().map(|name| format!("{done} {name}\n")).collect();
         output::print(&lines)?;
     }
     let failed = failures.len();
@@ -189,6 +218,7 @@ pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
     match (failures.pop(), exit) {
         (Some(error), _) if names.len() == 1 => Err(error.into()),
         (Some(last), Some(exit)) => Err(NamesError::Some {
+            done,
             failed,
             all: names.len(),
             last,
@@ -208,6 +238,33 @@ pub(crate) async fn delete(servers: &Servers, name: &str) -> Result<(), CallErro
         .call(async |channel| FilesClient::new(channel).delete(request.clone()).await)
         .await?;
     Ok(())
+}
+
+/// Pins or unpins one file.
+pub(crate) async fn set_pin(servers: &Servers, name: &str, pinned: bool) -> Result<(), CallError> {
+    let (name, when) = (name.to_owned(), None);
+    servers
+        .call(async |channel| {
+            let (mut files, name) = (FilesClient::new(channel), name.clone());
+            if pinned {
+                files
+                    .pin(PinRequest {
+                        name,
+                        when: when.clone(),
+                    })
+                    .await
+                    .map(drop)
+            } else {
+                files
+                    .unpin(UnpinRequest {
+                        name,
+                        when: when.clone(),
+                    })
+                    .await
+                    .map(drop)
+            }
+        })
+        .await
 }
 
 /// Gives a file another name.
@@ -310,8 +367,9 @@ fn explanation(holdings: &Holdings, wide: bool) -> String {
         name_holders,
         chunks,
     } = holdings;
+    let pinned = if file.pinned { ", pinned" } else { "" };
     let mut text = format!(
-        "{}: {}, etag {}\n",
+        "{}: {}, etag {}{pinned}\n",
         file.name,
         output::bytes(file.size),
         file.etag
@@ -361,6 +419,7 @@ mod tests {
             modified_unix_ms: 0,
             chunks: 1,
             tags: Vec::new(),
+            pinned: false,
         })
     }
 
@@ -372,6 +431,15 @@ mod tests {
             "   SIZE  MODIFIED              NAME\n    1 B  1970-01-01T00:00:00Z  a b\n2.0 KiB  1970-01-01T00:00:00Z  c\n"
         );
         assert_eq!(file_table(&[], true), "");
+        let pinned = File {
+            pinned: true,
+            ..file("c", 1)
+        };
+        let text = file_table(&[file("a", 1), pinned], true);
+        assert!(
+            text.contains("Z  no  ") && text.contains("Z  yes "),
+            "{text}"
+        );
     }
 
     #[test]

@@ -220,6 +220,16 @@ fn listing_and_removal(network: &Network) {
     network.run(&["rename", "deep/er/gone", "gone"]);
     network.run(&["get", "gone", target.to_str().unwrap()]);
     assert_eq!(fs::read(&target).unwrap(), b"soon");
+    assert_eq!(network.run(&["pin", "gone"]), "pinned gone\n");
+    let (code, words) = network.fail(&["rm", "gone"]);
+    assert!(
+        code == 6 && words.contains("'gone' is pinned; unpin it first"),
+        "{words}"
+    );
+    assert_eq!(network.json(&["ls", "gone"])[0]["pinned"], true);
+    assert!(network.run(&["explain", "gone"]).contains(", pinned"));
+    assert_eq!(network.fail(&["pin", "gone", "never"]).0, 3);
+    assert_eq!(network.run(&["unpin", "gone"]), "unpinned gone\n");
     network.run(&["rm", "gone"]);
     let (code, words) = network.fail(&["get", "gone", target.to_str().unwrap()]);
     assert_eq!(code, 3, "{words}");

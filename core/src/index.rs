@@ -27,7 +27,7 @@ use crate::io::Search;
 use crate::key::{Key, Name};
 use crate::member::PeerId;
 use crate::outbox::State;
-use crate::register::{REGISTER_MAX, Register, Value, Version, WriteId};
+use crate::register::{Head, REGISTER_MAX, Register, Value, Version, WriteId};
 
 /// Longest term, in bytes; longer ones are cut. Guess: longer than words are.
 pub const TERM_MAX: usize = 64;
@@ -98,12 +98,12 @@ pub struct Posting {
     /// Under which it was seen.
     pub version: Version,
     /// What a result shows; `None`: the file does not have this term any more.
-    pub head: Option<Bytes>,
+    pub head: Option<Head>,
 }
 
 impl Posting {
     fn size(&self) -> usize {
-        POSTING + self.name.as_str().len() + self.head.as_ref().map_or(0, Bytes::len)
+        POSTING + self.name.as_str().len() + self.head.as_ref().map_or(0, |head| head.bytes.len())
     }
 }
 
@@ -118,10 +118,10 @@ pub fn updates<'a>(
     labels: Labels,
 ) -> BTreeMap<String, Posting> {
     let of = |state: &State| match &state.head {
-        Some(head) => terms(name, head, labels),
+        Some(head) => terms(name, &head.bytes, labels),
         None => BTreeSet::new(),
     };
-    let posting = |head: Option<Bytes>| Posting {
+    let posting = |head: Option<Head>| Posting {
         name: name.clone(),
         version: now.version,
         head,
@@ -207,6 +207,9 @@ pub enum Node {
     Split(WriteId),
 }
 
+/// Set in the length of a head, which is below it: the file is pinned.
+const PINNED: u16 = 1 << 15;
+
 const LEAF: u8 = 0;
 const SPLIT: u8 = 1;
 
@@ -239,7 +242,7 @@ impl Node {
             Node::Leaf(leaf) => leaf.encode(),
         };
         Value::Present {
-            head: Bytes::new(),
+            head: Head::default(),
             body,
             upload: None,
         }
@@ -249,7 +252,7 @@ impl Node {
 /// Postings, by name.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Leaf {
-    postings: BTreeMap<Name, (Version, Bytes)>,
+    postings: BTreeMap<Name, (Version, Head)>,
 }
 
 impl Leaf {
@@ -303,8 +306,9 @@ impl Leaf {
             body.put_u64(version.round);
             body.put_u128(version.writer.0);
             body.put_u64(version.op);
-            body.put_u16(head.len() as u16);
-            body.put_slice(head);
+            let pinned = if head.pinned { PINNED } else { 0 };
+            body.put_u16(head.bytes.len() as u16 | pinned);
+            body.put_slice(&head.bytes);
         }
         body.freeze()
     }
@@ -320,7 +324,9 @@ impl Leaf {
                 writer: PeerId(body.try_get_u128().ok()?),
                 op: body.try_get_u64().ok()?,
             };
-            postings.insert(name, (version, bytes(&mut body)?));
+            let pinned = body.first()? & (PINNED >> 8) as u8 != 0;
+            let bytes = bytes(&mut body)?;
+            postings.insert(name, (version, Head { bytes, pinned }));
         }
         Some(Leaf { postings })
     }
@@ -328,7 +334,7 @@ impl Leaf {
 
 /// A length, and so many bytes.
 fn bytes(body: &mut Bytes) -> Option<Bytes> {
-    let len = usize::from(body.try_get_u16().ok()?);
+    let len = usize::from(body.try_get_u16().ok()? & !PINNED);
     (len <= body.len()).then(|| body.split_to(len))
 }
 
@@ -347,7 +353,7 @@ mod tests {
                 op,
                 ..Version::least_of(1)
             },
-            head: head.map(Bytes::from_static),
+            head: head.map(|head| Bytes::from_static(head).into()),
         }
     }
 
@@ -389,7 +395,7 @@ mod tests {
                 peer: PeerId(1),
                 op,
             },
-            head: head.map(Bytes::from_static),
+            head: head.map(|head| Bytes::from_static(head).into()),
         };
         let name = Name::new("f").unwrap();
         let (old, new) = (state(1, Some(b"tag:a")), state(2, Some(b"tag:c")));
@@ -418,6 +424,12 @@ mod tests {
         let mut leaf = Leaf::default();
         leaf.merge(&posting("a/ü", 1, Some(b"head")));
         leaf.merge(&posting("b", 2, Some(b"")));
+        let mut pinned = posting("c", 3, Some(b"head"));
+        pinned.head = pinned.head.map(|head| Head {
+            pinned: true,
+            ..head
+        });
+        leaf.merge(&pinned);
         let register = |value| Register {
             name: Path::root("x").register(),
             version: Version::least_of(1),
@@ -438,14 +450,14 @@ mod tests {
         let whole = leaf.encode();
         for end in 0..whole.len() {
             let value = Value::Present {
-                head: Bytes::new(),
+                head: Head::default(),
                 body: whole.slice(..end),
                 upload: None,
             };
             let Node::Leaf(found) = Node::of(Some(&register(value))) else {
                 panic!("a part of a leaf is no split");
             };
-            assert!(found.len() < 2);
+            assert!(found.len() < leaf.len());
         }
     }
 

@@ -399,7 +399,7 @@ pub enum Output {
 /// Bytes of a register's value: bounds what a client may store, and how many registers travel in one message.
 pub(crate) fn value_len(value: &Value) -> usize {
     match value {
-        Value::Present { head, body, .. } => Bytes::len(head) + Bytes::len(body),
+        Value::Present { head, body, .. } => Bytes::len(&head.bytes) + Bytes::len(body),
         Value::Deleted => 0,
     }
 }

@@ -1,14 +1,12 @@
 //! What peers say to each other. The driver puts these on the wire; lost, repeated and reordered messages are expected.
 
-use bytes::Bytes;
-
 use crate::collect::Upload;
 use crate::flood::Step;
 use crate::key::{Key, Name, Slot};
 use crate::leave::Receipt;
 use crate::member::{Member, PeerId};
 use crate::outbox::Pending;
-use crate::register::{Condition, Register, Value, Version, WriteId};
+use crate::register::{Condition, Head, Register, Value, Version, WriteId};
 use crate::slot::{Ballot, SlotConfig};
 use crate::store::Entry;
 
@@ -32,7 +30,7 @@ pub struct Listed {
     /// Its version at the answering replica.
     pub version: Version,
     /// The value's head; `None` for a tombstone.
-    pub head: Option<Bytes>,
+    pub head: Option<Head>,
 }
 
 /// What became of a write that was passed on to the slot's owner.

@@ -15,10 +15,8 @@
 //!
 //! [`crate::peer`] has the machine (room `outbox`); the rules are here.
 
-use bytes::Bytes;
-
 use crate::key::{Key, Name};
-use crate::register::{Register, Value, Version, WriteId};
+use crate::register::{Head, Register, Value, Version, WriteId};
 
 /// Largest trail, in bytes as [`Trail::size`] counts them. Guess: seven states with the longest heads, or a hundred with
 /// usual ones, while a register stays well below two pages of the wire's limit.
@@ -129,7 +127,7 @@ pub struct State {
     /// Who wrote it.
     pub write: WriteId,
     /// The value's head; `None`: deleted.
-    pub head: Option<Bytes>,
+    pub head: Option<Head>,
 }
 
 impl State {
@@ -146,7 +144,7 @@ impl State {
     }
 
     fn size(&self) -> usize {
-        STATE + self.head.as_ref().map_or(0, Bytes::len)
+        STATE + self.head.as_ref().map_or(0, |head| head.bytes.len())
     }
 }
 
@@ -232,6 +230,8 @@ impl Effect {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::member::PeerId;
 
@@ -247,7 +247,7 @@ mod tests {
                 op,
             },
             value: Value::Present {
-                head: Bytes::from(vec![0; 2_000]),
+                head: Bytes::from(vec![0; 2_000]).into(),
                 body: Bytes::new(),
                 upload: None,
             },

@@ -77,13 +77,29 @@ pub struct WriteId {
     pub op: u64,
 }
 
+/// What listings show of a file.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Head {
+    /// Opaque to the core; at most [`HEAD_MAX`].
+    pub bytes: Bytes,
+    /// Nothing may take the file's place until it is unpinned; see [`Value::may_follow`].
+    pub pinned: bool,
+}
+
+impl From<Bytes> for Head {
+    fn from(bytes: Bytes) -> Self {
+        let pinned = false;
+        Head { bytes, pinned }
+    }
+}
+
 /// What a name holds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Value {
     /// A file, opaque to the core; at most [`REGISTER_MAX`] bytes together.
     Present {
-        /// What a listing shows of it; at most [`HEAD_MAX`] bytes.
-        head: Bytes,
+        /// What a listing shows of it.
+        head: Head,
         /// The bytes of a small file, or the root of a manifest.
         body: Bytes,
         /// The upload whose references keep the chunks that the body names; `None` when it names none.
@@ -91,6 +107,30 @@ pub enum Value {
     },
     /// The name was deleted (a tombstone).
     Deleted,
+}
+
+impl Value {
+    /// Whether there is a file, and it is pinned.
+    pub fn is_pinned(&self) -> bool {
+        matches!(self, Value::Present { head, .. } if head.pinned)
+    }
+
+    /// The same file pinned, or not; `None` when there is no file.
+    pub fn with_pin(&self, pinned: bool) -> Option<Value> {
+        let mut value = self.clone();
+        match &mut value {
+            Value::Present { head, .. } => head.pinned = pinned,
+            Value::Deleted => return None,
+        }
+        Some(value)
+    }
+
+    /// Whether this may take the place of `current`: that of a pinned file is taken by the same file only, pinned or not.
+    /// Part of every write's condition, so it is judged of what the write would in fact replace, whatever its author knew.
+    pub fn may_follow(&self, current: Option<&Register>) -> bool {
+        let pinned = current.filter(|r| r.value.is_pinned());
+        pinned.is_none_or(|r| self.with_pin(true).as_ref() == Some(&r.value))
+    }
 }
 
 /// A name's register as one replica stores it.
@@ -212,6 +252,34 @@ mod tests {
         acceptor.epoch = 6;
         assert_eq!(acceptor.admit(version(5, 0)), Ok(()));
         assert_eq!(acceptor.admit(version(4, 8)), Err(version(4, 9)));
+    }
+
+    #[test]
+    fn a_pinned_file_gives_way_to_itself_only() {
+        let file = |body: &'static [u8]| Value::Present {
+            head: Bytes::from_static(b"head").into(),
+            body: Bytes::from_static(body),
+            upload: None,
+        };
+        let holds = |value| Register {
+            name: Name::new("f").unwrap(),
+            version: version(1, 0),
+            write: WriteId {
+                peer: PeerId(1),
+                op: 7,
+            },
+            value,
+            trail: Box::default(),
+        };
+        let (free, pinned) = (file(b"a"), file(b"a").with_pin(true).unwrap());
+        assert!(pinned.is_pinned() && !free.is_pinned() && Value::Deleted.with_pin(true).is_none());
+        assert_eq!(pinned.with_pin(false).as_ref(), Some(&free));
+        let held = holds(pinned.clone());
+        assert!(free.may_follow(Some(&held)) && pinned.may_follow(Some(&held)));
+        assert!(!Value::Deleted.may_follow(Some(&held)) && !file(b"b").may_follow(Some(&held)));
+        let held = holds(free);
+        assert!(Value::Deleted.may_follow(Some(&held)) && file(b"b").may_follow(Some(&held)));
+        assert!(Value::Deleted.may_follow(None));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod held;
 mod list;
 pub(crate) mod manifest;
 mod parts;
+mod pin;
 mod precondition;
 mod put;
 pub(crate) mod record;
@@ -71,6 +72,9 @@ pub(crate) enum FileError {
         /// What it is, if it is there.
         etag: Option<String>,
     },
+    /// It is not to be replaced, renamed or deleted.
+    #[error("'{0}' is pinned; unpin it first")]
+    Pinned(Name),
     /// A file is there that a rename will not replace.
     #[error(
         "there is a file '{0}' already; nothing was changed: choose another name, or remove that file first"
@@ -79,10 +83,10 @@ pub(crate) enum FileError {
     /// The file was replaced or removed under the hands of a rename.
     #[error("'{0}' was written or removed while it was renamed; nothing was changed: try again")]
     Moving(Name),
-    /// A rename did its first half: the old name was written meanwhile.
+    /// A rename did its first half: the old name was written or pinned meanwhile.
     #[error(
-        "'{to}' now leads to what '{from}' held, but '{from}' was written anew meanwhile and was kept: both are there, \
-         remove the one you do not want"
+        "'{to}' now leads to what '{from}' held, but '{from}' was written anew or pinned meanwhile and was kept: both are \
+         there, remove the one you do not want"
     )]
     Kept {
         /// The old name.
@@ -258,6 +262,8 @@ pub(crate) enum ErrorKind {
     NotFound,
     /// The file is not what the request's condition says.
     Precondition,
+    /// The file is pinned.
+    Pinned,
     /// The request makes no sense.
     Invalid,
     /// The range lies outside of the file.
@@ -282,6 +288,7 @@ impl ErrorKind {
         match self {
             ErrorKind::NotFound => "not_found",
             ErrorKind::Precondition => "precondition_failed",
+            ErrorKind::Pinned => "pinned",
             ErrorKind::Invalid => "invalid",
             ErrorKind::OutOfRange => "out_of_range",
             ErrorKind::Unavailable => "unavailable",
@@ -299,6 +306,7 @@ impl FileError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             FileError::NotFound(_) | FileError::NoParts => ErrorKind::NotFound,
+            FileError::Pinned(_) => ErrorKind::Pinned,
             FileError::TooManyParts => ErrorKind::Busy,
             FileError::Precondition { .. }
             | FileError::Taken(_)

@@ -28,6 +28,7 @@ mod document;
 mod events;
 mod files;
 mod parameters;
+mod pins;
 mod problem;
 mod range;
 mod rename;
@@ -120,6 +121,7 @@ fn described() -> OpenApiRouter<Arc<Life>> {
             files::delete,
             rename::rename
         ))
+        .routes(routes!(pins::pin, pins::unpin))
         .routes(routes!(uploads::begin))
         .routes(routes!(uploads::offset, uploads::append, uploads::cancel))
         .routes(routes!(search::find))

@@ -171,7 +171,7 @@ fn version(counter: u64) -> Version {
 
 fn register(name: &str, counter: u64) -> Register {
     let value = Value::Present {
-        head: Bytes::from_static(b"head"),
+        head: Bytes::from_static(b"head").into(),
         body: Bytes::from(name.to_owned()),
         upload: None,
     };
@@ -594,7 +594,7 @@ fn large_values_survive<V: Volume>() {
     let mut volume = V::empty();
     let body = Bytes::from(vec![7; peernet_core::register::REGISTER_MAX - 2048]);
     let value = Value::Present {
-        head: Bytes::from(vec![1; 2048]),
+        head: Bytes::from(vec![1; 2048]).into(),
         body,
         upload: None,
     };

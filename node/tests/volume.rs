@@ -209,7 +209,7 @@ fn write(store: &mut impl Store, step: &Step) {
                 op: counter ^ 5,
             };
             let present = present.then(|| Value::Present {
-                head: Bytes::from_static(b"h"),
+                head: Bytes::from_static(b"h").into(),
                 body: Bytes::new(),
                 upload: None,
             });

@@ -64,7 +64,7 @@ impl Record {
             body.put_slice(&key.0);
         }
         Value::Present {
-            head: Bytes::from_static(b"sim"),
+            head: Bytes::from_static(b"sim").into(),
             body: body.freeze(),
             upload: self.upload,
         }

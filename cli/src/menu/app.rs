@@ -97,6 +97,10 @@ pub(crate) enum Effect {
         name: String,
         to: String,
     },
+    Pin {
+        name: String,
+        pinned: bool,
+    },
     Put {
         id: u64,
         path: String,
@@ -266,6 +270,7 @@ impl App {
                 let name = file.name.clone();
                 Prompt::new(Question::NewName { name }, &*file.name)
             }),
+            KeyCode::Char('P') => return self.pin(),
             KeyCode::Char('c') if self.pane == Pane::Transfers => return self.cancel(),
             _ => {}
         }
@@ -337,17 +342,30 @@ impl App {
         }
     }
 
+    /// Pins the chosen file, or unpins it. Either is taken back by the same key, so nobody is asked.
+    fn pin(&mut self) -> Vec<Effect> {
+        let Some(file) = self.chosen() else {
+            return vec![];
+        };
+        let (name, pinned) = (file.name.clone(), !file.pinned);
+        let doing = if pinned { "pinning" } else { "unpinning" };
+        self.message = Message::Busy(format!("{doing} {name}"));
+        vec![Effect::Pin { name, pinned }]
+    }
+
     fn ask_about_file(&mut self, question: impl Fn(&File) -> Prompt) {
-        match self.listing().map(Listing::chosen) {
-            Some(Some(file)) => self.prompt = Some(question(file)),
-            Some(None) => {
-                self.message = Message::Failed("no file is chosen: none is listed here".into())
-            }
-            None => {
-                self.message =
-                    Message::Failed("choose a file first: 1 lists them, / looks for some".into())
-            }
-        }
+        self.prompt = self.chosen().map(|file| question(&file));
+    }
+
+    /// The file under the bar; the message says why there is none.
+    fn chosen(&mut self) -> Option<File> {
+        let none = match self.listing().map(Listing::chosen) {
+            Some(Some(file)) => return Some(file.clone()),
+            Some(None) => "no file is chosen: none is listed here",
+            None => "choose a file first: 1 lists them, / looks for some",
+        };
+        self.message = Message::Failed(none.into());
+        None
     }
 
     fn answered(&mut self, prompt: Prompt) -> Vec<Effect> {

@@ -29,6 +29,7 @@ fn file(name: &str) -> File {
         tags: Vec::new(),
         modified: "2026-11-20T18:04:05Z".into(),
         chunks: 1,
+        pinned: false,
     }
 }
 
@@ -226,6 +227,23 @@ fn a_file_gets_the_name_that_is_typed() {
     let again = app.update(Event::Changed(Ok("renamed a/old to a/older".into())));
     assert!(matches!(&again[..], [Effect::List { .. }]));
     assert!(screen(&app, 80, 24).contains("ok: renamed a/old to a/older"));
+}
+
+#[test]
+fn the_chosen_file_is_pinned_and_unpinned_by_the_same_key() {
+    let mut app = with_files(&["a", "b"]);
+    press(&mut app, KeyCode::Down);
+    for pinned in [true, false] {
+        let effects = press(&mut app, KeyCode::Char('P'));
+        let name = "b".into();
+        assert_eq!(effects, [Effect::Pin { name, pinned }]);
+        app.update(Event::Changed(Ok("done".into())));
+        app.files.files[1].pinned = pinned;
+        assert_eq!(screen(&app, 80, 24).contains("* b"), pinned);
+    }
+    press(&mut app, KeyCode::Char('3'));
+    assert!(press(&mut app, KeyCode::Char('P')).is_empty());
+    assert!(screen(&app, 80, 24).contains("choose a file first"));
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn last_lines(app: &App, frame: &mut Frame, message: Rect, keys: Rect) {
     let line = Line::from_iter([Span::styled(word, style(color)), Span::raw(text)]);
     frame.render_widget(Paragraph::new(line).wrap(Wrap { trim: true }), message);
     let of_pane = match app.pane {
-        Pane::Files | Pane::Search => "p put  g get  d delete  / search  r refresh",
+        Pane::Files | Pane::Search => "p put  g get  d delete  P pin  / search",
         Pane::Peers | Pane::Ring => "up/down choose  r refresh",
         Pane::Transfers => "up/down choose  c cancel",
     };
@@ -159,17 +159,19 @@ fn files(listing: &Listing, none: &str, frame: &mut Frame, area: Rect) {
         Row::new([
             size,
             Cell::new(f.modified.as_str()),
+            Cell::new(if f.pinned { "*" } else { "" }),
             Cell::new(f.name.as_str()),
         ])
     });
     let widths = [
         Constraint::Length(11),
         Constraint::Length(20),
+        Constraint::Length(1),
         Constraint::Fill(1),
     ];
     let selected = listing.selected - first;
     table(
-        &["       SIZE", "MODIFIED", "NAME"],
+        &["       SIZE", "MODIFIED", "", "NAME"],
         &widths,
         rows.collect(),
         selected,
@@ -312,6 +314,7 @@ fn help(frame: &mut Frame, area: Rect) {
         "g Enter  get: fetch the chosen file",
         "m        give the chosen file another name",
         "d        delete the chosen file, after a question",
+        "P        pin the chosen file (then it has a *), or unpin it",
         "/        search: names that begin with what you type",
         "c        cancel the chosen transfer (in 5)",
         "r        ask again",

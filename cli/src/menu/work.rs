@@ -97,6 +97,16 @@ impl Work {
                     })
                 });
             }
+            Effect::Pin { name, pinned } => {
+                self.tasks.spawn_local(async move {
+                    let done = if pinned { "pinned" } else { "unpinned" };
+                    let outcome = patiently(names::set_pin(&servers, &name, pinned)).await;
+                    Event::Changed(match outcome {
+                        Ok(()) => Ok(format!("{done} {name}")),
+                        Err(reason) => Err(format!("{name} was not {done}: {reason}")),
+                    })
+                });
+            }
             Effect::Put { id, path, name } => {
                 self.transfer(id, async move |bar| {
                     store(&servers, &path, name, &bar).await

@@ -122,6 +122,13 @@ pub(crate) fn everything_by_keys(network: &Network) {
     terminal.sees("ok: renamed menu/a.txt to menu/b.txt");
     assert_eq!(network.fail(&["get", "menu/a.txt", "-"]).0, 3);
     terminal.sees("1 beginning with menu/");
+    terminal.press(&["P"]);
+    terminal.sees("ok: pinned menu/b.txt");
+    terminal.sees("* menu/b.txt");
+    terminal.press(&["d"]);
+    terminal.press(&["y"]);
+    terminal.sees("menu/b.txt is pinned; unpin it first");
+    network.run(&["unpin", "menu/b.txt"]);
     terminal.press(&["d"]);
     terminal.sees("for good? y/n");
     terminal.press(&["y"]);

@@ -248,7 +248,7 @@ mod tests {
         Listed {
             name: Name::new(name).unwrap(),
             version,
-            head: live.then(|| Bytes::from_static(b"h")),
+            head: live.then(|| Bytes::from_static(b"h").into()),
         }
     }
 

@@ -69,6 +69,13 @@ pub(super) struct Change {
     condition: Condition,
 }
 
+impl Change {
+    /// Whether it may take the place of what a name holds.
+    fn admits(&self, current: Option<&Register>) -> bool {
+        self.condition.admits(current) && self.value.may_follow(current)
+    }
+}
+
 /// What replicas have said they hold.
 #[derive(Clone, Default)]
 struct Heard {
@@ -488,7 +495,7 @@ impl<S: Store> Peer<S> {
 
 fn is_too_large(value: &Value) -> bool {
     let head = match value {
-        Value::Present { head, .. } => head.len(),
+        Value::Present { head, .. } => head.bytes.len(),
         Value::Deleted => 0,
     };
     value_len(value) > REGISTER_MAX || head > HEAD_MAX

@@ -187,7 +187,7 @@ impl Query {
             else {
                 continue;
             };
-            let found = terms(&posting.name, &head, labels);
+            let found = terms(&posting.name, &head.bytes, labels);
             let prefix = self.search.prefix.as_ref();
             let begins = prefix.is_none_or(|p| found.iter().any(|t| t.starts_with(p.as_str())));
             if begins && self.search.terms.is_subset(&found) {

@@ -1,6 +1,6 @@
 //! What a proposer does with what a quorum has told it: pure functions.
 
-use super::{Condition, Register, Version, WriteId};
+use super::{Register, Version, WriteId};
 
 /// What is known of an operation's own value, should it have been sent to replicas before.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,11 +34,12 @@ pub fn is_decided(found: Option<&Register>, agreed: bool, owner_agrees: bool, ep
 }
 
 /// A quorum has promised our ballot. `found` is the greatest register that any of it has admitted, `decided` whether it
-/// [`is_decided`]. `change` is the operation's write and condition, or `None` for a read.
+/// [`is_decided`]. `change` is the operation's write and whether its condition holds of what was found, or `None` for a
+/// read.
 pub fn after_claim(
     found: Option<&Register>,
     decided: bool,
-    change: Option<(WriteId, Condition)>,
+    change: Option<(WriteId, bool)>,
     base: Option<Base>,
 ) -> Step {
     let as_found = match found {
@@ -46,7 +47,7 @@ pub fn after_claim(
         // Decided, or nothing is and nothing lower can be any more.
         _ => Step::Found,
     };
-    let Some((write, condition)) = change else {
+    let Some((write, admits)) = change else {
         return as_found;
     };
     let holds = found.map(|r| r.write);
@@ -60,7 +61,7 @@ pub fn after_claim(
             return Step::Unknown;
         }
     }
-    match (condition.admits(found), base, found) {
+    match (admits, base, found) {
         (true, ..) => Step::Apply,
         (false, None, _) => as_found,
         // Somebody with a greater ballot may have found ours at a replica that we have not heard: that it is not written
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_may_have_been_written_is_not_written_again() {
-        let put = Some((write(9), Condition::Always));
+        let put = Some((write(9), true));
         let base = Some(Base {
             since: Version::least_of(3),
             replaces: None,
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_condition_that_fails_is_a_read() {
-        let create = Some((write(9), Condition::Unchanged(write(1))));
+        let create = Some((write(9), false));
         assert_eq!(
             after_claim(Some(&register(3, 5)), true, create, None),
             Step::Found
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_failed_condition_is_told_of_what_was_proposed_only_once_something_else_is_decided() {
-        let replace = Some((write(9), Condition::Unchanged(write(1))));
+        let replace = Some((write(9), false));
         let base = Some(Base {
             since: Version::least_of(3),
             replaces: Some(Some(write(1))),

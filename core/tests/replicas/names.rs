@@ -4,7 +4,7 @@ use bytes::Bytes;
 use peernet_core::io::{Answer, Request, RequestError};
 use peernet_core::key::{Key, Name};
 use peernet_core::message::Message;
-use peernet_core::register::{Condition, Value};
+use peernet_core::register::{Condition, Head, Value};
 
 use crate::network::Replicas;
 
@@ -16,7 +16,7 @@ fn put(body: &'static str) -> Request {
     Request::WriteName {
         name: name(),
         value: Value::Present {
-            head: Bytes::new(),
+            head: Head::default(),
             body: Bytes::from_static(body.as_bytes()),
             upload: None,
         },
@@ -54,7 +54,7 @@ fn a_value_of_64_kib_is_written_and_no_larger_one() {
     let put = |len: usize| Request::WriteName {
         name: name(),
         value: Value::Present {
-            head: Bytes::new(),
+            head: Head::default(),
             body: vec![0; len].into(),
             upload: None,
         },

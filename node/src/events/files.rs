@@ -50,18 +50,32 @@ pub(super) async fn publish(
     }
 }
 
-/// What is to be told of a name, oldest first.
+/// What is to be told of a name, oldest first. That a file was pinned or unpinned is none: nothing was stored.
 fn events(effect: &Effect) -> Vec<Event> {
     let mut left_out = effect.trail.coalesced;
-    let told = effect.states().map(|state| {
+    let settled = effect.trail.settled.as_ref();
+    let mut before = settled.filter(|_| left_out == 0);
+    let mut told = Vec::new();
+    for state in effect.states() {
+        let pinned = before.is_some_and(|before| differ_in_pin(before, state));
+        before = Some(state);
+        if pinned {
+            continue;
+        }
         let mut event = event(effect, state);
         match std::mem::take(&mut left_out) {
             0 => {}
             n => event.data["leftOut"] = json!(n),
         }
-        event
-    });
-    told.collect()
+        told.push(event);
+    }
+    told
+}
+
+/// Whether one state became the other by a pin.
+fn differ_in_pin(before: &State, after: &State) -> bool {
+    let heads = before.head.as_ref().zip(after.head.as_ref());
+    heads.is_some_and(|(a, b)| a.bytes == b.bytes && a.pinned != b.pinned)
 }
 
 fn event(effect: &Effect, state: &State) -> Event {
@@ -109,7 +123,7 @@ mod tests {
     use peernet_core::key::{Key, Name};
     use peernet_core::member::PeerId;
     use peernet_core::outbox::Trail;
-    use peernet_core::register::{Version, WriteId};
+    use peernet_core::register::{Head, Version, WriteId};
 
     use super::*;
 
@@ -121,8 +135,44 @@ mod tests {
                 ..Version::least_of(1)
             },
             write: WriteId { peer, op },
-            head,
+            head: head.map(Head::from),
         }
+    }
+
+    #[test]
+    fn a_pin_is_no_event() {
+        let file = |op, pinned| {
+            let bytes = Bytes::from_static(b"\xff");
+            let head = Some(Head { bytes, pinned });
+            let state = state(op, None);
+            State { head, ..state }
+        };
+        let told = |settled, unsettled, now, coalesced| {
+            let name = Name::new("a").unwrap();
+            let effect = Effect {
+                key: Key::of_name(&name),
+                name,
+                trail: Trail {
+                    settled,
+                    unsettled,
+                    coalesced,
+                },
+                state: now,
+            };
+            let count = |event: Event| event.data["leftOut"].as_u64();
+            events(&effect).into_iter().map(count).collect::<Vec<_>>()
+        };
+        assert!(told(Some(file(1, false)), vec![], file(2, true), 0).is_empty());
+        // Stored, pinned, unpinned, removed.
+        let unsettled = vec![file(2, false), file(3, true), file(4, false)];
+        assert_eq!(told(None, unsettled, state(5, None), 0).len(), 2);
+        // What was before is not known: better told twice than never.
+        assert_eq!(
+            told(Some(file(1, false)), vec![], file(9, true), 3),
+            [Some(3)]
+        );
+        // Written anew with the same value, as a fence does.
+        assert_eq!(told(Some(file(1, true)), vec![], file(2, true), 0).len(), 1);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Precondition {
 }
 
 impl Files {
-    /// Fails when the condition does not hold now. That it does proves nothing for later, but spares a useless upload.
+    /// Fails when the condition does not hold now, or the file is pinned. That it does proves nothing for later, but spares a useless upload.
     pub(super) async fn check(&self, name: &Name, when: &Precondition) -> Result<(), FileError> {
         if when.is_none() {
             return Ok(());
@@ -118,11 +118,18 @@ impl Files {
         when: &Precondition,
         exists: bool,
     ) -> Result<(), FileError> {
-        if when.is_none() && !exists {
-            self.peer.write_name(name, value, Condition::Always).await?;
-            return Ok(());
-        }
-        let mut current = self.peer.read_name(name.clone()).await?;
+        let mut current = if when.is_none() && !exists {
+            let written = self
+                .peer
+                .write_name(name.clone(), value.clone(), Condition::Always);
+            match written.await? {
+                Written::Done => return Ok(()),
+                // Pinned.
+                Written::Unmet(register) => register,
+            }
+        } else {
+            self.peer.read_name(name.clone()).await?
+        };
         for _ in 0..ATTEMPTS {
             if exists && !current.as_ref().is_some_and(Register::is_present) {
                 return Err(FileError::NotFound(name));
@@ -142,8 +149,21 @@ impl Files {
     }
 }
 
-/// Fails when the condition does not hold of what the name holds.
+/// Fails when what the name holds may not be replaced: the condition does not hold of it, or it is pinned.
 pub(super) fn judge(
+    name: &Name,
+    when: &Precondition,
+    current: Option<&Register>,
+) -> Result<(), FileError> {
+    meets(name, when, current)?;
+    if current.is_some_and(|r| r.value.is_pinned()) {
+        return Err(FileError::Pinned(name.clone()));
+    }
+    Ok(())
+}
+
+/// Fails when the condition does not hold of what the name holds.
+pub(super) fn meets(
     name: &Name,
     when: &Precondition,
     current: Option<&Register>,

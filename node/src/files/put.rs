@@ -95,6 +95,7 @@ impl Files {
             kind,
             modified_unix_ms: now_unix_ms(),
             chunks: sent.as_ref().map_or(0, |s| s.chunks),
+            pinned: false,
         };
         let info = summary.to_info(&name);
         let upload = sent.as_ref().map(|s| s.by.upload);
@@ -152,7 +153,7 @@ impl Files {
     ) -> Result<(), FileError> {
         let pins = stream::iter(keys).map(|key| {
             let (files, by) = (self.clone(), by.clone());
-            async move { files.pin(key, by).await }
+            async move { files.pin_chunk(key, by).await }
         });
         let mut pins = pins.buffer_unordered(PINS);
         while let Some(pinned) = pins.next().await {

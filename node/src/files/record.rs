@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use peernet_core::collect::Upload;
 use peernet_core::key::Name;
-use peernet_core::register::Value;
+use peernet_core::register::{Head, Value};
 use peernet_proto::v1;
 use prost::Message;
 use thiserror::Error;
@@ -93,6 +93,8 @@ pub(crate) struct Summary {
     pub modified_unix_ms: u64,
     /// Chunks of content; 0 for an inline file.
     pub chunks: u64,
+    /// Nothing may take its place.
+    pub pinned: bool,
 }
 
 impl Summary {
@@ -111,6 +113,7 @@ impl Summary {
             modified_unix_ms: self.modified_unix_ms,
             chunks: self.chunks,
             tags: self.kind.tags.clone(),
+            pinned: self.pinned,
         }
     }
 }
@@ -198,6 +201,7 @@ pub(crate) fn encode(summary: &Summary, content: &Content, upload: Option<Upload
         kind,
         modified_unix_ms,
         chunks,
+        pinned,
     } = summary;
     let head = v1::FileHead {
         format: FORMAT,
@@ -209,15 +213,18 @@ pub(crate) fn encode(summary: &Summary, content: &Content, upload: Option<Upload
         chunks: *chunks,
     };
     Value::Present {
-        head: head.encode_to_vec().into(),
+        head: Head {
+            bytes: head.encode_to_vec().into(),
+            pinned: *pinned,
+        },
         body: content.encode(),
         upload,
     }
 }
 
 /// Reads a head.
-pub(crate) fn decode_head(head: &Bytes) -> Result<Summary, RecordError> {
-    let wire = v1::FileHead::decode(head.clone()).map_err(|_| RecordError::Encoding)?;
+pub(crate) fn decode_head(head: &Head) -> Result<Summary, RecordError> {
+    let wire = v1::FileHead::decode(head.bytes.clone()).map_err(|_| RecordError::Encoding)?;
     let v1::FileHead {
         format,
         size,
@@ -237,11 +244,12 @@ pub(crate) fn decode_head(head: &Bytes) -> Result<Summary, RecordError> {
         kind: Kind { content_type, tags },
         modified_unix_ms,
         chunks,
+        pinned: head.pinned,
     })
 }
 
 /// Reads head and body, which have to agree.
-pub(crate) fn decode(head: &Bytes, body: &Bytes) -> Result<(Summary, Content), RecordError> {
+pub(crate) fn decode(head: &Head, body: &Bytes) -> Result<(Summary, Content), RecordError> {
     let summary = decode_head(head)?;
     let content = Content::decode(body)?;
     let body = content.size();
@@ -274,11 +282,12 @@ mod tests {
             kind,
             modified_unix_ms: u64::MAX,
             chunks: u64::MAX,
+            pinned: true,
         };
         let Value::Present { head, body, .. } = encode(&summary, content, None) else {
             unreachable!()
         };
-        assert!(head.len() <= HEAD_MAX);
+        assert!(head.bytes.len() <= HEAD_MAX);
         let decoded = decode(&head, &body)?;
         assert_eq!(decoded.0, summary);
         Ok(decoded)
@@ -307,6 +316,6 @@ mod tests {
             round_trip(&content, 4),
             Err(RecordError::Size { head: 4, body: 3 })
         );
-        assert_eq!(decode_head(&Bytes::new()), Err(RecordError::Format(0)));
+        assert_eq!(decode_head(&Head::default()), Err(RecordError::Format(0)));
     }
 }

@@ -8,7 +8,7 @@
 use peernet_core::collect::upload_of;
 use peernet_core::io::RequestError;
 use peernet_core::key::Name;
-use peernet_core::register::{Condition, Register, Value};
+use peernet_core::register::{Condition, Head, Register, Value};
 use peernet_proto::v1;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::driver::{PeerError, Written};
 struct Renamed {
     name: Name,
     register: Register,
-    /// The record without the content; carries over as it is.
+    /// The record without the content; carries over as it is, but for a pin.
     head: Bytes,
     content: Content,
     chunks: u64,
@@ -33,7 +33,7 @@ impl Renamed {
     /// Whether a register holds the same record: the copy that a rename makes, or what is left of the old name.
     fn is_in(&self, register: Option<&Register>) -> bool {
         let value = register.map(|r| &r.value);
-        matches!(value, Some(Value::Present { head, .. }) if *head == self.head)
+        matches!(value, Some(Value::Present { head, .. }) if head.bytes == self.head)
     }
 }
 
@@ -60,7 +60,7 @@ impl Files {
         };
         let file = Renamed {
             name: from,
-            head: head.clone(),
+            head: head.bytes.clone(),
             register,
             content,
             chunks: summary.chunks,
@@ -94,7 +94,7 @@ impl Files {
             if_none_match: Some(Tags::Any),
             ..Precondition::default()
         };
-        let (head, body) = (file.head.clone(), file.content.encode());
+        let (head, body) = (Head::from(file.head.clone()), file.content.encode());
         if let Content::Inline(_) = file.content {
             let upload = None;
             let value = Value::Present { head, body, upload };
@@ -130,7 +130,9 @@ impl Files {
             match gone.await.map_err(half)? {
                 Written::Done => return Ok(()),
                 // Written anew with the same value, as a fence does (ADR 12).
-                Written::Unmet(Some(register)) if file.is_in(Some(&register)) => {
+                Written::Unmet(Some(register))
+                    if file.is_in(Some(&register)) && !register.value.is_pinned() =>
+                {
                     write = register.write;
                 }
                 Written::Unmet(Some(register)) if register.is_present() => {

@@ -66,7 +66,7 @@ impl Files {
     }
 
     /// Pins a chunk that was stored before at its slot's write quorum, for another referrer.
-    pub(super) async fn pin(&self, key: Key, by: Referrer) -> Result<(), FileError> {
+    pub(super) async fn pin_chunk(&self, key: Key, by: Referrer) -> Result<(), FileError> {
         self.deliver(Parcel {
             key,
             chunk: None,

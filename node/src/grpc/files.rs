@@ -170,6 +170,32 @@ impl v1::files_server::Files for Files {
         .await
     }
 
+    async fn pin(
+        &self,
+        request: Request<v1::PinRequest>,
+    ) -> Result<Response<v1::PinResponse>, Status> {
+        let v1::PinRequest { name, when } = request.into_inner();
+        let (name, when) = (name_of(name)?, precondition(when));
+        self.call(|running| async move {
+            let file = running.files.pin(name, true, &when).await?;
+            Ok(v1::PinResponse { file: Some(file) })
+        })
+        .await
+    }
+
+    async fn unpin(
+        &self,
+        request: Request<v1::UnpinRequest>,
+    ) -> Result<Response<v1::UnpinResponse>, Status> {
+        let v1::UnpinRequest { name, when } = request.into_inner();
+        let (name, when) = (name_of(name)?, precondition(when));
+        self.call(|running| async move {
+            let file = running.files.pin(name, false, &when).await?;
+            Ok(v1::UnpinResponse { file: Some(file) })
+        })
+        .await
+    }
+
     async fn list(
         &self,
         request: Request<v1::ListRequest>,

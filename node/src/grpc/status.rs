@@ -30,7 +30,7 @@ fn of_kind(kind: ErrorKind, sentence: String) -> Status {
 fn with_details(kind: ErrorKind, sentence: String, mut details: ErrorDetails) -> Status {
     let code = match kind {
         ErrorKind::NotFound => Code::NotFound,
-        ErrorKind::Precondition => Code::FailedPrecondition,
+        ErrorKind::Precondition | ErrorKind::Pinned => Code::FailedPrecondition,
         ErrorKind::Invalid => Code::InvalidArgument,
         ErrorKind::OutOfRange => Code::OutOfRange,
         ErrorKind::Unavailable => Code::Unavailable,
@@ -59,6 +59,9 @@ pub(super) fn of_file(error: FileError) -> Status {
         }
         FileError::Precondition { name, .. } => {
             details.add_precondition_failure_violation("ETAG", name.as_str(), &sentence);
+        }
+        FileError::Pinned(name) => {
+            details.add_precondition_failure_violation("PINNED", name.as_str(), &sentence);
         }
         FileError::Taken(name) => {
             details.add_precondition_failure_violation("ABSENT", name.as_str(), &sentence);

@@ -49,6 +49,8 @@ pub(super) struct FileView {
     chunks: u64,
     /// What a search finds it by, besides its name.
     tags: Vec<String>,
+    /// It can be neither replaced, renamed nor deleted until it is unpinned.
+    pinned: bool,
 }
 
 impl From<v1::FileInfo> for FileView {
@@ -61,6 +63,7 @@ impl From<v1::FileInfo> for FileView {
             modified_unix_ms,
             chunks,
             tags,
+            pinned,
         } = info;
         FileView {
             name,
@@ -70,6 +73,7 @@ impl From<v1::FileInfo> for FileView {
             modified_unix_ms,
             chunks,
             tags,
+            pinned,
         }
     }
 }
@@ -88,6 +92,7 @@ impl From<v1::FileInfo> for FileView {
         (status = 200, body = FileView, description = "The file was replaced", headers(("ETag" = String))),
         (status = 201, body = FileView, description = "The name was free", headers(("ETag" = String))),
         (status = 400, response = Problem),
+        (status = 409, response = Problem),
         (status = 412, response = Problem),
         (status = 415, response = Problem),
         (status = 422, response = Problem),
@@ -238,6 +243,7 @@ pub(super) async fn head(
         (status = 204, description = "It is gone"),
         (status = 400, response = Problem),
         (status = 404, response = Problem),
+        (status = 409, response = Problem),
         (status = 412, response = Problem),
     )
 )]

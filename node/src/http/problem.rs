@@ -105,6 +105,7 @@ impl Problem {
         let (status, title) = match kind {
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "No such file"),
             ErrorKind::Precondition => (StatusCode::PRECONDITION_FAILED, "Precondition failed"),
+            ErrorKind::Pinned => (StatusCode::CONFLICT, "File is pinned"),
             ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "Invalid request"),
             ErrorKind::OutOfRange => (StatusCode::RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
             ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable"),

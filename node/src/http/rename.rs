@@ -61,6 +61,7 @@ fn new_name() -> Object {
         (status = 201, body = FileView, description = "The file has its new name", headers(("ETag" = String), ("Location" = String))),
         (status = 400, response = Problem),
         (status = 404, response = Problem),
+        (status = 409, response = Problem),
         (status = 412, response = Problem),
         (status = 415, response = Problem),
     )

@@ -56,6 +56,7 @@ pub(super) struct Wanted {
     responses(
         (status = 201, description = "Parts can be appended", headers(("Location" = String), ("Upload-Offset" = u64), ("Upload-Complete" = String), ("Upload-Limit" = String))),
         (status = 400, response = Problem),
+        (status = 409, response = Problem),
         (status = 412, response = Problem),
         (status = 415, response = Problem),
         (status = 507, response = Problem),

@@ -1,11 +1,10 @@
 //! The peers' messages.
 
-use bytes::Bytes;
 use peernet_core::key::{Key, NAME_MAX, Slot};
 use peernet_core::member::PeerId;
 use peernet_core::message::{Digest, Listed, Message, Outcome, Root};
 use peernet_core::outbox::{Consumers, Pending};
-use peernet_core::register::{Condition, HEAD_MAX};
+use peernet_core::register::Condition;
 use peernet_core::slot::SlotConfig;
 use peernet_core::store::Entry;
 use peernet_proto::v1;
@@ -14,14 +13,14 @@ use peernet_proto::v1::message::Kind;
 use peernet_proto::v1::message::condition::{Absent, Unwritten, When};
 use peernet_proto::v1::message::outcome::{Declined, Found, Full, Unknown, What, Written};
 
-use super::records::detached;
+use super::records::{head_of, is_pinned, sent};
 use super::{
     ALL_SLOTS, Fault, Field, LIST_MAX, SUCCESSORS_MAX, Wire, WireError, bytes_at_most, count,
     record, required,
 };
 
 /// Version of the peers' protocol spoken here.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// What a peer handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -353,7 +352,8 @@ impl Wire for Listed {
         message::Listed {
             name: name.put(),
             version: version.put(),
-            head: head.clone(),
+            pinned: is_pinned(head),
+            head: sent(head),
         }
     }
 
@@ -362,12 +362,12 @@ impl Wire for Listed {
             name,
             version,
             head,
+            pinned,
         } = form;
-        bytes_at_most(head.as_ref().map_or(0, Bytes::len), HEAD_MAX, "Listed.head")?;
         Ok(Listed {
             name: Field::take(name, "Listed.name")?,
             version: Field::take(version, "Listed.version")?,
-            head: head.map(detached),
+            head: head_of(head, pinned, "Listed.head")?,
         })
     }
 }

@@ -5,7 +5,7 @@ use peernet_core::collect::Referrer;
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Member, PeerId};
 use peernet_core::outbox::{State, TRAIL_MAX, Trail};
-use peernet_core::register::{HEAD_MAX, REGISTER_MAX, Register, Value, Version, WriteId};
+use peernet_core::register::{HEAD_MAX, Head, REGISTER_MAX, Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, SlotConfig};
 use peernet_proto::v1;
 use peernet_proto::v1::value::{Deleted, Form, Present};
@@ -44,7 +44,8 @@ impl Wire for State {
         v1::State {
             version: version.put(),
             write: write.put(),
-            head: head.clone(),
+            pinned: is_pinned(head),
+            head: sent(head),
         }
     }
 
@@ -53,12 +54,12 @@ impl Wire for State {
             version,
             write,
             head,
+            pinned,
         } = form;
-        bytes_at_most(head.as_ref().map_or(0, Bytes::len), HEAD_MAX, "State.head")?;
         Ok(State {
             version: Field::take(version, "State.version")?,
             write: Field::take(write, "State.write")?,
-            head: head.map(detached),
+            head: head_of(head, pinned, "State.head")?,
         })
     }
 }
@@ -145,9 +146,10 @@ impl Wire for Value {
     fn to_wire(&self) -> v1::Value {
         let form = match self {
             Value::Present { head, body, upload } => Form::Present(Present {
-                head: head.clone(),
+                head: head.bytes.clone(),
                 body: body.clone(),
                 upload: upload.put(),
+                pinned: head.pinned,
             }),
             Value::Deleted => Form::Deleted(Deleted {}),
         };
@@ -156,11 +158,17 @@ impl Wire for Value {
 
     fn from_wire(form: v1::Value, field: &'static str) -> Result<Self, WireError> {
         match form.form.ok_or(Fault::Missing.at(field))? {
-            Form::Present(Present { head, body, upload }) => {
+            Form::Present(Present {
+                head,
+                body,
+                upload,
+                pinned,
+            }) => {
                 bytes_at_most(head.len(), HEAD_MAX, "Value.head")?;
                 bytes_at_most(head.len() + body.len(), REGISTER_MAX, "Value")?;
+                let bytes = detached(head);
                 Ok(Value::Present {
-                    head: detached(head),
+                    head: Head { bytes, pinned },
                     body: detached(body),
                     upload: Field::take(upload, "Value.upload")?,
                 })
@@ -168,6 +176,27 @@ impl Wire for Value {
             Form::Deleted(Deleted {}) => Ok(Value::Deleted),
         }
     }
+}
+
+/// A head, or none where there is no file.
+pub(super) fn head_of(
+    bytes: Option<Bytes>,
+    pinned: bool,
+    field: &'static str,
+) -> Result<Option<Head>, WireError> {
+    bytes_at_most(bytes.as_ref().map_or(0, Bytes::len), HEAD_MAX, field)?;
+    let bytes = bytes.map(detached);
+    Ok(bytes.map(|bytes| Head { bytes, pinned }))
+}
+
+/// The bytes of [`head_of`].
+pub(super) fn sent(head: &Option<Head>) -> Option<Bytes> {
+    head.as_ref().map(|head| head.bytes.clone())
+}
+
+/// Whether [`head_of`] is pinned.
+pub(super) fn is_pinned(head: &Option<Head>) -> bool {
+    head.as_ref().is_some_and(|head| head.pinned)
 }
 
 /// A copy of its own. Decoded bytes are a view into the whole frame, and a small value that is kept would keep the

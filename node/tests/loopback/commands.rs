@@ -211,7 +211,11 @@ async fn commands_are_carried_out_once_and_answered() {
             json!({"command": "prefetch", "name": "none"}),
             "not_found",
         ),
-        ("5", json!({"command": "pin", "name": "a/ü"}), "unsupported"),
+        (
+            "5",
+            json!({"command": "pin", "name": "a/ü", "ifMatch": "0"}),
+            "precondition_failed",
+        ),
         ("6", json!({"command": "delete", "name": "../x"}), "invalid"),
     ] {
         let answer = sender.ask(id, &command).await;
@@ -221,6 +225,17 @@ async fn commands_are_carried_out_once_and_answered() {
         .ask("7", &json!({"command": "prefetch", "name": "a/ü"}))
         .await;
     assert_eq!(prefetched["file"]["etag"], *etag);
+
+    let pin = json!({"command": "pin", "name": "a/ü"});
+    let pinned = sender.ask("8", &pin).await;
+    assert_eq!(pinned["file"]["etag"], *etag, "{pinned}");
+    let delete = json!({"command": "delete", "name": "a/ü"});
+    assert_eq!(sender.ask("9", &delete).await["code"], "pinned");
+    let unpin = json!({"command": "unpin", "name": "a/ü"});
+    assert_eq!(sender.ask("10", &unpin).await["ok"], true);
+    // The same message once more: the file stays as somebody else has left it since.
+    assert_eq!(sender.ask("8", &pin).await, pinned);
+    assert_eq!(sender.ask("11", &delete).await["ok"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use crate::network::{Network, bytes, until};
 
 mod crowds;
 mod parts;
+mod pins;
 
 struct Answer {
     status: u16,

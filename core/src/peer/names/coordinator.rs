@@ -246,8 +246,8 @@ impl<S: Store> Peer<S> {
         let decided = operation.is_decided(&heard);
         let best = heard.best;
         let step = after_read(best.as_ref(), decided, config.epoch);
-        let condition = operation.change.as_ref().map(|c| c.condition);
-        let admits = condition.is_some_and(|c| c.admits(best.as_ref()));
+        let change = operation.change.as_ref();
+        let admits = change.is_some_and(|c| c.admits(best.as_ref()));
         match step {
             // The write may go on after all; our copy was behind.
             Some(_) if admits => {
@@ -291,7 +291,7 @@ impl<S: Store> Peer<S> {
         let decided = operation.is_decided(&heard);
         let best = heard.best;
         let change = operation.change.as_ref();
-        let intent = change.map(|c| (c.write, c.condition));
+        let intent = change.map(|c| (c.write, c.admits(best.as_ref())));
         let mut step = after_claim(best.as_ref(), decided, intent, operation.base);
         if operation.client == Client::Settle && step == Step::Found {
             step = Step::Settle;

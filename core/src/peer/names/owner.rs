@@ -86,19 +86,15 @@ impl<S: Store> Peer<S> {
             self.names.queues.insert(operation.key, VecDeque::new());
             operation.leads = true;
         }
-        let Some(Change {
-            write,
-            value,
-            condition,
-        }) = operation.change.clone()
-        else {
+        let Some(change) = operation.change.clone() else {
             return self.ask(operation, Phase::Read(Heard::default()));
         };
         let current = self.store.register(&operation.key)?;
-        if !condition.admits(current.as_ref()) {
+        if !change.admits(current.as_ref()) {
             // Our copy alone does not prove it.
             return self.ask(operation, Phase::Read(Heard::default()));
         }
+        let Change { write, value, .. } = change;
         let version = Version {
             epoch: operation.config.epoch,
             round: 0,

@@ -62,7 +62,7 @@ fn write_if(peer: &mut Peer<MemoryStore>, value: Value, condition: Condition) ->
 
 fn some(body: &'static str) -> Value {
     Value::Present {
-        head: Bytes::from_static(b"h"),
+        head: Bytes::from_static(b"h").into(),
         body: Bytes::from_static(body.as_bytes()),
         upload: None,
     }

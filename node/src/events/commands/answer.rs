@@ -98,6 +98,7 @@ impl From<FileError> for Outcome {
             }
             ErrorKind::NotFound
             | ErrorKind::Precondition
+            | ErrorKind::Pinned
             | ErrorKind::Invalid
             | ErrorKind::OutOfRange
             | ErrorKind::Full

@@ -7,7 +7,7 @@
 
 use futures::StreamExt;
 use peernet_core::key::Name;
-use peernet_core::register::{Register, WriteId};
+use peernet_core::register::{Register, Value, WriteId};
 use serde::Deserialize;
 
 use super::address::Allowed;
@@ -15,7 +15,7 @@ use super::answer::{Answer, Outcome};
 use super::fetch::{self, Fetched, TOO_LARGE};
 use super::memory::{self, Known, MemoryError};
 use crate::daemon::Running;
-use crate::files::{ErrorKind, FileError, Kind, Precondition, Tags};
+use crate::files::{ErrorKind, FileError, Kind, Precondition, Tags, decode_head};
 
 /// What may be asked for.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -40,8 +40,18 @@ pub(super) enum Command {
     },
     /// Read all of a file and verify it.
     Prefetch { name: String },
-    /// Keep a file where it is.
-    Pin { name: String },
+    /// Keep a file from being replaced, renamed and deleted.
+    Pin {
+        name: String,
+        /// Only the one with this etag.
+        if_match: Option<String>,
+    },
+    /// Take that back.
+    Unpin {
+        name: String,
+        /// Only the one with this etag.
+        if_match: Option<String>,
+    },
     /// Remove a file.
     Delete {
         name: String,
@@ -61,6 +71,7 @@ pub(super) struct Order {
 /// A change, and what it needs.
 enum Change {
     Put(Kind, Box<Fetched>),
+    Pin(bool),
     Delete,
 }
 
@@ -68,16 +79,10 @@ enum Change {
 pub(super) async fn once(running: &Running, allowed: &[Allowed], order: &Order) -> Outcome {
     let done = match order.command.clone() {
         Command::Prefetch { name } => prefetch(running, name).await,
-        Command::Pin { name } => Ok(Answer::failed(
-            "unsupported",
-            format!(
-                "'{name}' is not pinned: stored files are kept until they are deleted, by the peers that the ring \
-                 chooses, and none is chosen by hand"
-            ),
-        )),
-        Command::Put { ref name, .. } | Command::Delete { ref name, .. } => {
-            change(running, allowed, order, name).await
-        }
+        Command::Put { ref name, .. }
+        | Command::Pin { ref name, .. }
+        | Command::Unpin { ref name, .. }
+        | Command::Delete { ref name, .. } => change(running, allowed, order, name).await,
     };
     done.map_or_else(|outcome| outcome, Outcome::Final)
 }
@@ -126,6 +131,10 @@ async fn prepare(
     command: &Command,
 ) -> Result<(Change, Precondition), Outcome> {
     let matching = |etag: &Option<String>| etag.clone().map(|etag| Tags::Of(vec![etag]));
+    let only = |etag| Precondition {
+        if_match: matching(etag),
+        ..Precondition::default()
+    };
     match command {
         Command::Put {
             url,
@@ -155,14 +164,10 @@ async fn prepare(
             };
             Ok((Change::Put(kind, Box::new(fetched)), when))
         }
-        Command::Delete { if_match, .. } => {
-            let when = Precondition {
-                if_match: matching(if_match),
-                ..Precondition::default()
-            };
-            Ok((Change::Delete, when))
-        }
-        Command::Prefetch { .. } | Command::Pin { .. } => {
+        Command::Pin { if_match, .. } => Ok((Change::Pin(true), only(if_match))),
+        Command::Unpin { if_match, .. } => Ok((Change::Pin(false), only(if_match))),
+        Command::Delete { if_match, .. } => Ok((Change::Delete, only(if_match))),
+        Command::Prefetch { .. } => {
             Err(Outcome::Final(Answer::refused("nothing to change".into())))
         }
     }
@@ -179,6 +184,10 @@ async fn perform(
         Change::Put(kind, fetched) => {
             let length = fetched.length;
             let info = files.put(name, kind, length, when, fetched.body()).await?;
+            Ok(Answer::done(Some(info.into())))
+        }
+        Change::Pin(pinned) => {
+            let info = files.pin(name, pinned, when).await?;
             Ok(Answer::done(Some(info.into())))
         }
         Change::Delete => {
@@ -221,9 +230,8 @@ async fn settle(
 
 /// The file is not any more what it was when the command was first taken.
 fn superseded(name: &Name, command: &Command, now: Option<&Register>) -> Answer {
-    let gone = !now.is_some_and(Register::is_present);
-    if gone && matches!(command, Command::Delete { .. }) {
-        return Answer::done(None);
+    if let Some(answer) = is_so_already(name, command, now) {
+        return answer;
     }
     Answer::failed(
         "changed_meanwhile",
@@ -233,6 +241,27 @@ fn superseded(name: &Name, command: &Command, now: Option<&Register>) -> Answer 
              new message id if it is still wanted"
         ),
     )
+}
+
+/// The answer of a command whose outcome is there, whoever brought it about.
+fn is_so_already(name: &Name, command: &Command, now: Option<&Register>) -> Option<Answer> {
+    let (wanted, if_match) = match command {
+        Command::Pin { if_match, .. } => (true, if_match),
+        Command::Unpin { if_match, .. } => (false, if_match),
+        Command::Delete { .. } if !now.is_some_and(Register::is_present) => {
+            return Some(Answer::done(None));
+        }
+        Command::Delete { .. } | Command::Put { .. } | Command::Prefetch { .. } => return None,
+    };
+    let Value::Present { head, .. } = &now?.value else {
+        return None;
+    };
+    let file = decode_head(head).ok()?;
+    let meant = if_match
+        .as_ref()
+        .is_none_or(|etag| *etag == file.etag_hex());
+    let so = meant && file.pinned == wanted;
+    so.then(|| Answer::done(Some(file.to_info(name).into())))
 }
 
 async fn read(running: &Running, name: &Name) -> Result<Option<Register>, FileError> {
@@ -266,6 +295,7 @@ mod tests {
                 if_match: Some("e".into())
             }
         );
+        assert!(read(r#"{"command": "unpin", "name": "a"}"#).is_ok());
         assert!(read(r#"{"command": "put", "name": "a", "url": "u", "ifAbsent": true}"#).is_ok());
         for bad in [
             "{}",

@@ -131,7 +131,7 @@ async fn update(
             known: known.clone(),
         });
         let value = Value::Present {
-            head: Bytes::new(),
+            head: Bytes::new().into(),
             body: group.encode(),
             upload: None,
         };

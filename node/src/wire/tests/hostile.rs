@@ -213,6 +213,7 @@ fn bad_names_and_large_values_are_refused() {
             head: vec![0; head].into(),
             body: vec![0; body].into(),
             upload: None,
+            pinned: false,
         };
         let register = v1::Register {
             name: name.into(),

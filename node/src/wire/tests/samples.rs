@@ -8,7 +8,7 @@ use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
 use peernet_core::message::{Digest, Listed, Message, Outcome, Root};
 use peernet_core::outbox::{Consumers, Pending, State, Trail};
-use peernet_core::register::{Condition, Register, Value, Version, WriteId};
+use peernet_core::register::{Condition, Head, Register, Value, Version, WriteId};
 use peernet_core::share::{Offer, Wanted};
 use peernet_core::slot::{Ballot, SlotConfig};
 use peernet_core::store::Entry;
@@ -129,9 +129,16 @@ pub(super) fn write_id() -> impl Strategy<Value = WriteId> {
     (id(), any::<u64>()).prop_map(|(peer, op)| WriteId { peer, op })
 }
 
+fn head() -> impl Strategy<Value = Head> + Clone {
+    (vec(any::<u8>(), 0..40), any::<bool>()).prop_map(|(bytes, pinned)| Head {
+        bytes: bytes.into(),
+        pinned,
+    })
+}
+
 pub(super) fn value() -> impl Strategy<Value = Value> {
     let upload = option::of(any::<u128>().prop_map(Upload));
-    let present = (bytes(40), bytes(90), upload).prop_map(|(head, body, upload)| Value::Present {
+    let present = (head(), bytes(90), upload).prop_map(|(head, body, upload)| Value::Present {
         head,
         body,
         upload,
@@ -174,7 +181,7 @@ pub(super) fn register() -> impl Strategy<Value = Register> {
 }
 
 fn state() -> impl Strategy<Value = State> + Clone {
-    let head = option::of(vec(any::<u8>(), 0..40).prop_map(Bytes::from));
+    let head = option::of(head());
     let write = (any::<u128>(), any::<u64>());
     (epoch(), write, head).prop_map(|(epoch, (peer, op), head)| State {
         version: Version::least_of(epoch),
@@ -204,7 +211,7 @@ fn mark() -> impl Strategy<Value = Pending> {
 }
 
 pub(super) fn listed() -> impl Strategy<Value = Listed> {
-    (name(), version(), option::of(bytes(40))).prop_map(|(name, version, head)| Listed {
+    (name(), version(), option::of(head())).prop_map(|(name, version, head)| Listed {
         name,
         version,
         head,

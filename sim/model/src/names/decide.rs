@@ -73,7 +73,8 @@ impl Names {
         }
         let decided = self.is_decided(config, found, &holders);
         let is_write = self.wanted[usize::from(op)].want != Want::Read;
-        let change = is_write.then(|| (write_id(op), self.condition(op)));
+        let admits = self.condition(op).admits(found.map(register).as_ref());
+        let change = is_write.then_some((write_id(op), admits));
         let base = base.filter(|_| self.variant != Variant::CarriedOutTwice);
         let step = after_claim(found.map(register).as_ref(), decided, change, base);
         let (write, ours) = match (step, found) {
