@@ -6,14 +6,15 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt};
+use peernet_plan::names::MANAGER;
+use peernet_plan::observed::{Network, Observed, Set};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::build::Objects;
 use crate::lease::Leading;
-use crate::names::MANAGER;
-use crate::observe::{Network, Observed, Set, is_controlled_by};
+use crate::observe::is_controlled_by;
 
 /// Why the objects are not as they should be.
 #[derive(Debug, Error)]
@@ -141,7 +142,7 @@ where
 mod tests {
     use super::*;
     use crate::build::{NodeImage, objects};
-    use crate::plan::fixture;
+    use peernet_plan::fixture;
 
     fn fenced(wanted: u32, replicas: u32) -> StatefulSet {
         let image = NodeImage {

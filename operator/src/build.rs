@@ -21,9 +21,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use peernet_crd::{PeerNetwork, Retention};
-
-use crate::names::{self, GRPC_PORT, HTTP_PORT};
-use crate::observe::Network;
+use peernet_plan::names::{self, GRPC_PORT, HTTP_PORT};
+use peernet_plan::observed::Network;
 
 /// What a network that names no image gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -216,7 +215,7 @@ mod tests {
     use peernet_crd::{Commands, Events, SecretKey};
 
     use super::*;
-    use crate::plan::fixture;
+    use peernet_plan::fixture;
 
     fn image() -> NodeImage {
         NodeImage {

@@ -2,12 +2,12 @@
 //! make of it is observed in the next cycle; what was not heard is said again then.
 
 use peernet_core::recover::Recovery;
+use peernet_plan::names;
+use peernet_plan::{Assignment, Hints, Order, Plan};
 use peernet_proto::v1;
 
 use crate::causes::causes;
-use crate::names;
 use crate::peers::{Peers, all};
-use crate::plan::{Assignment, Hints, Order, Plan};
 use crate::wire;
 
 /// What was heard.

@@ -7,11 +7,11 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PostParams};
 use kube::{Client, Resource};
 use peernet_crd::{PeerNetwork, PeerNetworkStatus};
+use peernet_plan::names::{self, MANAGER};
+use peernet_plan::observed::{Network, Observed};
+use peernet_plan::{Outcome, Plan};
 
 use crate::drain::Told;
-use crate::names::{self, MANAGER};
-use crate::observe::{Network, Observed};
-use crate::plan::{Outcome, Plan};
 
 /// The API server's limit.
 const NOTE_MAX: usize = 1_024;
@@ -201,8 +201,8 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::plan::{fixture, plan};
     use crate::status;
+    use peernet_plan::{fixture, plan};
 
     fn reasons(observed: &Observed, told: &Told) -> Vec<&'static str> {
         let plan = plan(observed);

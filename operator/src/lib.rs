@@ -1,8 +1,8 @@
 //! The controller of `PeerNetwork` resources.
 //!
-//! Each cycle ([`reconcile`]) reads as its steps, one module each: [`observe`] what is, validate it, [`plan`] what to do,
-//! [`build`] the objects, [`apply`] them, tell the peers ([`drain`]), answer in the [`status`], and clear away what a
-//! replaced peer left ([`removal`]). `plan` and `build` are
+//! Each cycle ([`reconcile`]) reads as its steps, one module each: [`observe`] what is, validate it, plan what to do (the
+//! crate `peernet-plan`), [`build`] the objects, [`apply`] them, tell the peers ([`drain`]), answer in the [`status`], and clear away what a
+//! replaced peer left ([`removal`]). `peernet-plan` and `build` are
 //! pure. The operator remembers nothing between cycles.
 
 #![forbid(unsafe_code)]
@@ -14,10 +14,8 @@ pub mod drain;
 pub mod events;
 mod health;
 pub mod lease;
-pub mod names;
 pub mod observe;
 pub mod peers;
-pub mod plan;
 pub mod reconcile;
 pub mod removal;
 pub mod run;

@@ -6,24 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
-use peernet_core::leave::Report;
 use peernet_core::member::{Member, PeerId};
-use peernet_crd::{PeerNetwork, PeerNetworkSpec, PeerNetworkStatus, Violation};
+use peernet_crd::PeerNetwork;
+use peernet_plan::observed::{Answer, Asked, Claim, NO_ZONE, Network, Observed, PeerPod, Set};
+use peernet_plan::{leavers, names, needs_nodes, needs_reports, replaced_pod};
 use thiserror::Error;
 
 use crate::causes::causes;
-use crate::names;
-use crate::peers::{Answer, Peers, all};
-use crate::plan;
+use crate::peers::{Peers, all};
 
 /// Peers asked for the list of members when nobody leaves. They gossip; a few cover one that lags (guess).
 const LISTS: usize = 3;
-
-/// The zone that nodes without the topology key share.
-pub const NO_ZONE: &str = "default";
 
 /// Why a cycle could not begin.
 #[derive(Debug, Error)]
@@ -44,150 +39,6 @@ pub enum ObserveError {
         /// What is missing.
         field: &'static str,
     },
-}
-
-/// One-time requests, which a person writes as annotations and the operator removes when they are done or refused.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Asked {
-    /// [`names::REPLACE`]: the peer whose volume or node is gone for good.
-    pub replace: Option<String>,
-    /// [`names::RECOVER`]: the peers that are given up, with what only they held.
-    pub recover: Option<String>,
-}
-
-/// The resource.
-#[derive(Clone, Debug)]
-pub struct Network {
-    /// Its name, which everything it owns is named after.
-    pub name: String,
-    /// Where it and everything it owns lives.
-    pub namespace: String,
-    /// Tells it from an earlier resource of the same name.
-    pub uid: String,
-    /// Guards its status against concurrent writers.
-    pub resource_version: String,
-    /// When it was created.
-    pub created: Timestamp,
-    /// Counts changes of its spec.
-    pub generation: i64,
-    /// What its annotations ask for.
-    pub asked: Asked,
-    /// What is wanted.
-    pub spec: PeerNetworkSpec,
-    /// What was last answered.
-    pub status: PeerNetworkStatus,
-}
-
-impl Network {
-    /// Checks what the API server should have checked.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
-    pub fn validate(&self) -> Result<(), Violation> {
-        PeerNetwork::new(&self.name, self.spec.clone()).validate()
-    }
-
-    /// Peers wanted. Zero, which the schema excludes, if the resource says less.
-    pub fn desired(&self) -> u32 {
-        u32::try_from(self.spec.replicas).unwrap_or(0)
-    }
-}
-
-/// The StatefulSet as it stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Set {
-    /// Its identity.
-    pub uid: String,
-    /// Guards lowering it.
-    pub resource_version: String,
-    /// Pods it asks for.
-    pub replicas: u32,
-}
-
-/// One of the StatefulSet's pods.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerPod {
-    /// `host:port` for gRPC, once it has an address.
-    pub address: Option<String>,
-    /// The node it was scheduled to.
-    pub node: Option<String>,
-    /// Kubernetes says it is ready.
-    pub ready: bool,
-    /// It is being deleted.
-    pub deleting: bool,
-    /// Tells it from another pod of the same name.
-    pub uid: String,
-    /// Its container runs, by the kubelet's last word.
-    pub started: bool,
-    /// What its peer said in this cycle.
-    pub answer: Option<Answer>,
-}
-
-impl PeerPod {
-    /// The living identity it answered with.
-    pub fn peer(&self) -> Option<PeerId> {
-        self.answer.as_ref()?.volume.living()
-    }
-
-    /// It answered as a running member.
-    pub fn is_running(&self) -> bool {
-        self.answer
-            .as_ref()
-            .is_some_and(|a| a.volume.running && !a.volume.left)
-    }
-
-    /// It answered, and needs to be told its place.
-    pub fn awaits_assignment(&self) -> bool {
-        !self.deleting && self.answer.is_some() && !self.is_running()
-    }
-}
-
-/// A volume claim.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Claim {
-    /// Tells it from the one that the StatefulSet makes in its place.
-    pub uid: String,
-    /// It is being deleted.
-    pub deleting: bool,
-}
-
-/// All that a cycle knows.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The resource.
-    pub network: Network,
-    /// Its StatefulSet, if there is one.
-    pub set: Option<Set>,
-    /// Its pods by ordinal.
-    pub pods: BTreeMap<u32, PeerPod>,
-    /// Ordinals that have a volume which is older than the resource. Only read until the network has an identity.
-    pub old_volumes: BTreeSet<u32>,
-    /// Members as the ring knows them, those that left included.
-    pub members: BTreeMap<PeerId, Member>,
-    /// What members said towards leaves. Only asked for when somebody leaves.
-    pub reports: BTreeMap<PeerId, Report>,
-    /// Each node's value of the topology key; [`NO_ZONE`] for nodes without it. Only read when a pod awaits assignment,
-    /// does not answer, or copies stand in too few zones.
-    pub zone_of: BTreeMap<String, String>,
-    /// Nodes of silent pods that do not exist any more or are not ready.
-    pub lost_nodes: BTreeSet<String>,
-    /// The volume claim of the peer that is to be replaced. Only read when one is.
-    pub claim: Option<Claim>,
-}
-
-impl Observed {
-    /// Pods the StatefulSet asks for. When somebody deleted it, what it asked for last: made anew with less, it would
-    /// adopt its pods and remove the rest of them.
-    pub fn current(&self) -> u32 {
-        let last = || u32::try_from(self.network.status.replicas).unwrap_or(0);
-        self.set.as_ref().map_or_else(last, |set| set.replicas)
-    }
-
-    /// Addresses of all peers that run.
-    pub fn everybody(&self) -> Vec<String> {
-        let running = self.pods.values().filter(|pod| pod.is_running());
-        running.filter_map(|pod| pod.address.clone()).collect()
-    }
 }
 
 /// Reads everything about the resource; `None` when it is gone or being deleted.
@@ -230,7 +81,7 @@ pub(crate) async fn observe(
     if observed.network.status.network_id.is_none() {
         observed.old_volumes = old_volumes(client, &observed.network).await?;
     }
-    if plan::needs_nodes(&observed) {
+    if needs_nodes(&observed) {
         let nodes = nodes(client, &observed.network).await?;
         observed.lost_nodes = lost_nodes(&observed.pods, &nodes);
         observed.zone_of = nodes
@@ -238,10 +89,10 @@ pub(crate) async fn observe(
             .map(|(name, node)| (name, node.zone))
             .collect();
     }
-    if let Some(pod) = plan::replaced_pod(&observed.network) {
+    if let Some(pod) = replaced_pod(&observed.network) {
         observed.claim = claim(client, &observed.network, pod).await?;
     }
-    if plan::needs_reports(&observed) {
+    if needs_reports(&observed) {
         ask_for_reports(peers, &mut observed).await;
     }
     Ok(Some(observed))
@@ -510,7 +361,7 @@ async fn claim(
 }
 
 async fn ask_for_reports(peers: &Peers, observed: &mut Observed) {
-    let leavers: Vec<PeerId> = plan::leavers(observed).into_keys().collect();
+    let leavers: Vec<PeerId> = leavers(observed).into_keys().collect();
     let running = observed.pods.values().filter(|pod| pod.is_running());
     let addresses = running.filter_map(|pod| pod.address.as_ref());
     let calls = addresses

@@ -1,6 +1,6 @@
 //! The operator as a client of peers: asks and tells single peers, with a deadline for each call.
 //!
-//! A call that fails is only ever "did not answer"; what that means is for [`crate::plan`] to say.
+//! A call that fails is only ever "did not answer"; what that means is for `peernet-plan` to say.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 use peernet_core::key::Position;
 use peernet_core::leave::Report;
 use peernet_core::member::{Member, PeerId};
+use peernet_plan::observed::{Answer, Disk, Life, Volume};
 use peernet_proto::v1;
 use peernet_proto::v1::admin_client::AdminClient;
 use peernet_proto::v1::peers_client::PeersClient;
@@ -68,65 +69,6 @@ pub enum PeerError {
         /// What was wrong.
         source: Malformed,
     },
-}
-
-/// What a peer's volume remembers, whether or not the peer runs.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Volume {
-    /// The network it belongs to, if it was ever in one.
-    pub network: Option<String>,
-    /// Its identity, if it has one.
-    pub peer: Option<PeerId>,
-    /// That identity has left for good.
-    pub left: bool,
-    /// The peer runs as a member or is joining.
-    pub running: bool,
-    /// Its place on the ring; meaningless without an identity.
-    pub position: Position,
-}
-
-impl Volume {
-    /// The identity that is, or will be again, a member.
-    pub fn living(&self) -> Option<PeerId> {
-        self.peer.filter(|_| !self.left)
-    }
-}
-
-/// What a running peer says of itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Life {
-    /// Its network.
-    pub network: String,
-    /// Its own record.
-    pub member: Member,
-    /// Member of the ring and caught up since its start.
-    pub ready: bool,
-    /// When not ready, why.
-    pub reason: String,
-    /// Its chunks and its disk.
-    pub disk: Disk,
-    /// Connected to the broker of events, or why not; `None` when it is told of none.
-    pub broker: Option<Result<(), String>>,
-}
-
-/// A peer's room, in bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Disk {
-    /// Of chunks held.
-    pub held: u64,
-    /// Free.
-    pub free: u64,
-    /// Size of the file system.
-    pub total: u64,
-}
-
-/// What a pod answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Answer {
-    /// From its volume.
-    pub volume: Volume,
-    /// Only when it runs.
-    pub life: Option<Life>,
 }
 
 /// Connections to peers, kept between calls.

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Client, ResourceExt};
 use peernet_crd::PeerNetwork;
+use peernet_plan::{Plan, plan};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -20,7 +21,6 @@ use crate::events;
 use crate::lease::Leading;
 use crate::observe::{ObserveError, observe};
 use crate::peers::Peers;
-use crate::plan::{Plan, plan};
 use crate::removal::{RemovalError, forget, remove};
 use crate::status::{self, StatusError};
 

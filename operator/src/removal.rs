@@ -5,13 +5,13 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use peernet_crd::PeerNetwork;
+use peernet_plan::names;
+use peernet_plan::observed::Network;
+use peernet_plan::{Plan, Removal};
 use serde_json::json;
 use thiserror::Error;
 
 use crate::lease::Leading;
-use crate::names;
-use crate::observe::Network;
-use crate::plan::{Plan, Removal};
 
 /// Why something is still there.
 #[derive(Debug, Error)]

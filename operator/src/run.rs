@@ -14,6 +14,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use peernet_crd::PeerNetwork;
+use peernet_plan::names;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
@@ -23,7 +24,6 @@ use crate::build::NodeImage;
 use crate::causes::causes;
 use crate::health::{self, Readiness};
 use crate::lease::Elector;
-use crate::names;
 use crate::peers::Peers;
 use crate::reconcile::{Context, on_error, reconcile};
 

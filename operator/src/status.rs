@@ -8,12 +8,11 @@ use peernet_core::key::SLOTS;
 use peernet_core::member::Liveness;
 use peernet_core::recover::Stuck;
 use peernet_crd::{DrainStatus, PeerNetwork, PeerNetworkStatus, Violation};
+use peernet_plan::names::{self, MANAGER};
+use peernet_plan::observed::{Network, Observed};
+use peernet_plan::{Leave, Outcome, Plan, Spread};
 use serde_json::json;
 use thiserror::Error;
-
-use crate::names::{self, MANAGER};
-use crate::observe::{Network, Observed};
-use crate::plan::{Leave, Outcome, Plan, Spread};
 
 /// Why the status could not be written.
 #[derive(Debug, Error)]
@@ -449,7 +448,7 @@ mod tests {
     use peernet_crd::{Events, SecretKey};
 
     use super::*;
-    use crate::plan::fixture;
+    use peernet_plan::fixture;
 
     fn leave(bytes_left: u64) -> Leave {
         Leave {

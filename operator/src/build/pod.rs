@@ -11,9 +11,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-use crate::names::{self, GRPC_PORT, HTTP_PORT};
-use crate::observe::Network;
+use peernet_plan::names::{self, GRPC_PORT, HTTP_PORT};
+use peernet_plan::observed::Network;
 
 use super::{NodeImage, selector};
 

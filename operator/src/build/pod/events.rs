@@ -4,8 +4,7 @@ use k8s_openapi::api::core::v1::{
     KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeMount, VolumeProjection,
 };
 use peernet_crd::{Commands, Events, SecretKey};
-
-use crate::observe::Network;
+use peernet_plan::observed::Network;
 
 const VOLUME: &str = "events";
 const DIR: &str = "/etc/peernet/events";

@@ -8,7 +8,7 @@ use peernet_core::member::{Liveness, PeerId};
 use peernet_core::recover::{Loss, Recovery, Refused, recover};
 use peernet_crd::RecoveryStatus;
 
-use crate::observe::Observed;
+use crate::observed::Observed;
 
 /// Slots named one by one in the status; it stays small.
 const NAMED: usize = 8;
@@ -27,7 +27,7 @@ pub struct Recover {
 }
 
 /// Decides the next step.
-pub(super) fn decide(observed: &Observed) -> Option<Recover> {
+pub(crate) fn decide(observed: &Observed) -> Option<Recover> {
     let network = &observed.network;
     let asked = network.asked.recover.as_ref()?;
     let known = network.status.recovery.as_ref();

@@ -1,11 +1,16 @@
 //! The pure middle of a cycle: from what is to what should be done. No client, no clock.
 //!
 //! Nothing is remembered between cycles but what the resource's status, the pods' volumes and the ring remember, so the
-//! operator may stop after any step, and another may go on.
+//! operator may stop after any step, and another may go on. The operator carries plans out on a cluster, and the simulation
+//! on a simulated one.
+
+#![forbid(unsafe_code)]
 
 mod hints;
 mod identity;
 mod leave;
+pub mod names;
+pub mod observed;
 mod place;
 mod preflight;
 mod recovery;
@@ -19,8 +24,7 @@ use peernet_core::member::{Liveness, PeerId};
 use peernet_core::recover::{Stuck, stuck};
 use peernet_crd::Preflight;
 
-use crate::names;
-use crate::observe::{Observed, PeerPod};
+use crate::observed::{Observed, PeerPod};
 
 pub use hints::Hints;
 pub use identity::Identity;
@@ -62,7 +66,7 @@ pub struct Plan {
 
 impl Plan {
     /// The objects could not be made so: the StatefulSet is as it was, which is what the status has to say.
-    pub(crate) fn keep(&mut self, observed: &Observed, problem: String) {
+    pub fn keep(&mut self, observed: &Observed, problem: String) {
         self.replicas = observed.current();
         self.problems.insert(0, problem);
     }
@@ -269,7 +273,7 @@ fn unreadiness(pod: &PeerPod) -> Option<String> {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod fixture;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 #[cfg(test)]
 mod tests;

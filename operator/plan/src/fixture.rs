@@ -10,11 +10,11 @@ use peernet_core::placement;
 use peernet_crd::{PeerNetworkSpec, PeerNetworkStatus};
 
 use crate::names;
-use crate::observe::{Asked, Network, Observed, PeerPod, Set};
-use crate::peers::{Answer, Disk, Life, Volume};
+use crate::observed::{Answer, Disk, Life, Volume};
+use crate::observed::{Asked, Network, Observed, PeerPod, Set};
 
 /// The resource `demo` in namespace `ns`, new.
-pub(crate) fn network(replicas: i32) -> Network {
+pub fn network(replicas: i32) -> Network {
     Network {
         name: "demo".into(),
         namespace: "ns".into(),
@@ -32,12 +32,12 @@ pub(crate) fn network(replicas: i32) -> Network {
 }
 
 /// The identity of the peer of that ordinal.
-pub(crate) fn id(ordinal: u32) -> PeerId {
+pub fn id(ordinal: u32) -> PeerId {
     PeerId(u128::from(ordinal) + 1)
 }
 
 /// A member of the ring.
-pub(crate) fn member(ordinal: u32) -> Member {
+pub fn member(ordinal: u32) -> Member {
     Member {
         id: id(ordinal),
         name: names::pod("demo", ordinal),
@@ -53,7 +53,7 @@ pub(crate) fn member(ordinal: u32) -> Member {
 }
 
 /// A pod that has started and waits, with an empty volume.
-pub(crate) fn waiting(ordinal: u32) -> PeerPod {
+pub fn waiting(ordinal: u32) -> PeerPod {
     PeerPod {
         address: Some(format!("10.0.0.{ordinal}:7000")),
         node: Some(node(ordinal)),
@@ -69,7 +69,7 @@ pub(crate) fn waiting(ordinal: u32) -> PeerPod {
 }
 
 /// A pod whose peer is a member and ready.
-pub(crate) fn running(ordinal: u32) -> PeerPod {
+pub fn running(ordinal: u32) -> PeerPod {
     let member = member(ordinal);
     let volume = Volume {
         network: Some("uid-1".into()),
@@ -106,7 +106,7 @@ fn node(ordinal: u32) -> String {
 }
 
 /// `replicas` are wanted of a network whose first `pods` pods are ready members.
-pub(crate) fn founded(replicas: i32, pods: u32) -> Observed {
+pub fn founded(replicas: i32, pods: u32) -> Observed {
     let mut network = network(replicas);
     network.status = PeerNetworkStatus {
         network_id: Some("uid-1".into()),
@@ -123,7 +123,7 @@ pub(crate) fn founded(replicas: i32, pods: u32) -> Observed {
 }
 
 /// A resource that nothing was done about.
-pub(crate) fn fresh(network: Network) -> Observed {
+pub fn fresh(network: Network) -> Observed {
     Observed {
         network,
         set: None,
@@ -138,7 +138,7 @@ pub(crate) fn fresh(network: Network) -> Observed {
 }
 
 /// The StatefulSet.
-pub(crate) fn set(replicas: u32) -> Set {
+pub fn set(replicas: u32) -> Set {
     Set {
         uid: "set-1".into(),
         resource_version: "1".into(),
@@ -148,7 +148,7 @@ pub(crate) fn set(replicas: u32) -> Set {
 
 /// What a member reports when the peers of ordinals `holders` hold every slot and those of `leavers`, of which it is one
 /// itself if its ordinal is among them, have left.
-pub(crate) fn report(reporter: u32, holders: &[u32], leavers: &[u32]) -> Report {
+pub fn report(reporter: u32, holders: &[u32], leavers: &[u32]) -> Report {
     let own = LeaverProgress {
         receipted: 1,
         left: true,
@@ -183,7 +183,7 @@ pub(crate) fn report(reporter: u32, holders: &[u32], leavers: &[u32]) -> Report 
 }
 
 /// Gives `observed` the reports of all its pods: `holders` hold every slot, `leavers` have left.
-pub(crate) fn with_reports(mut observed: Observed, holders: &[u32], leavers: &[u32]) -> Observed {
+pub fn with_reports(mut observed: Observed, holders: &[u32], leavers: &[u32]) -> Observed {
     let ordinals: Vec<u32> = observed.pods.keys().copied().collect();
     observed.reports = ordinals
         .iter()
@@ -193,12 +193,12 @@ pub(crate) fn with_reports(mut observed: Observed, holders: &[u32], leavers: &[u
 }
 
 /// Marks a member as under a drain order.
-pub(crate) fn leaving(observed: &mut Observed, ordinal: u32, epoch: u64, leaving: bool) {
+pub fn leaving(observed: &mut Observed, ordinal: u32, epoch: u64, leaving: bool) {
     observed.members.get_mut(&id(ordinal)).unwrap().drain = Drain { epoch, leaving };
 }
 
 /// A volume that remembers something but whose peer does not run.
-pub(crate) fn remembering(ordinal: u32, network: &str, left: bool) -> PeerPod {
+pub fn remembering(ordinal: u32, network: &str, left: bool) -> PeerPod {
     let volume = Volume {
         network: Some(network.into()),
         peer: Some(id(ordinal)),

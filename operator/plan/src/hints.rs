@@ -6,7 +6,7 @@
 use peernet_core::member::{Hint, Liveness, Member, PeerId};
 
 use crate::names;
-use crate::observe::{Observed, PeerPod};
+use crate::observed::{Observed, PeerPod};
 
 /// Hints given in one cycle; peers look at so many at once.
 const HINTS: usize = 64;
@@ -23,7 +23,7 @@ pub struct Hints {
 }
 
 /// What the ring does not know yet.
-pub(super) fn hints(observed: &Observed) -> Hints {
+pub(crate) fn hints(observed: &Observed) -> Hints {
     // Without the StatefulSet no pods were read, which is no sign that there are none.
     if observed.set.is_none() || !observed.network.status.founded {
         return Hints::default();

@@ -13,7 +13,7 @@ use peernet_core::recover::replaceable;
 use peernet_crd::ReplacementStatus;
 
 use crate::names;
-use crate::observe::{Network, Observed, PeerPod};
+use crate::observed::{Network, Observed, PeerPod};
 
 /// What to do about a replacement that was asked for or is under way.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,13 +61,13 @@ pub fn replaced_pod(network: &Network) -> Option<&str> {
 }
 
 /// The identity that is being retired.
-pub(super) fn retiring(observed: &Observed) -> Option<PeerId> {
+pub(crate) fn retiring(observed: &Observed) -> Option<PeerId> {
     let replacement = observed.network.status.replacement.as_ref()?;
     replacement.peer.parse().ok()
 }
 
 /// Decides the next step.
-pub(super) fn decide(observed: &Observed) -> Option<Replace> {
+pub(crate) fn decide(observed: &Observed) -> Option<Replace> {
     let network = &observed.network;
     match (&network.status.replacement, &network.asked.replace) {
         (Some(under_way), asked) => Some(go_on(observed, under_way, asked.as_deref())),

@@ -7,8 +7,8 @@ use super::super::fixture::{
     founded, id, leaving, remembering, report, running, waiting, with_reports,
 };
 use super::super::{Hints, Outcome, Plan, Replace, plan};
-use crate::observe::{Claim, Observed};
-use crate::peers::Disk;
+use crate::observed::Disk;
+use crate::observed::{Claim, Observed};
 
 /// Five peers, of which demo-2's process has ended; the ring does not know yet.
 fn crashed() -> Observed {

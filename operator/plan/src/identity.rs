@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use peernet_core::member::Liveness;
 
 use crate::names;
-use crate::observe::Observed;
+use crate::observed::Observed;
 
 /// Which ring this is, and whether it exists.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -22,7 +22,7 @@ pub struct Identity {
 }
 
 /// Decides the identity, or goes on waiting for those that have to be heard first.
-pub(super) fn decide(observed: &Observed) -> Identity {
+pub(crate) fn decide(observed: &Observed) -> Identity {
     let status = &observed.network.status;
     if let Some(network) = &status.network_id {
         let founded = status.founded || founder_is_active(observed, network);

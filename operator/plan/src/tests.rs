@@ -8,7 +8,7 @@ use super::fixture::{
     founded, fresh, id, leaving, network, remembering, running, set, waiting, with_reports,
 };
 use super::{Assignment, Hints, Plan, plan};
-use crate::observe::Observed;
+use crate::observed::Observed;
 
 fn told(plan: &Plan) -> Vec<u32> {
     plan.assignments.iter().map(|a| a.ordinal).collect()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::observe::Observed;
+use crate::observed::Observed;
 
 /// Zones that hold copies, of those that could.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,12 +33,12 @@ fn factor(observed: &Observed) -> usize {
 }
 
 /// Whether copies stand in fewer zones than there are copies; only then it matters how many zones the nodes offer.
-pub(super) fn is_narrow(observed: &Observed) -> bool {
+pub(crate) fn is_narrow(observed: &Observed) -> bool {
     observed.network.status.founded && zones(observed).len() < factor(observed)
 }
 
 /// Counts the zones, once there is a ring.
-pub(super) fn spread(observed: &Observed) -> Spread {
+pub(crate) fn spread(observed: &Observed) -> Spread {
     if !observed.network.status.founded {
         return Spread::default();
     }

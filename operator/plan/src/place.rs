@@ -7,13 +7,13 @@ use peernet_core::member::Liveness;
 use peernet_core::placement;
 
 use crate::names;
-use crate::observe::{Observed, PeerPod};
-use crate::peers::Volume;
+use crate::observed::Volume;
+use crate::observed::{Observed, PeerPod};
 
 use super::{Assignment, Identity};
 
 /// Places for all pods that wait for one and may have one, and sentences on those that may not.
-pub(super) fn assignments(
+pub(crate) fn assignments(
     observed: &Observed,
     identity: &Identity,
 ) -> (Vec<Assignment>, Vec<String>) {

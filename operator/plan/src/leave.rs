@@ -11,7 +11,7 @@ use peernet_core::member::{Liveness, PeerId};
 use peernet_core::recover::{involves, newest};
 
 use crate::names;
-use crate::observe::Observed;
+use crate::observed::Observed;
 
 use super::{Identity, leavers};
 
@@ -32,9 +32,9 @@ pub struct Leave {
 }
 
 /// What the StatefulSet is to ask for, and why it is more than wanted.
-pub(super) struct Size {
-    pub(super) replicas: u32,
-    pub(super) leave: Option<Leave>,
+pub(crate) struct Size {
+    pub(crate) replicas: u32,
+    pub(crate) leave: Option<Leave>,
 }
 
 /// Why a pod has to stay.
@@ -55,7 +55,7 @@ impl Stay {
 }
 
 /// Decides how many pods there have to be.
-pub(super) fn size(observed: &Observed, identity: &Identity) -> Size {
+pub(crate) fn size(observed: &Observed, identity: &Identity) -> Size {
     let desired = observed.network.desired();
     let stays = if observed.network.status.founded {
         stays(observed)
@@ -86,7 +86,7 @@ pub(super) fn size(observed: &Observed, identity: &Identity) -> Size {
 }
 
 /// Names members instead of their identities, which users do not know.
-pub(super) fn named(observed: &Observed, sentence: &str) -> String {
+pub(crate) fn named(observed: &Observed, sentence: &str) -> String {
     let members = observed.members.values();
     members.fold(sentence.to_owned(), |text, member| {
         text.replace(&member.id.to_string(), &member.name)

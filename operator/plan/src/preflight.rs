@@ -4,7 +4,7 @@ use peernet_core::preflight::{Standing, lowest};
 use peernet_crd::Preflight;
 
 use crate::names;
-use crate::observe::Observed;
+use crate::observed::Observed;
 
 use super::unreadiness;
 
@@ -12,7 +12,7 @@ use super::unreadiness;
 const REASON_MAX: usize = 256;
 
 /// Works it out; nothing while there is no ring.
-pub(super) fn preflight(observed: &Observed) -> Option<Preflight> {
+pub(crate) fn preflight(observed: &Observed) -> Option<Preflight> {
     let network = &observed.network;
     if !network.status.founded {
         return None;
