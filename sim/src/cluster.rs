@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use peernet_core::member::Liveness;
 use peernet_core::store::Store;
+use peernet_crd::PeerNetworkStatus;
 
 use crate::check;
 use crate::fleet::Fleet;
@@ -29,7 +30,9 @@ pub struct Pod {
 struct State {
     replicas: u32,
     statefulset: u32,
-    founded: bool,
+    status: PeerNetworkStatus,
+    /// Counts changes of the resource.
+    version: u64,
     pods: BTreeMap<u32, Pod>,
     lost: usize,
 }
@@ -49,7 +52,8 @@ impl Cluster {
         let state = State {
             replicas: 0,
             statefulset: 0,
-            founded: false,
+            status: PeerNetworkStatus::default(),
+            version: 1,
             pods: BTreeMap::new(),
             lost: 0,
         };
@@ -71,6 +75,11 @@ impl Cluster {
         self.zones
     }
 
+    /// The name of a zone.
+    pub fn zone(&self, number: u32) -> String {
+        char::from(b'a' + number as u8).to_string()
+    }
+
     /// `spec.replicas`.
     pub fn replicas(&self) -> u32 {
         self.state.borrow().replicas
@@ -81,7 +90,9 @@ impl Cluster {
         self.fleet
             .world()
             .note(("scale", replicas), || format!("scale to {replicas}"));
-        self.state.borrow_mut().replicas = replicas;
+        let mut state = self.state.borrow_mut();
+        state.replicas = replicas;
+        state.version += 1;
     }
 
     /// Replicas of the StatefulSet.
@@ -89,14 +100,23 @@ impl Cluster {
         self.state.borrow().statefulset
     }
 
-    /// `status.founded`.
-    pub fn founded(&self) -> bool {
-        self.state.borrow().founded
+    /// `status`.
+    pub fn status(&self) -> PeerNetworkStatus {
+        self.state.borrow().status.clone()
     }
 
-    /// Remembers that the network exists.
-    pub fn set_founded(&self) {
-        self.state.borrow_mut().founded = true;
+    /// `metadata.resourceVersion`.
+    pub fn version(&self) -> String {
+        self.state.borrow().version.to_string()
+    }
+
+    /// Writes the status, unless the resource has changed since this version.
+    pub fn answer(&self, version: &str, status: PeerNetworkStatus) {
+        let mut state = self.state.borrow_mut();
+        if state.version.to_string() == version && state.status != status {
+            state.status = status;
+            state.version += 1;
+        }
     }
 
     /// The StatefulSet's pods, by ordinal.
@@ -149,8 +169,8 @@ impl Cluster {
     }
 
     fn machine(&self, ordinal: u32) -> HostId {
-        let zone = char::from(b'a' + (ordinal % self.zones) as u8);
-        self.fleet.add(format!("demo-{ordinal}"), zone.to_string())
+        let zone = self.zone(ordinal % self.zones);
+        self.fleet.add(format!("demo-{ordinal}"), zone)
     }
 
     fn stop(&self, ordinal: u32) {

@@ -1,98 +1,31 @@
-//! The operator's part: it lets pods into the network, asks for leaves, and takes a pod away only on the ring's proof.
+//! The operator on a simulated cluster: it observes, has the real operator's plan (`peernet-plan`) decide, and carries out
+//! what that says, in the order in which the real one does. It may end at any step.
 //!
-//! Like the real one it remembers nothing but what the resource says: each cycle observes, then acts.
+//! Like the real one it remembers nothing but what the resource's status says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use peernet_core::boot::BootError;
 use peernet_core::io::{Answer, Request};
-use peernet_core::key::Position;
-use peernet_core::leave::{Report, Verdict, verdict};
+use peernet_core::leave::Report;
 use peernet_core::member::{Liveness, Member, PeerId};
-use peernet_core::placement;
-use peernet_core::store::Identity;
+use peernet_crd::{PeerNetworkSpec, PeerNetworkStatus, Replication};
+use peernet_plan::observed::{self, Asked, Disk, Life, Network, Observed, PeerPod, Set, Volume};
+use peernet_plan::{Assignment, Hints, Order, Plan, leavers, needs_nodes, needs_reports, plan};
 
 use crate::cluster::{Cluster, Pod};
-use crate::fleet::Fleet;
+use crate::fleet::{CallError, Fleet, NETWORK};
 use crate::network::HostId;
 
 /// Pause between two cycles, in milliseconds.
 const PERIOD: u64 = 1_000;
+/// Peers asked for the list of members, as by the real one.
+const LISTS: usize = 3;
 
-/// What a pod says of itself.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Seen {
-    /// No answer.
-    Nothing,
-    /// Waits to be assigned; what its volume remembers.
-    Waiting(Option<Identity>),
-    /// Runs as this peer.
-    Running(PeerId),
-    /// Has left for good as this peer.
-    Left(PeerId),
-}
-
-/// One look at the network.
-struct Observed {
-    pods: BTreeMap<u32, (Pod, Seen)>,
-    /// Everybody that anybody knows.
-    members: BTreeMap<PeerId, Member>,
-}
-
-fn ordinal(name: &str) -> Option<u32> {
-    name.rsplit_once('-')?.1.parse().ok()
-}
-
-impl Observed {
-    fn running(&self) -> Vec<HostId> {
-        let runs = |(pod, seen): &(Pod, Seen)| matches!(seen, Seen::Running(_)).then_some(pod.host);
-        self.pods.values().filter_map(runs).collect()
-    }
-
-    /// A member is to go when its ordinal is beyond what is wanted, or when its pod came back as somebody else, because
-    /// its volume was lost.
-    fn unwanted(&self, member: &Member, replicas: u32) -> bool {
-        let Some(ordinal) = ordinal(&member.name) else {
-            return false;
-        };
-        let replaced = match self.pods.get(&ordinal) {
-            Some((_, Seen::Running(id))) => *id != member.id,
-            _ => false,
-        };
-        ordinal >= replicas || replaced
-    }
-
-    /// All identities that the pod of this ordinal has had.
-    fn identities(&self, of: u32) -> BTreeSet<PeerId> {
-        let known = self
-            .members
-            .values()
-            .filter(|m| ordinal(&m.name) == Some(of))
-            .map(|m| m.id);
-        let own = self.pods.get(&of).and_then(|(_, seen)| match seen {
-            Seen::Running(id) | Seen::Left(id) => Some(*id),
-            Seen::Waiting(identity) => identity.as_ref().map(|i| i.member.id),
-            Seen::Nothing => None,
-        });
-        known.chain(own).collect()
-    }
-
-    /// The lowest rank in the pod's zone that no known position uses.
-    fn free_position(&self, taken: &BTreeSet<Position>, ordinal: u32, zones: u32) -> Position {
-        let used = |p: &Position| {
-            let member = self
-                .members
-                .values()
-                .any(|m| !m.is_gone() && m.position == *p);
-            let waits = |(_, s): &(Pod, Seen)| matches!(s, Seen::Waiting(Some(i)) if i.member.position == *p);
-            member || taken.contains(p) || self.pods.values().any(waits)
-        };
-        let positions = (0..).map(|rank| placement::position(rank, ordinal % zones, zones));
-        positions
-            .into_iter()
-            .find(|p| !used(p))
-            .expect("there are more ranks than members")
-    }
+/// What a pod said.
+struct Seen {
+    answer: observed::Answer,
+    members: Vec<Member>,
 }
 
 /// The operator of one cluster.
@@ -121,175 +54,230 @@ impl Operator {
 
     /// One cycle.
     pub async fn reconcile(&self) {
-        let wanted = self.cluster.replicas();
-        self.cluster
-            .set_statefulset(self.cluster.statefulset().max(wanted));
         let observed = self.observe().await;
-        self.assign(&observed, wanted).await;
-        self.order(&observed, wanted).await;
-        if self.cluster.statefulset() > wanted {
-            self.shrink(&observed, wanted).await;
+        let mut plan = plan(&observed);
+        if self.fleet().flaws().no_verdict {
+            plan.replicas = observed.network.desired();
         }
+        self.hint(&plan.hints);
+        self.cluster.set_statefulset(plan.replicas);
+        for place in &plan.assignments {
+            self.assign(place).await;
+        }
+        self.order(&plan.orders).await;
+        self.answer(&observed, &plan);
+    }
+
+    /// What the real one writes as far as it decides on it later; refused if the resource is another by now.
+    fn answer(&self, observed: &Observed, plan: &Plan) {
+        let status = PeerNetworkStatus {
+            replicas: i32::try_from(plan.replicas).expect("a few"),
+            network_id: plan.identity.network.clone(),
+            founded: plan.identity.founded,
+            ..PeerNetworkStatus::default()
+        };
+        self.cluster
+            .answer(&observed.network.resource_version, status);
     }
 
     async fn observe(&self) -> Observed {
-        let ask = |pod: Pod| {
-            let fleet = self.fleet().clone();
-            self.fleet()
-                .world()
-                .spawn(async move { look(&fleet, pod).await })
-        };
-        let asked: Vec<_> = self.cluster.pods().into_iter().map(ask).collect();
+        let (network, set) = (self.network(), self.set());
+        let mut seen = self.look_at_all().await;
+        let own = seen.values().filter_map(|s| s.answer.life.as_ref());
+        let own: Vec<Member> = own.map(|life| life.member.clone()).collect();
+        let running = seen.values_mut().filter(|s| s.answer.volume.running);
+        let lists = running
+            .take(LISTS)
+            .flat_map(|s| std::mem::take(&mut s.members));
+        let mut members = BTreeMap::new();
+        let lists: Vec<Member> = lists.collect();
+        own.into_iter()
+            .chain(lists)
+            .for_each(|m| merge(&mut members, m));
+        let pods = self.cluster.pods().into_iter();
         let mut observed = Observed {
-            pods: BTreeMap::new(),
-            members: BTreeMap::new(),
+            network,
+            set,
+            pods: pods
+                .map(|pod| {
+                    let said = seen.remove(&pod.ordinal);
+                    (pod.ordinal, self.pod(pod, said))
+                })
+                .collect(),
+            old_volumes: BTreeSet::new(),
+            members,
+            reports: BTreeMap::new(),
+            zone_of: BTreeMap::new(),
+            lost_nodes: BTreeSet::new(),
+            claim: None,
         };
-        for promise in asked {
-            let Some((pod, seen, members)) = promise.await else {
-                continue;
-            };
-            for member in members {
-                if let Seen::Running(id) = seen
-                    && member.id == id
-                    && pod.ordinal == 0
-                    && member.liveness == Liveness::Active
-                {
-                    self.cluster.set_founded();
-                }
-                merge(&mut observed.members, member);
-            }
-            observed.pods.insert(pod.ordinal, (pod, seen));
+        if needs_nodes(&observed) {
+            observed.zone_of = self.nodes();
+        }
+        if needs_reports(&observed) {
+            self.ask_for_reports(&mut observed).await;
         }
         observed
     }
 
-    /// Lets pods in: the first founds, the others join once it has. A leaver that restarts comes back to finish; one
-    /// that has left comes back, as somebody new, only when it is wanted again.
-    async fn assign(&self, observed: &Observed, wanted: u32) {
-        let mut taken = BTreeSet::new();
-        for (ordinal, (pod, seen)) in &observed.pods {
-            let comes_back = match seen {
-                Seen::Nothing | Seen::Running(_) => false,
-                Seen::Left(_) | Seen::Waiting(None) => *ordinal < wanted,
-                Seen::Waiting(Some(i)) => *ordinal < wanted || i.member.liveness != Liveness::Left,
-            };
-            let founds = !self.cluster.founded() && *ordinal == 0;
-            if !comes_back || !(founds || self.cluster.founded()) {
-                continue;
-            }
-            let position = observed.free_position(&taken, *ordinal, self.cluster.zones());
-            taken.insert(position);
-            // Up to here the pod may have gone; then the call fails, and the next cycle sees.
-            if self
-                .fleet()
-                .identify(HostId::OPERATOR, pod.host)
-                .await
-                .is_ok()
-                && self.cluster.pod(*ordinal).up
-                && self.fleet().host(pod.host).may_be_assigned()
-            {
-                match self.fleet().start(pod.host, position, founds) {
-                    // A disk that fails: the pod waits again, and the next cycle sees.
-                    Ok(_) | Err(BootError::Store(_)) => {}
-                    Err(error) => panic!("there is only one network: {error}"),
-                }
-            }
+    fn network(&self) -> Network {
+        let replication = self.fleet().settings().replication;
+        let count = |n: u32| i32::try_from(n).expect("a few");
+        Network {
+            name: "demo".into(),
+            namespace: "sim".into(),
+            uid: NETWORK.into(),
+            resource_version: self.cluster.version(),
+            created: Default::default(),
+            generation: 1,
+            asked: Asked::default(),
+            spec: PeerNetworkSpec {
+                replicas: count(self.cluster.replicas()),
+                replication: Replication {
+                    factor: count(replication.factor),
+                    write: count(replication.write),
+                },
+                ..PeerNetworkSpec::default()
+            },
+            status: self.cluster.status(),
         }
     }
 
-    /// Orders members to leave or to stay, where they do not do so already.
-    async fn order(&self, observed: &Observed, wanted: u32) {
+    /// None before the first cycle has made it.
+    fn set(&self) -> Option<Set> {
+        let replicas = self.cluster.statefulset();
+        (replicas > 0).then(|| Set {
+            uid: "set".into(),
+            resource_version: String::new(),
+            replicas,
+        })
+    }
+
+    fn pod(&self, pod: Pod, said: Option<Seen>) -> PeerPod {
+        let host = self.fleet().host(pod.host);
+        let runs = pod.up && host.process.is_some();
+        PeerPod {
+            address: pod.up.then(|| host.address()),
+            node: Some(node(&host.zone)),
+            ready: runs,
+            deleting: false,
+            uid: format!("{}-{}", pod.ordinal, host.run),
+            started: runs,
+            answer: said.map(|seen| seen.answer),
+        }
+    }
+
+    fn nodes(&self) -> BTreeMap<String, String> {
+        let zones = (0..self.cluster.zones()).map(|zone| self.cluster.zone(zone));
+        zones.map(|zone| (node(&zone), zone)).collect()
+    }
+
+    async fn look_at_all(&self) -> BTreeMap<u32, Seen> {
         let world = self.fleet().world();
-        let mut orders: BTreeMap<HostId, Vec<(PeerId, u64, bool)>> = BTreeMap::new();
-        for member in observed.members.values().filter(|m| !m.is_gone()) {
-            let leaving = observed.unwanted(member, wanted);
-            if member.drain.leaving == leaving {
-                continue;
-            }
-            let own = observed
-                .pods
-                .values()
-                .find(|(_, seen)| *seen == Seen::Running(member.id));
-            let mut others = observed.running();
-            world.shuffle(&mut others);
-            let told: BTreeSet<HostId> = own
-                .iter()
-                .map(|(pod, _)| pod.host)
-                .chain(others.into_iter().take(2))
-                .collect();
-            for host in told {
-                orders
-                    .entry(host)
-                    .or_default()
-                    .push((member.id, member.drain.epoch + 1, leaving));
-            }
-        }
-        for (host, orders) in orders {
+        let pods = self.cluster.pods().into_iter().filter(|pod| pod.up);
+        let ask = |pod: Pod| {
             let fleet = self.fleet().clone();
-            drop(world.spawn(async move {
-                fleet
-                    .call(HostId::OPERATOR, host, Request::Drain(orders))
-                    .await
-            }));
+            let seen = world.spawn(async move { look(&fleet, pod.host).await });
+            (pod.ordinal, seen)
+        };
+        let asked: Vec<_> = pods.map(ask).collect();
+        let mut all = BTreeMap::new();
+        for (ordinal, seen) in asked {
+            if let Some(Ok(seen)) = seen.await {
+                all.insert(ordinal, seen);
+            }
         }
+        all
     }
 
-    /// Takes away the pods of the highest ordinals, as far as they are proved.
-    async fn shrink(&self, observed: &Observed, wanted: u32) {
-        if self.fleet().flaws().no_verdict {
-            return self.cluster.set_statefulset(wanted);
-        }
-        let leavers: BTreeSet<PeerId> = (wanted..self.cluster.statefulset())
-            .flat_map(|ordinal| observed.identities(ordinal))
-            .collect();
-        let (reports, members) = self.reports(observed, &leavers).await;
-        let stays = |m: &&Member| !m.is_gone() && !observed.unwanted(m, wanted);
-        let remaining: BTreeSet<PeerId> = members.values().filter(stays).map(|m| m.id).collect();
-        let proved = |ordinal: u32| {
-            let ids = observed.identities(ordinal);
-            let never_joined =
-                matches!(observed.pods.get(&ordinal), Some((_, Seen::Waiting(None))));
-            let all = ids
-                .iter()
-                .all(|id| verdict(*id, &remaining, &reports) == Verdict::Proved);
-            all && (never_joined || !ids.is_empty())
+    async fn ask_for_reports(&self, observed: &mut Observed) {
+        let about: Vec<PeerId> = leavers(observed).into_keys().collect();
+        let running = observed.pods.values().filter(|pod| pod.is_running());
+        let hosts = running.filter_map(|pod| self.host(pod.address.as_ref()?));
+        let ask = |host: HostId| {
+            let (fleet, request) = (self.fleet().clone(), Request::LeaveReport(about.clone()));
+            let world = self.fleet().world();
+            world.spawn(async move { fleet.call(HostId::OPERATOR, host, request).await })
         };
-        let mut keep = self.cluster.statefulset();
-        while keep > wanted && proved(keep - 1) {
-            keep -= 1;
-        }
-        // Raised meanwhile? Then the next cycle decides anew.
-        if self.cluster.replicas() == wanted {
-            self.cluster.set_statefulset(keep);
-        }
-    }
-
-    async fn reports(
-        &self,
-        observed: &Observed,
-        leavers: &BTreeSet<PeerId>,
-    ) -> (BTreeMap<PeerId, Report>, BTreeMap<PeerId, Member>) {
-        let ask = |pod: &(Pod, Seen)| {
-            let (fleet, host) = (self.fleet().clone(), pod.0.host);
-            let request = Request::LeaveReport(leavers.iter().copied().collect());
-            self.fleet()
-                .world()
-                .spawn(async move { fleet.call(HostId::OPERATOR, host, request).await })
-        };
-        let asks = |(_, seen): &&(Pod, Seen)| matches!(seen, Seen::Running(_) | Seen::Left(_));
-        let asked: Vec<_> = observed.pods.values().filter(asks).map(ask).collect();
-        let (mut reports, mut members) = (BTreeMap::new(), observed.members.clone());
+        let asked: Vec<_> = hosts.map(ask).collect();
         for promise in asked {
             if let Some(Ok(Answer::LeaveReport(report))) = promise.await {
-                report
-                    .members
-                    .iter()
-                    .for_each(|m| merge(&mut members, m.clone()));
-                reports.insert(report.peer, *report);
+                let report = Report {
+                    members: report.members.into_iter().map(as_published).collect(),
+                    ..*report
+                };
+                let known = report.members.iter().cloned();
+                known.for_each(|m| merge(&mut observed.members, m));
+                observed.reports.insert(report.peer, report);
             }
         }
-        (reports, members)
     }
+
+    fn host(&self, address: &str) -> Option<HostId> {
+        let pods = self.cluster.pods().into_iter();
+        let mut hosts = pods.map(|pod| pod.host);
+        hosts.find(|host| self.fleet().host(*host).address() == address)
+    }
+
+    /// Tells a pod its place. It may have gone meanwhile; then the call fails, and the next cycle sees.
+    async fn assign(&self, place: &Assignment) {
+        let fleet = self.fleet();
+        let Some(host) = self.host(&place.address) else {
+            return;
+        };
+        let Ok(identity) = fleet.identify(HostId::OPERATOR, host).await else {
+            return;
+        };
+        if !self.cluster.pod(place.ordinal).up || !fleet.host(host).may_be_assigned() {
+            return;
+        }
+        // A volume that was in the network before cannot found it.
+        let has_left = identity.is_some_and(|i| i.member.liveness == Liveness::Left);
+        match fleet.start(host, place.position, place.found && !has_left) {
+            // A disk that fails: the pod waits again, and the next cycle sees.
+            Ok(_) | Err(BootError::Store(_)) => {}
+            Err(error) => panic!("there is only one network: {error}"),
+        }
+    }
+
+    /// Gives drain orders, and waits for whether they were heard.
+    async fn order(&self, orders: &[Order]) {
+        let mut by_host: BTreeMap<HostId, Vec<(PeerId, u64, bool)>> = BTreeMap::new();
+        for order in orders {
+            for host in order.tell.iter().filter_map(|address| self.host(address)) {
+                let order = (order.peer, order.epoch, order.leaving);
+                by_host.entry(host).or_default().push(order);
+            }
+        }
+        let told = by_host
+            .into_iter()
+            .map(|(host, orders)| self.tell(host, Request::Drain(orders)));
+        let told: Vec<_> = told.collect();
+        for heard in told {
+            heard.await;
+        }
+    }
+
+    /// Gives hints. Nothing depends on whether they are heard.
+    fn hint(&self, hints: &Hints) {
+        for host in hints.tell.iter().filter_map(|address| self.host(address)) {
+            drop(self.tell(host, Request::Hint(hints.hints.clone())));
+        }
+    }
+
+    fn tell(
+        &self,
+        host: HostId,
+        what: Request,
+    ) -> crate::promise::Promise<Result<Answer, CallError>> {
+        let fleet = self.fleet().clone();
+        let call = async move { fleet.call(HostId::OPERATOR, host, what).await };
+        self.fleet().world().spawn(call)
+    }
+}
+
+fn node(zone: &str) -> String {
+    format!("node-{zone}")
 }
 
 fn merge(members: &mut BTreeMap<PeerId, Member>, member: Member) {
@@ -299,28 +287,49 @@ fn merge(members: &mut BTreeMap<PeerId, Member>, member: Member) {
     }
 }
 
-/// Identify, and Members where there is a peer.
-async fn look(fleet: &Fleet, pod: Pod) -> (Pod, Seen, Vec<Member>) {
-    if !pod.up {
-        return (pod, Seen::Nothing, Vec::new());
-    }
-    let Ok(identity) = fleet.identify(HostId::OPERATOR, pod.host).await else {
-        return (pod, Seen::Nothing, Vec::new());
+/// A record as the registry publishes it: who has been retired has left.
+fn as_published(member: Member) -> Member {
+    let liveness = match member.liveness {
+        Liveness::Retired => Liveness::Left,
+        known => known,
     };
-    let process = fleet
-        .host(pod.host)
-        .process
+    Member { liveness, ..member }
+}
+
+/// Identify, and Members where there is a peer.
+async fn look(fleet: &Fleet, host: HostId) -> Result<Seen, CallError> {
+    let remembered = fleet.identify(HostId::OPERATOR, host).await?;
+    let process = fleet.host(host).process.as_ref().map(|p| (p.id, p.left));
+    let gone = remembered
         .as_ref()
-        .map(|p| (p.id, p.left));
-    match process {
-        None => (pod, Seen::Waiting(identity), Vec::new()),
-        Some((id, true)) => (pod, Seen::Left(id), Vec::new()),
-        Some((id, false)) => match fleet
-            .call(HostId::OPERATOR, pod.host, Request::Members)
-            .await
-        {
-            Ok(Answer::Members(members)) => (pod, Seen::Running(id), members),
-            _ => (pod, Seen::Nothing, Vec::new()),
-        },
+        .is_some_and(|i| i.member.liveness == Liveness::Left);
+    let volume = Volume {
+        network: remembered.as_ref().map(|i| i.network.clone()),
+        peer: process
+            .map(|(id, _)| id)
+            .or(remembered.as_ref().map(|i| i.member.id)),
+        left: process.map_or(gone, |(_, left)| left),
+        running: process.is_some_and(|(_, left)| !left),
+        position: remembered.map(|i| i.member.position).unwrap_or_default(),
+    };
+    let mut seen = Seen {
+        answer: observed::Answer { volume, life: None },
+        members: Vec::new(),
+    };
+    if let Some((id, false)) = process
+        && let Ok(Answer::Members(members)) =
+            fleet.call(HostId::OPERATOR, host, Request::Members).await
+    {
+        seen.members = members.into_iter().map(as_published).collect();
+        let own = seen.members.iter().find(|m| m.id == id);
+        seen.answer.life = own.map(|member| Life {
+            network: NETWORK.into(),
+            ready: member.liveness == Liveness::Active,
+            member: member.clone(),
+            reason: String::new(),
+            disk: Disk::default(),
+            broker: None,
+        });
     }
+    Ok(seen)
 }
