@@ -151,11 +151,12 @@ impl Process {
     /// Handles what waits. The batch ends with [`Process::committed`], some milliseconds later. After an error the
     /// process must end.
     pub fn batch(&mut self, now: u64) -> Result<(), StoreError> {
-        self.committing = true;
         let time = Time(self.clock.read(now));
         for input in std::mem::take(&mut self.inbox) {
             self.peer.handle(input, time, &mut self.outputs)?;
         }
+        // Not before: of a batch that failed half-way nothing reaches the disk.
+        self.committing = true;
         Ok(())
     }
 
