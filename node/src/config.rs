@@ -29,6 +29,14 @@ pub const INLINE_MAX: usize = 32 * 1024;
 /// fits [`crate::wire::REPLICAS_MAX`].
 pub const FACTOR_MAX: u32 = 7;
 
+/// Connections at each door by default: twice the 1,000 clients at once that a peer is tested with (guess).
+const CONNECTIONS: u32 = 2048;
+/// How long a client may stand still by default: as long as the client's own connection checks take by default in gRPC
+/// (20 seconds, and some for slow links; guess).
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest that it may be told: what a client holds meanwhile is gone for others (guess).
+const CLIENT_TIMEOUT_MAX: u64 = 3600;
+
 /// The flags of a peer; each may also be given as an environment variable.
 #[derive(Args, Clone, Debug)]
 pub struct Config {
@@ -68,6 +76,12 @@ pub struct Config {
     /// Percent of the disk kept free for repair; clients' writes are refused below
     #[arg(long, env = "PEERNET_DISK_RESERVE_PERCENT", default_value_t = 5)]
     pub disk_reserve_percent: u8,
+    /// Connections at once over HTTP, and as many over gRPC, those of other peers included; more wait for a place
+    #[arg(long, env = "PEERNET_CONNECTIONS", default_value_t = CONNECTIONS)]
+    pub connections: u32,
+    /// Seconds a client may be silent, or take nothing of what is sent to it, before it is cut off
+    #[arg(long, env = "PEERNET_CLIENT_TIMEOUT_SECONDS", default_value_t = CLIENT_TIMEOUT.as_secs())]
+    pub client_timeout_seconds: u64,
     /// Wait until Admin.Assign gives network, zone and position
     #[arg(long, env = "PEERNET_AWAIT_ASSIGNMENT", conflicts_with_all = ["network_id", "zone", "position", "found"])]
     pub await_assignment: bool,
@@ -111,6 +125,10 @@ pub enum ConfigError {
     ChunkSize(u32),
     #[error("--disk-reserve-percent {0} is more than 50")]
     DiskReserve(u8),
+    #[error("--connections is 0; at least 1 is needed to talk to anybody")]
+    Connections,
+    #[error("--client-timeout-seconds {0} is not between 1 and {CLIENT_TIMEOUT_MAX}")]
+    ClientTimeout(u64),
     #[error("give either --await-assignment, or --network-id and --zone")]
     NoAssignment,
     #[error(
@@ -182,6 +200,10 @@ pub struct Setup {
     pub chunk_size: u32,
     /// See [`Config::disk_reserve_percent`].
     pub disk_reserve_percent: u8,
+    /// See [`Config::connections`].
+    pub connections: u32,
+    /// See [`Config::client_timeout_seconds`].
+    pub client_timeout: Duration,
     /// What the core is told.
     pub core: Settings,
     /// `None`: wait for an assignment.
@@ -208,6 +230,8 @@ impl Config {
             chunk_size,
             grace_seconds,
             disk_reserve_percent,
+            connections,
+            client_timeout_seconds,
             await_assignment,
             network_id,
             zone,
@@ -230,6 +254,12 @@ impl Config {
         }
         if disk_reserve_percent > 50 {
             return Err(ConfigError::DiskReserve(disk_reserve_percent));
+        }
+        if connections == 0 {
+            return Err(ConfigError::Connections);
+        }
+        if !(1..=CLIENT_TIMEOUT_MAX).contains(&client_timeout_seconds) {
+            return Err(ConfigError::ClientTimeout(client_timeout_seconds));
         }
         let seeds: Vec<String> = seeds.into_iter().filter(|s| !s.is_empty()).collect();
         if let Some(bad) = seeds.iter().find(|s| !is_host_and_port(s)) {
@@ -262,6 +292,8 @@ impl Config {
             seeds_file,
             chunk_size,
             disk_reserve_percent,
+            connections,
+            client_timeout: Duration::from_secs(client_timeout_seconds),
             core,
             place,
             faults: faults.parse()?,
@@ -382,6 +414,10 @@ mod tests {
         assert_eq!(
             with(&["--disk-reserve-percent", "80"]),
             Err(ConfigError::DiskReserve(80))
+        );
+        assert_eq!(
+            with(&["--client-timeout-seconds", "0"]),
+            Err(ConfigError::ClientTimeout(0))
         );
         assert_eq!(
             with(&["--seeds", "a:1,b"]),

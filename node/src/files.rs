@@ -5,6 +5,7 @@
 //! to bytes that were not acknowledged, and an upload that breaks off leaves no trace but unreferenced chunks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peernet_core::io::RequestError;
 use peernet_core::key::{InvalidName, Key, Name, Slot};
@@ -14,6 +15,7 @@ use thiserror::Error;
 use tokio_util::task::TaskTracker;
 
 use crate::chunks::{ChunkError, Chunks};
+use crate::config::Setup;
 use crate::driver::{PeerError, PeerHandle};
 use crate::shares::shelf::Shelf;
 
@@ -46,11 +48,19 @@ pub(crate) use record::{
     CONTENT_TYPE_MAX, Kind, RecordError, Summary, TAGS_MAX, decode_head, labels,
 };
 
-use budget::Budget;
+use budget::{Budget, Share};
 use record::Content;
 
-/// Bytes of uploads held in memory at once; with [`DOWNLOADS`] the peer's budget of 64 MiB (guess).
+/// Bytes of chunks on their way to their replicas at once; with [`GATHERING`] and [`DOWNLOADS`] the peer's budget of 96 MiB
+/// (guess).
 const UPLOADS: usize = 32 * 1024 * 1024;
+/// Bytes of chunks that are gathered from clients at once (guess: a chunk each for 32 clients).
+const GATHERING: usize = 32 * 1024 * 1024;
+/// Bytes of uploads that may come over gRPC before anybody reads them (guess: 64 large uploads at once). Over HTTP nothing
+/// comes that nobody reads.
+const STREAMED: usize = 64 * STREAM;
+/// The same for one upload: the window of its stream.
+pub(crate) const STREAM: usize = 4 * 1024 * 1024;
 /// Bytes of downloads held in memory at once.
 const DOWNLOADS: usize = 32 * 1024 * 1024;
 
@@ -161,6 +171,12 @@ pub(crate) enum FileError {
          whether the file is there, or begin again"
     )]
     NoParts,
+    /// Too many uploads.
+    #[error(
+        "this peer takes as many large uploads at once over gRPC as it may; try again in a moment, or send the file to \
+         another peer or over HTTP"
+    )]
+    TooManyUploads,
     /// Too many uploads in parts.
     #[error(
         "this peer keeps as many uploads in parts as it may; send the file in one piece, or to another peer"
@@ -307,7 +323,7 @@ impl FileError {
         match self {
             FileError::NotFound(_) | FileError::NoParts => ErrorKind::NotFound,
             FileError::Pinned(_) => ErrorKind::Pinned,
-            FileError::TooManyParts => ErrorKind::Busy,
+            FileError::TooManyParts | FileError::TooManyUploads => ErrorKind::Busy,
             FileError::Precondition { .. }
             | FileError::Taken(_)
             | FileError::Kept { .. }
@@ -366,6 +382,9 @@ pub(crate) struct Files {
     chunks: Arc<Chunks>,
     chunk_size: u32,
     write: u32,
+    patience: Duration,
+    streamed: Budget,
+    gathering: Budget,
     uploads: Budget,
     downloads: Budget,
     shelf: Arc<Shelf>,
@@ -374,29 +393,42 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// `write` copies make a chunk acknowledged; what is on the `shelf` is read there. Work that outlives its request is
-    /// spawned on `tasks`; `parts` has the records of uploads in parts.
+    /// As the `setup` says; what is on the `shelf` is read there. Work that outlives its request is spawned on `tasks`.
     pub(crate) fn new(
         peer: PeerHandle,
         chunks: Arc<Chunks>,
-        chunk_size: u32,
-        write: u32,
+        setup: &Setup,
         shelf: Arc<Shelf>,
         tasks: TaskTracker,
-        parts: Arc<Records>,
     ) -> Self {
-        let (uploads, downloads) = (Budget::new(UPLOADS), Budget::new(DOWNLOADS));
         Files {
             peer,
             chunks,
-            chunk_size,
-            write,
-            uploads,
-            downloads,
+            chunk_size: setup.chunk_size,
+            write: setup.core.replication.write,
+            patience: setup.client_timeout,
+            streamed: Budget::new(STREAMED),
+            gathering: Budget::new(GATHERING),
+            uploads: Budget::new(UPLOADS),
+            downloads: Budget::new(DOWNLOADS),
             shelf,
             tasks,
-            parts,
+            parts: Arc::new(Records::new(setup.data_dir.join("uploads"))),
         }
+    }
+
+    /// Bytes of uploads and of downloads in memory now.
+    pub(crate) fn held_bytes(&self) -> (u64, u64) {
+        let uploads = self.gathering.taken() + self.uploads.taken();
+        (uploads, self.downloads.taken())
+    }
+
+    /// A place for an upload over gRPC of so many bytes, to be kept until it is over.
+    pub(crate) fn place(&self, announced: Option<u64>) -> Result<Share, FileError> {
+        let bytes = announced.map_or(STREAM, |size| size.min(STREAM as u64) as usize);
+        self.streamed
+            .take_now(bytes)
+            .ok_or(FileError::TooManyUploads)
     }
 
     /// What is known of a file.

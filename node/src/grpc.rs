@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::daemon::Life;
+use crate::files::STREAM;
 use crate::transport::MESSAGE_MAX;
 
 mod admin;
@@ -34,15 +34,13 @@ mod status;
 mod swarm;
 
 /// Flow control: a chunk of 1 MiB passes without a stop (measured; HTTP/2's default of 64 KiB halves the throughput).
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const STREAM_WINDOW: u32 = STREAM as u32;
 /// The same for all streams of a connection together.
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Large frames cost less (measured: 256 KiB to 1 MiB).
 const FRAME: u32 = 1024 * 1024;
 /// Calls at once on one connection; bounds what one peer or client can make this one hold.
 const STREAMS: u32 = 256;
-/// A connection is checked when it was silent for so long.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// How often the health service looks whether the peer is ready.
 const HEALTH: Duration = Duration::from_secs(1);
 
@@ -68,12 +66,18 @@ pub(crate) async fn serve(
                 .max_encoding_message_size(MESSAGE_MAX)
         };
     }
+    let patience = life.setup().client_timeout;
+    // A silent client is asked whether it is there, and has as long to answer: 20 seconds each, which is a default of gRPC.
+    let check = patience * 2 / 3;
+    let at = life.clone();
+    let guests = at.doors().grpc.open(listener, Some(patience * 2));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_concurrent_streams(STREAMS)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_interval(Some(check))
+        .http2_keepalive_timeout(Some(check))
         .add_service(health)
         .add_service(reflection)
         .add_service(sized!(AdminServer, admin::Admin::new(life.clone())))
@@ -94,10 +98,7 @@ pub(crate) async fn serve(
         )
         .add_service(sized!(SearchServer, search::Search::new(life.clone())))
         .add_service(sized!(RingServer, ring::Ring::new(life)))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled(),
-        )
+        .serve_with_incoming_shutdown(guests, stop.cancelled())
         .await;
     watching.abort();
     Ok(served?)

@@ -9,6 +9,7 @@ mod chunks;
 pub mod config;
 mod daemon;
 pub mod disk;
+mod door;
 mod driver;
 pub mod events;
 pub mod faults;

@@ -9,6 +9,7 @@ use peernet_core::key::{Key, Position};
 use peernet_core::member::{Liveness, PeerId};
 use peernet_core::peer::Peer;
 use peernet_core::store::{Identity, Store};
+use peernet_proto::v1;
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -24,8 +25,9 @@ use crate::chunks::sweep::keep_sweeping;
 use crate::chunks::writes::Writes;
 use crate::config::{Place, Setup};
 use crate::disk::{ChunkFiles, DiskStore, Purpose};
+use crate::door::Doors;
 use crate::driver::{self, Effects, Ended, Failure, PeerError, PeerHandle, Thread};
-use crate::files::{Files, Records, now_unix_ms};
+use crate::files::{Files, now_unix_ms};
 use crate::seeds::Seeds;
 use crate::shares::Shares;
 use crate::shares::shelf::Shelf;
@@ -126,6 +128,7 @@ pub(crate) struct Life {
     chunk_files: Arc<ChunkFiles>,
     shelf: Arc<Shelf>,
     running: watch::Sender<Option<Arc<Running>>>,
+    doors: Doors,
     /// Held while an assignment is carried out.
     volume: Mutex<Volume>,
     failed: mpsc::Sender<Failure>,
@@ -161,6 +164,7 @@ impl Life {
             addresses: (format!("{host}:{grpc_port}"), format!("{host}:{http_port}")),
             before: store.identity()?,
             was_member,
+            doors: Doors::new(setup.connections, setup.client_timeout),
             setup,
             chunk_files: Arc::new(files),
             shelf: Arc::new(shelf),
@@ -174,6 +178,22 @@ impl Life {
 
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    pub(crate) fn doors(&self) -> &Doors {
+        &self.doors
+    }
+
+    /// What goes on here now.
+    pub(crate) fn load(&self) -> v1::Load {
+        let held = self.running.borrow().as_ref().map(|r| r.files.held_bytes());
+        let (upload_bytes, download_bytes) = held.unwrap_or_default();
+        v1::Load {
+            http_connections: self.doors.http.guests() as u64,
+            grpc_connections: self.doors.grpc.guests() as u64,
+            upload_bytes,
+            download_bytes,
+        }
     }
 
     /// Where this peer belongs without being told: as its flags say, or as a volume remembers that was in a ring. One
@@ -445,15 +465,12 @@ impl Life {
             // Only the first failure counts, and nobody listens once the peer stops.
             let _ = failed.try_send(failure);
         });
-        let write = core.replication.write;
         let files = Files::new(
             handle.clone(),
             chunks.clone(),
-            self.setup.chunk_size,
-            write,
+            &self.setup,
             self.shelf.clone(),
             self.clients.clone(),
-            Arc::new(Records::new(self.setup.data_dir.join("uploads"))),
         );
         let shares = Shares::new(
             handle.clone(),

@@ -40,9 +40,20 @@ impl Budget {
             .ok()
     }
 
+    /// Bytes that are taken.
+    pub(crate) fn taken(&self) -> u64 {
+        ((self.total - self.permits.available_permits()) * UNIT) as u64
+    }
+
     /// Someone waits for bytes.
     pub(crate) fn is_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// So many bytes if they are free.
+    pub(crate) fn take_now(&self, bytes: usize) -> Option<Share> {
+        let units = self.units(bytes);
+        self.permits.clone().try_acquire_many_owned(units).ok()
     }
 
     /// So many bytes if more than half of the budget would stay free: for what is good to have but can wait.
@@ -51,7 +62,7 @@ impl Budget {
         if self.permits.available_permits() < units as usize + self.total / 2 {
             return None;
         }
-        self.permits.clone().try_acquire_many_owned(units).ok()
+        self.take_now(bytes)
     }
 
     fn units(&self, bytes: usize) -> u32 {

@@ -6,11 +6,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use peernet_core::key::Key;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::FileError;
+use super::budget::{Budget, Share};
+use crate::config::INLINE_MAX;
 
-/// A client that sends nothing for so long is cut off, so that it does not hold what it has sent (guess).
+/// A client that sends nothing for so long is cut off, so that it does not hold what it has sent (guess); files have a
+/// setting for it.
 pub(crate) const STALL: Duration = Duration::from_secs(30);
 
 /// An upload whose bytes do not become a file; why.
@@ -27,16 +30,23 @@ pub(crate) enum BrokenOff {
     },
 }
 
-/// An upload, chunk by chunk. Memory grows only with what the client has sent.
+/// An upload, chunk by chunk. Memory grows only with what the client has sent, and where uploads share it, no upload has
+/// more than an inline file's before it is its turn; its client waits meanwhile.
 pub(crate) struct Cutter<S> {
     body: Pin<Box<S>>,
     size: usize,
+    patience: Duration,
     announced: Option<u64>,
     received: u64,
     gathered: BytesMut,
     /// Came with the previous chunk's end.
     rest: Bytes,
     ended: bool,
+    room: Option<Budget>,
+    /// Of the room, for one chunk.
+    share: Option<Share>,
+    /// When it had room for the chunk that is gathered.
+    since: Instant,
 }
 
 impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
@@ -46,12 +56,27 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
         Cutter {
             body: Box::pin(body),
             size: size as usize,
+            patience: STALL,
             announced,
             received: 0,
             gathered,
             rest,
             ended: false,
+            room: None,
+            share: None,
+            since: Instant::now(),
         }
+    }
+
+    /// A client that sends nothing for so long is cut off.
+    pub(crate) fn within(self, patience: Duration) -> Self {
+        Cutter { patience, ..self }
+    }
+
+    /// Memory for chunks that are gathered comes from this room.
+    pub(crate) fn sharing(mut self, room: Budget) -> Self {
+        self.room = Some(room);
+        self
     }
 
     /// So many bytes came before, on another way.
@@ -72,12 +97,19 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
 
     /// The next chunk, of full size unless it is the last; `None` at the end. Nothing is lost when the future is
     /// dropped and asked for again.
+    /// Its memory counts as the room's until the next one is asked for.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
+        if self.gathered.is_empty() && self.room.as_ref().is_some_and(Budget::is_short) {
+            // To the end of the queue.
+            self.share = None;
+        }
+        self.since = Instant::now();
         if self.received >= self.size as u64 {
             // Who has sent one chunk may be given room for the next: growing step by step would copy it twice.
             self.gathered.reserve(self.size - self.gathered.len());
         }
         while !self.ended && self.gathered.len() < self.size {
+            self.take_room().await;
             if self.rest.is_empty() {
                 self.receive().await?;
             }
@@ -89,10 +121,25 @@ impl<S: Stream<Item = Result<Bytes, BrokenOff>>> Cutter<S> {
         Ok((!self.gathered.is_empty()).then(|| self.gathered.split().freeze()))
     }
 
+    /// What is more than an inline file waits for its turn.
+    async fn take_room(&mut self) {
+        let large = self.received > INLINE_MAX as u64;
+        if let (Some(room), None, true) = (&self.room, &self.share, large) {
+            self.share = room.take(self.size).await;
+            self.since = Instant::now();
+        }
+    }
+
+    /// A client may be slow; but when others wait for the memory it has, a chunk has to come within its patience.
     async fn receive(&mut self) -> Result<(), FileError> {
-        let next = timeout(STALL, self.body.next())
+        let short = self.room.as_ref().is_some_and(Budget::is_short) && self.share.is_some();
+        let stalled = || FileError::Stalled(self.patience.as_secs());
+        if short && self.since.elapsed() >= self.patience {
+            return Err(stalled());
+        }
+        let next = timeout(self.patience, self.body.next())
             .await
-            .map_err(|_| FileError::Stalled(STALL.as_secs()))?;
+            .map_err(|_| stalled())?;
         match next {
             Some(Ok(bytes)) => {
                 self.received += bytes.len() as u64;

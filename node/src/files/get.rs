@@ -16,7 +16,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::budget::{Budget, Share};
-use super::cutter::STALL;
 use super::manifest::{ChunkRef, Step, Walk};
 use super::record::Content;
 use super::{FileError, Files, open};
@@ -102,14 +101,15 @@ impl Files {
         }))
     }
 
-    /// Streams a range of a file that was found; only the chunks needed are read. A client that takes nothing for 30
-    /// seconds is given up, and with it the memory it holds; for 5 seconds if that memory is short.
+    /// Streams a range of a file that was found; only the chunks needed are read. A client that takes nothing for so
+    /// long as its patience is given up, and with it the memory it holds; for 5 seconds if that memory is short.
     pub(crate) fn stream(&self, found: Found, range: Range<u64>) -> ByteStream {
         let (bytes, stream) = mpsc::channel(1);
         let files = self.clone();
         self.tasks.spawn(async move {
             let mut sink = Sink {
                 bytes,
+                patience: files.patience,
                 budget: files.downloads.clone(),
             };
             let result = match found.content {
@@ -133,7 +133,7 @@ impl Files {
             };
             if let Err(Stop::Failed(error)) = result {
                 // The client may be gone.
-                let _ = timeout(STALL, sink.bytes.send(Err(error))).await;
+                let _ = timeout(sink.patience, sink.bytes.send(Err(error))).await;
             }
         });
         ReceiverStream::new(stream)
@@ -157,15 +157,17 @@ impl From<FileError> for Stop {
 /// Where the bytes go, as fast as the client takes them.
 struct Sink {
     bytes: mpsc::Sender<Result<Bytes, FileError>>,
+    patience: Duration,
     budget: Budget,
 }
 
 impl Sink {
     /// Waits for a client that stands still, but less long while others wait for the memory it holds.
     async fn send(&mut self, data: Bytes) -> Result<(), Stop> {
-        let until = Instant::now() + STALL;
+        let until = Instant::now() + self.patience;
+        let short = STALL_SHORT.min(self.patience);
         while Instant::now() < until {
-            match timeout(STALL_SHORT, self.bytes.reserve()).await {
+            match timeout(short, self.bytes.reserve()).await {
                 Ok(Ok(place)) => {
                     place.send(Ok(data));
                     return Ok(());

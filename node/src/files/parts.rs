@@ -357,7 +357,10 @@ impl Files {
                 "another request for this upload came".into(),
             )),
         });
-        let mut cutter = Cutter::new(body, self.chunk_size, None).after(before);
+        let mut cutter = Cutter::new(body, self.chunk_size, None)
+            .within(self.patience)
+            .sharing(self.gathering.clone())
+            .after(before);
         let mut sending = VecDeque::new();
         let cut = loop {
             let next = match cutter.next().await {

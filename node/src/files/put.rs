@@ -78,7 +78,10 @@ impl Files {
         kind.check()?;
         let skipped = held.bytes(self.chunk_size)?;
         self.check(&name, when).await?;
-        let mut body = Cutter::new(body, self.chunk_size, announced).after(skipped);
+        let mut body = Cutter::new(body, self.chunk_size, announced)
+            .within(self.patience)
+            .sharing(self.gathering.clone())
+            .after(skipped);
         let (content, sent) = match body.next().await? {
             None if skipped == 0 => (Content::Inline(Bytes::new()), None),
             // Shorter than a chunk means that it is the last: inline files are shorter than any chunk.

@@ -1,6 +1,7 @@
 //! `Files`: clients' files.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
@@ -13,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition, STALL};
+use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition};
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -45,7 +46,8 @@ impl v1::files_server::Files for Files {
         request: Request<Streaming<v1::PutRequest>>,
     ) -> Result<Response<v1::PutResponse>, Status> {
         let mut parts = request.into_inner();
-        let first = next(&mut parts).await?;
+        let patience = self.life.setup().client_timeout;
+        let first = next(&mut parts, patience).await?;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
             return Err(Status::invalid_argument(
                 "the first message of an upload carries its header",
@@ -61,9 +63,11 @@ impl v1::files_server::Files for Files {
         let kind = Kind { content_type, tags };
         let when = precondition(when);
         let name = name_of(name)?;
+        let serving = self.life.serving().map_err(not_serving)?;
+        let _place = serving.files.place(size).map_err(of_file)?;
         let mut held = Held::default();
         let first = loop {
-            match next(&mut parts).await?.map(|next| next.part) {
+            match next(&mut parts, patience).await?.map(|next| next.part) {
                 Some(Some(Part::Held(more))) => extend(&mut held, more)?,
                 Some(part) => break Some(Ok(v1::PutRequest { part })),
                 None => break None,
@@ -235,10 +239,13 @@ fn precondition(when: Option<v1::Precondition>) -> Precondition {
 }
 
 /// The next message of an upload, from a client that does not stand still.
-async fn next(parts: &mut Streaming<v1::PutRequest>) -> Result<Option<v1::PutRequest>, Status> {
-    timeout(STALL, parts.message())
+async fn next(
+    parts: &mut Streaming<v1::PutRequest>,
+    patience: Duration,
+) -> Result<Option<v1::PutRequest>, Status> {
+    timeout(patience, parts.message())
         .await
-        .map_err(|_| of_file(FileError::Stalled(STALL.as_secs())))?
+        .map_err(|_| of_file(FileError::Stalled(patience.as_secs())))?
 }
 
 fn extend(held: &mut Held, more: v1::HeldChunks) -> Result<(), Status> {

@@ -57,7 +57,11 @@ impl v1::peers_server::Peers for Peers {
             connected: now.is_ok(),
             reason: now.err().unwrap_or_default(),
         });
-        Ok(Response::new(v1::StatusResponse { broker, ..response }))
+        Ok(Response::new(v1::StatusResponse {
+            broker,
+            load: Some(self.life.load()),
+            ..response
+        }))
     }
 }
 

@@ -70,6 +70,7 @@ impl v1::shares_server::Shares for Shares {
                 tags,
                 announced: size,
             };
+            let _place = running.files.place(size).map_err(ShareError::File)?;
             let offer = running.shares.share(header, bodies(parts)).await?;
             Ok(v1::ShareResponse {
                 file: Some(info(&offer)),

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use peernet_core::io::Status;
 use peernet_core::member::Member;
-use peernet_proto::v1::PeerState;
+use peernet_proto::v1::{self, PeerState};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::AnyOfBuilder;
@@ -112,9 +112,41 @@ pub(super) struct StatusView {
     disk_total: u64,
     /// Writes are refused because the disk is too full.
     disk_full: bool,
+    load: LoadView,
     #[serde(flatten)]
     #[schema(schema_with = only_of_a_member)]
     member: Option<MemberStatusView>,
+}
+
+/// What goes on at a peer now.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Load)]
+pub(super) struct LoadView {
+    /// Over HTTP.
+    http_connections: u64,
+    /// Over gRPC, those of other peers included.
+    grpc_connections: u64,
+    /// Of uploads, in memory.
+    upload_bytes: u64,
+    /// Of downloads, in memory.
+    download_bytes: u64,
+}
+
+impl From<v1::Load> for LoadView {
+    fn from(load: v1::Load) -> Self {
+        let v1::Load {
+            http_connections,
+            grpc_connections,
+            upload_bytes,
+            download_bytes,
+        } = load;
+        LoadView {
+            http_connections,
+            grpc_connections,
+            upload_bytes,
+            download_bytes,
+        }
+    }
 }
 
 /// All of it or nothing: flattened, an `Option` has no schema of its own.
@@ -189,6 +221,7 @@ pub(super) async fn status(State(life): State<Arc<Life>>) -> Json<StatusView> {
         disk_free: free,
         disk_total: total,
         disk_full: full,
+        load: life.load().into(),
         member,
     })
 }

@@ -123,6 +123,7 @@ pub fn status_response(status: &Status, disk: Disk) -> v1::StatusResponse {
         disk_total: disk.total,
         disk_full: disk.full,
         broker: None,
+        load: None,
     }
 }
 

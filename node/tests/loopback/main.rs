@@ -3,6 +3,7 @@
 mod broker;
 mod collect;
 mod commands;
+mod crowds;
 mod events;
 mod files;
 mod grpcurl;
@@ -13,5 +14,6 @@ mod rest;
 mod resume;
 mod search;
 mod shares;
+mod slow;
 mod strangers;
 mod swarm;

@@ -264,6 +264,11 @@ impl Peer {
         status.and_then(|s| s.code()).unwrap_or(-1)
     }
 
+    /// Of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running peer").id()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 
 use crate::network::{Network, bytes, until};
 
-mod crowds;
 mod parts;
+mod patient;
 mod pins;
 
 struct Answer {
@@ -135,9 +135,8 @@ async fn files_are_resources() {
         .is_problem(404, "not_found");
     digests_are_checked_and_told([a, b]).await;
     files_are_renamed([a, b, c]).await;
-    crowds::huge_heads_are_refused(b).await;
-    crowds::a_thousand_at_once(a).await;
-    crowds::events_are_told(network).await;
+    patient::huge_heads_are_refused(b).await;
+    patient::events_are_told(network).await;
 }
 
 async fn parts_and_conditions(to: SocketAddr) {

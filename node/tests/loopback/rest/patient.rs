@@ -1,38 +1,14 @@
-//! What clients do that are many, large, or patient.
+//! What clients do that are large, or patient.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use futures::future::join_all;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::sync::Barrier;
 
-use super::{get, put};
+use super::get;
 use crate::network::{Network, until};
-
-/// All are connected before the first one asks.
-pub(super) async fn a_thousand_at_once(to: SocketAddr) {
-    const CLIENTS: usize = 1000;
-    assert!(put(to, "/v1/files/crowd", b"for all").await.status < 300);
-    let connected = Arc::new(Barrier::new(CLIENTS));
-    let clients = (0..CLIENTS).map(|_| {
-        let connected = connected.clone();
-        tokio::spawn(async move {
-            let mut stream = TcpStream::connect(to).await.unwrap();
-            connected.wait().await;
-            let head = b"GET /v1/files/crowd HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n\r\n";
-            stream.write_all(head).await.unwrap();
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await.unwrap();
-            answer.starts_with(b"HTTP/1.1 200") && answer.ends_with(b"for all")
-        })
-    });
-    let served = join_all(clients).await;
-    assert!(served.into_iter().all(|served| served.unwrap()));
-}
 
 /// A client that goes on writing may not get to read why it was cut off.
 pub(super) async fn huge_heads_are_refused(to: SocketAddr) {
