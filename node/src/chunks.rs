@@ -25,8 +25,12 @@ use crate::wire::Wire;
 
 pub(crate) mod fetch;
 mod remote;
+pub(crate) mod scrub;
 pub(crate) mod sweep;
 pub(crate) mod writes;
+
+#[cfg(test)]
+mod alone;
 
 use remote::Pool;
 use writes::Writes;
@@ -219,14 +223,24 @@ impl Chunks {
     /// that it is fetched again.
     pub(crate) async fn read(&self, key: Key) -> Result<Bytes, ChunkError> {
         let read = self.read_file(key).await;
-        if let Err(error @ (ChunkError::Missing | ChunkError::Damaged | ChunkError::Disk(_))) =
-            &read
-            && self.peer.holds(vec![key]).await? == [true]
-        {
-            warn!(%key, "a chunk of this peer cannot be read and will be fetched again: {error}");
-            self.peer.chunk_bad(key).await?;
+        if let Err(error) = &read {
+            self.note_unreadable(key, error).await?;
         }
         read
+    }
+
+    /// Tells the peer that an indexed chunk cannot be read. Returns whether it was one.
+    async fn note_unreadable(&self, key: Key, error: &ChunkError) -> Result<bool, ChunkError> {
+        let of_the_disk = matches!(
+            error,
+            ChunkError::Missing | ChunkError::Damaged | ChunkError::Disk(_)
+        );
+        if !of_the_disk || self.peer.holds(vec![key]).await? != [true] {
+            return Ok(false);
+        }
+        warn!(%key, "a chunk of this peer cannot be read and will be fetched again: {error}");
+        self.peer.chunk_bad(key).await?;
+        Ok(true)
     }
 
     async fn read_file(&self, key: Key) -> Result<Bytes, ChunkError> {

@@ -1,6 +1,7 @@
 //! What a peer is told by its flags and environment, and what that means.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -82,6 +83,9 @@ pub struct Config {
     /// Seconds a client may be silent, or take nothing of what is sent to it, before it is cut off
     #[arg(long, env = "PEERNET_CLIENT_TIMEOUT_SECONDS", default_value_t = CLIENT_TIMEOUT.as_secs())]
     pub client_timeout_seconds: u64,
+    /// MiB a second at which this peer's chunks are read again and checked, once a week; 0: never
+    #[arg(long, env = "PEERNET_SCRUB_MIB_S", default_value_t = 8)]
+    pub scrub_mib_s: u32,
     /// Wait until Admin.Assign gives network, zone and position
     #[arg(long, env = "PEERNET_AWAIT_ASSIGNMENT", conflicts_with_all = ["network_id", "zone", "position", "found"])]
     pub await_assignment: bool,
@@ -204,6 +208,8 @@ pub struct Setup {
     pub connections: u32,
     /// See [`Config::client_timeout_seconds`].
     pub client_timeout: Duration,
+    /// See [`Config::scrub_mib_s`], in bytes a second; `None`: never.
+    pub scrub: Option<NonZeroU64>,
     /// What the core is told.
     pub core: Settings,
     /// `None`: wait for an assignment.
@@ -232,6 +238,7 @@ impl Config {
             disk_reserve_percent,
             connections,
             client_timeout_seconds,
+            scrub_mib_s,
             await_assignment,
             network_id,
             zone,
@@ -294,6 +301,7 @@ impl Config {
             disk_reserve_percent,
             connections,
             client_timeout: Duration::from_secs(client_timeout_seconds),
+            scrub: NonZeroU64::new(u64::from(scrub_mib_s) << 20),
             core,
             place,
             faults: faults.parse()?,

@@ -38,7 +38,7 @@ pub(crate) async fn keep_sweeping(chunks: Arc<Chunks>) {
 
 impl Chunks {
     /// Returns when this peer had everything it should hold, and nothing was moving, for [`QUIET`].
-    async fn wait_until_quiet(&self) -> Result<(), ChunkError> {
+    pub(super) async fn wait_until_quiet(&self) -> Result<(), ChunkError> {
         let mut quiet = Duration::ZERO;
         while quiet < QUIET {
             sleep(LOOK).await;
@@ -82,89 +82,29 @@ impl Chunks {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use bytes::Bytes;
-    use peernet_core::boot::{Assignment, boot};
-    use peernet_core::config::Settings;
-    use peernet_core::io::Time;
-    use peernet_core::key::{Key, Position};
-    use peernet_core::member::PeerId;
-    use peernet_core::peer::Peer;
-    use peernet_core::store::Store;
-    use tokio::runtime::Handle;
-
-    use super::*;
-    use crate::chunks::fetch::Fetcher;
-    use crate::chunks::writes::Writes;
-    use crate::disk::{self, Chunk, ChunkFiles, Purpose};
-    use crate::driver::{self, Effects};
-    use crate::faults::Faults;
-    use crate::transport::Transport;
-
-    const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
-
-    fn write(files: &ChunkFiles, text: &'static str) -> Key {
-        let chunk = Chunk::new(Bytes::from_static(text.as_bytes()));
-        files.write(&chunk, Purpose::Client).unwrap();
-        chunk.key()
-    }
+    use super::super::alone::Alone;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_sweep_takes_what_nothing_refers_to_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut store, files) = disk::open(folder.path(), 0).unwrap();
-        let [indexed, stray, coming] =
-            ["indexed", "a stray", "under way"].map(|text| write(&files, text));
-        store.put_chunk(&indexed, 7).unwrap();
-        store.commit().unwrap();
-        let told = Assignment {
-            network: NETWORK.into(),
-            name: "p-0".into(),
-            address: "127.0.0.1:1".into(),
-            http: "127.0.0.1:2".into(),
-            zone: "a".into(),
-            position: Position(0),
-            version: String::new(),
-        };
-        let identity = boot(&mut store, told, PeerId(1)).unwrap();
-        let settings = Settings::default();
-        let peer = Peer::start(store, identity, true, settings, 1, Time(0)).unwrap();
-        let (handle, inbox) = driver::channel();
-        let (files, writes, runtime) = (Arc::new(files), Writes::default(), Handle::current());
-        let (network, me) = (NETWORK.to_owned(), PeerId(1));
-        let chunks = Chunks::new(
-            network.clone(),
-            me,
-            files.clone(),
-            handle.clone(),
-            writes.clone(),
-        );
-        let chunks = Arc::new(chunks);
-        let effects = Effects {
-            transport: Transport::new(network, me, runtime.clone(), Faults::default().messages),
-            fetcher: Fetcher::new(chunks.clone(), runtime),
-            files: files.clone(),
-            writes: writes.clone(),
-        };
-        let _thread = driver::spawn(peer, Instant::now(), inbox, effects).unwrap();
-        let there = |key: &Key| files.len(key).unwrap().is_some();
-        let gone = async |key: &Key| {
-            while there(key) {
+        let peer = Alone::with(&["indexed"]);
+        let indexed = peer.indexed[0];
+        let [stray, coming] = ["a stray", "under way"].map(|text| peer.write(text));
+        let gone = async |key| {
+            while peer.has_file(&key) {
                 // Each answer is given after the files offered before it were looked at.
-                handle.status().await.unwrap();
+                peer.handle.status().await.unwrap();
             }
         };
 
-        let guard = writes.begin(coming);
-        assert_eq!(chunks.sweep().await.unwrap(), 2, "two are not indexed");
-        gone(&stray).await;
-        handle.status().await.unwrap();
-        assert!(there(&indexed) && there(&coming));
+        let guard = peer.writes.begin(coming);
+        assert_eq!(peer.chunks.sweep().await.unwrap(), 2, "two are not indexed");
+        gone(stray).await;
+        peer.handle.status().await.unwrap();
+        assert!(peer.has_file(&indexed) && peer.has_file(&coming));
         drop(guard);
-        assert_eq!(chunks.sweep().await.unwrap(), 1);
-        gone(&coming).await;
-        assert!(there(&indexed));
-        assert_eq!(chunks.sweep().await.unwrap(), 0);
+        assert_eq!(peer.chunks.sweep().await.unwrap(), 1);
+        gone(coming).await;
+        assert!(peer.has_file(&indexed));
+        assert_eq!(peer.chunks.sweep().await.unwrap(), 0);
     }
 }

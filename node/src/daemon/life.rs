@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::chunks::Chunks;
 use crate::chunks::fetch::Fetcher;
+use crate::chunks::scrub::keep_scrubbing;
 use crate::chunks::sweep::keep_sweeping;
 use crate::chunks::writes::Writes;
 use crate::config::{Place, Setup};
@@ -331,6 +332,9 @@ impl Life {
                 };
                 tokio::spawn(seeds.feed(running.peer.clone()));
                 tokio::spawn(keep_sweeping(running.chunks.clone()));
+                if let Some(rate) = self.setup.scrub {
+                    tokio::spawn(keep_scrubbing(running.chunks.clone(), rate));
+                }
                 let shares = running.shares.clone();
                 // Fails only when the peer stops.
                 tokio::spawn(async move { shares.restore().await });

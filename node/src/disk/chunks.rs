@@ -5,13 +5,14 @@
 //! file system's journal commits. Every read checks the hash; a copy that fails is set aside, never served.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use peernet_core::key::Key;
+use rustix::fs::{Advice, fadvise};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -190,7 +191,24 @@ impl ChunkFiles {
 
     /// A chunk's bytes, checked.
     pub fn read(&self, key: &Key) -> Result<Bytes, ChunkError> {
-        match fs::read(self.path(key)) {
+        self.checked(key, fs::read(self.path(key)))
+    }
+
+    /// The same from the disk itself, not from what the system remembers of it, of which nothing is displaced.
+    pub fn read_again(&self, key: &Key) -> Result<Bytes, ChunkError> {
+        let forget = |file: &File| fadvise(file, 0, None, Advice::DontNeed);
+        let read = File::open(self.path(key)).and_then(|mut file| {
+            forget(&file)?;
+            let mut data = Vec::new();
+            file.read_to_end(&mut data)?;
+            forget(&file)?;
+            Ok(data)
+        });
+        self.checked(key, read)
+    }
+
+    fn checked(&self, key: &Key, read: io::Result<Vec<u8>>) -> Result<Bytes, ChunkError> {
+        match read {
             Ok(data) if Key::of_bytes(&data) == *key => Ok(data.into()),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(ChunkError::Missing(*key)),
             Err(source) if !is_damage(&source) => Err(ChunkError::Volume {

@@ -1,0 +1,122 @@
+//! Reading all chunks again from time to time, so that a copy which has rotted is replaced while there are others.
+//!
+//! Nothing tells of a copy that rots but reading it, and what nobody asks for nobody reads: Bairavasundaram et al. (An
+//! Analysis of Data Corruption in the Storage Stack, FAST 2008) found most damage by scrubbing. A round goes through the
+//! volume at a limited rate and reads past the system's memory. It begins at a random place, so that rounds which
+//! restarts cut short do not always leave out the same chunks.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peernet_core::key::Key;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use super::{ChunkError, Chunks};
+
+/// From the beginning of a round to that of the next: Ceph's for its deep scrubs (`osd_deep_scrub_interval`).
+const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Chunks looked up in the index at once, so that the peer's thread is not kept from its messages.
+const BATCH: usize = 256;
+
+/// What a round has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Scrubbed {
+    /// Chunks that are whole.
+    chunks: u64,
+    /// Their bytes.
+    bytes: u64,
+    /// Chunks that could not be read or were not what their name says; they are fetched again.
+    bad: u64,
+}
+
+/// Reads all chunks once a week, at most so many bytes a second, until the peer stops.
+pub(crate) async fn keep_scrubbing(chunks: Arc<Chunks>, rate: NonZeroU64) {
+    while chunks.wait_until_quiet().await.is_ok() {
+        let began = Instant::now();
+        match chunks.scrub(fastrand::u8(..), rate).await {
+            Ok(Scrubbed { chunks, bytes, bad }) => {
+                info!(chunks, bytes, bad, "all chunks have been read again");
+            }
+            Err(ChunkError::Peer(_)) => return,
+            Err(error) => warn!("chunks cannot be read again: {error}"),
+        }
+        sleep(PERIOD.saturating_sub(began.elapsed())).await;
+    }
+}
+
+impl Chunks {
+    /// One round, beginning with the chunks whose keys have this first byte. A file that is missing altogether is noticed
+    /// when somebody reads it.
+    async fn scrub(&self, first: u8, rate: NonZeroU64) -> Result<Scrubbed, ChunkError> {
+        let (mut found, mut free_at) = (Scrubbed::default(), Instant::now());
+        for n in 0..=u8::MAX {
+            let (files, first) = (self.files.clone(), first.wrapping_add(n));
+            let listed = spawn_blocking(move || files.keys(first)).await;
+            let keys = listed.map_err(|error| ChunkError::Disk(error.to_string()))??;
+            for keys in keys.chunks(BATCH) {
+                let held = self.peer.holds(keys.to_vec()).await?;
+                for (key, _) in keys.iter().zip(held).filter(|(_, held)| *held) {
+                    let bytes = self.scrub_one(*key, &mut found).await?;
+                    let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+                    free_at = free_at.max(Instant::now()) + cost;
+                    sleep_until(free_at).await;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns how many bytes were read.
+    async fn scrub_one(&self, key: Key, found: &mut Scrubbed) -> Result<usize, ChunkError> {
+        let files = self.files.clone();
+        let read = self.on_disk(move || files.read_again(&key)).await?;
+        match read.map_err(ChunkError::from) {
+            Ok(data) => {
+                found.chunks += 1;
+                found.bytes += data.len() as u64;
+                Ok(data.len())
+            }
+            // Unless it was removed meanwhile.
+            Err(error) => {
+                found.bad += u64::from(self.note_unreadable(key, &error).await?);
+                Ok(0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::alone::Alone;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_copy_that_has_rotted_is_found_though_nobody_reads_it() {
+        let peer = Alone::with(&["one", "two", "three"]);
+        let stray = peer.write("what nothing refers to");
+        let [one, two, three] = peer.indexed[..] else {
+            panic!("three are indexed");
+        };
+        let path = |key| {
+            let name = format!("{key}");
+            peer.folder
+                .path()
+                .join("chunks")
+                .join(&name[..2])
+                .join(name)
+        };
+        fs::write(path(two), "twO").unwrap();
+
+        let found = peer.chunks.scrub(200, NonZeroU64::MAX).await.unwrap();
+        let (chunks, bytes, bad) = (2, 8, 1);
+        assert_eq!(found, Scrubbed { chunks, bytes, bad });
+        let known = peer.handle.holds(vec![one, two, three]).await.unwrap();
+        assert_eq!(known, [true, false, true], "no longer counted as a copy");
+        assert!(!peer.has_file(&two) && peer.has_file(&stray));
+    }
+}
