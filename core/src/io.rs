@@ -120,12 +120,13 @@ pub enum Request {
     },
     /// Who holds these slots: [`Answer::Routes`], one per slot in order.
     Routes(Vec<Slot>),
-    /// A writer's chunk is durable here; count it under this epoch, with this reference? [`Answer::Chunk`].
+    /// A writer's chunk is durable here, or should be; count it under this epoch, with this reference?
+    /// [`Answer::Chunk`].
     PinChunk {
         /// Which.
         key: Key,
-        /// Its length in bytes; `None`: the writer has not sent it and wants only the reference, if it is here.
-        len: Option<u32>,
+        /// What the writer gives of it.
+        given: Given,
         /// The epoch the writer used.
         epoch: u64,
         /// What refers to it.
@@ -325,6 +326,15 @@ pub struct Endpoint {
     pub up: bool,
 }
 
+/// What a writer gives of a chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Given {
+    /// Its bytes, so many of them, which are durable here.
+    Bytes(u32),
+    /// Nothing: only the reference is wanted, if the chunk is here, and has as many bytes as the writer says, if it does.
+    Reference(Option<u32>),
+}
+
 /// Whether a chunk counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChunkOutcome {
@@ -334,6 +344,8 @@ pub enum ChunkOutcome {
     Missing,
     /// The slot is at this epoch here (0: not known); the writer asks for the route again.
     Stale(u64),
+    /// Only the reference was wanted, and the chunk is here, but has so many bytes, not as many as the writer says.
+    OtherLength(u32),
 }
 
 /// What a peer knows of itself.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use peernet_core::collect::Referrer;
-use peernet_core::io::{ChunkOutcome, Endpoint};
+use peernet_core::io::{ChunkOutcome, Endpoint, Given};
 use peernet_core::key::Key;
 use peernet_core::member::PeerId;
 use peernet_core::share::Offer;
@@ -54,6 +54,9 @@ pub(crate) enum ChunkError {
     /// Empty, or larger than any chunk may be.
     #[error("a chunk has 1 to {CHUNK_SIZE_MAX} bytes, this one {0}")]
     Size(usize),
+    /// It is there, with another length than its writer says.
+    #[error("it has {0} bytes")]
+    OtherLength(u32),
     /// The disk failed.
     #[error("the disk failed: {0}")]
     Disk(String),
@@ -106,21 +109,22 @@ impl Chunks {
         }
     }
 
-    /// Stores a chunk and its reference at `holder`, which may be this peer; without the chunk only the reference.
+    /// Stores a chunk of `len` bytes and its reference at `holder`, which may be this peer; without the chunk only the
+    /// reference.
     pub(crate) async fn put(
         &self,
         holder: &Endpoint,
-        key: Key,
+        (key, len): (Key, u32),
         chunk: Option<&Chunk>,
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
         if holder.id == self.me {
-            return self.store(key, chunk.cloned(), epoch, by).await;
+            return self.store((key, len), chunk.cloned(), epoch, by).await;
         }
         let data = chunk.map(|c| c.data().clone()).unwrap_or_default();
         self.pool
-            .put(&self.network, &holder.address, key, data, epoch, &by)
+            .put(&self.network, &holder.address, key, (data, len), epoch, &by)
             .await
     }
 
@@ -173,11 +177,13 @@ impl Chunks {
         }
     }
 
-    /// The same as [`Chunks::store`] with bytes that another peer says are the chunk's; none for the reference alone.
+    /// The same as [`Chunks::store`] with bytes that another peer says are the chunk's; none for the reference alone to a
+    /// chunk of `len` bytes.
     pub(crate) async fn take_in(
         &self,
         key: Key,
         data: Bytes,
+        len: u32,
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
@@ -185,24 +191,27 @@ impl Chunks {
             true => None,
             false => Some(checked(key, data).await?),
         };
-        self.store(key, chunk, epoch, by).await
+        self.store((key, len), chunk, epoch, by).await
     }
 
     /// Stores a writer's chunk here with its reference, under the epoch that the writer uses; without the chunk only
-    /// the reference.
+    /// the reference to one of `len` bytes.
     async fn store(
         &self,
-        key: Key,
+        (key, len): (Key, u32),
         chunk: Option<Chunk>,
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
-        let len = chunk.as_ref().map(|c| c.data().len() as u32);
+        let given = match &chunk {
+            Some(chunk) => Given::Bytes(chunk.data().len() as u32),
+            None => Given::Reference(Some(len)),
+        };
         let guard = self.writes.begin(key);
         if let Some(chunk) = chunk {
             self.write(chunk, Purpose::Client).await?;
         }
-        let outcome = self.peer.pin_chunk(key, len, epoch, by, guard).await;
+        let outcome = self.peer.pin_chunk(key, given, epoch, by, guard).await;
         if !matches!(outcome, Ok(ChunkOutcome::Stored)) {
             self.peer.forget(key).await;
         }

@@ -162,6 +162,18 @@ pub(crate) enum FileError {
         /// This network's.
         ours: u32,
     },
+    /// A chunk that is held has another length than the client says.
+    #[error(
+        "chunk {key} has {held} bytes, not {said}; nothing was stored: name the chunks of this very file, or send the bytes"
+    )]
+    HeldLength {
+        /// Which.
+        key: Key,
+        /// By the client.
+        said: u32,
+        /// In truth.
+        held: u32,
+    },
     /// More chunks than a request may name.
     #[error("{0} chunks are too many; at most {ASKED_MAX} may be asked for and {HELD_MAX} be held")]
     TooManyHeld(usize),
@@ -339,6 +351,7 @@ impl FileError {
             | FileError::BrokenOff { .. }
             | FileError::Digest { .. }
             | FileError::TooManyHeld(_)
+            | FileError::HeldLength { .. }
             | FileError::TooManyChunks(_) => ErrorKind::Invalid,
             FileError::Stalled(_) => ErrorKind::TimedOut,
             FileError::Range { .. } => ErrorKind::OutOfRange,

@@ -9,7 +9,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use super::names::Checked;
 use super::{Done, Peer};
 use crate::collect::{Referrer, Upload, Verdict, judge, upload_of};
-use crate::io::{ChunkOutcome, Output, Time};
+use crate::io::{ChunkOutcome, Given, Output, Time};
 use crate::key::{Key, Name, Slot};
 use crate::member::PeerId;
 use crate::message::Message;
@@ -150,11 +150,11 @@ impl Collect {
 }
 
 impl<S: Store> Peer<S> {
-    /// A writer's chunk is here, or is to be pinned if it is (`len` is `None`): one step with its reference.
+    /// A writer's chunk is here, or is to be pinned if it is: one step with its reference.
     pub(super) fn on_chunk_pinned(
         &mut self,
         key: Key,
-        len: Option<u32>,
+        given: Given,
         epoch: u64,
         by: &Referrer,
     ) -> Result<ChunkOutcome, StoreError> {
@@ -164,13 +164,17 @@ impl<S: Store> Peer<S> {
         let involved = config.is_some_and(|c| c.involves(self.me));
         let held = self.store.chunk(&key)?;
         if known != epoch || !involved {
-            if len.is_some() && held.is_none() {
+            if held.is_none() && matches!(given, Given::Bytes(_)) {
                 self.out.push(Output::DropChunks(vec![key]));
             }
             return Ok(ChunkOutcome::Stale(known));
         }
-        let Some(len) = held.or(len) else {
-            return Ok(ChunkOutcome::Missing);
+        let len = match (held, given) {
+            (Some(held), Given::Reference(Some(said))) if held != said => {
+                return Ok(ChunkOutcome::OtherLength(held));
+            }
+            (Some(len), _) | (None, Given::Bytes(len)) => len,
+            (None, Given::Reference(_)) => return Ok(ChunkOutcome::Missing),
         };
         if held.is_none() {
             self.store.put_chunk(&key, len)?;

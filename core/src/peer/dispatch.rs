@@ -189,11 +189,11 @@ impl<S: Store> Peer<S> {
             }
             Request::PinChunk {
                 key,
-                len,
+                given,
                 epoch,
                 by,
             } => {
-                let outcome = self.on_chunk_pinned(key, len, epoch, &by)?;
+                let outcome = self.on_chunk_pinned(key, given, epoch, &by)?;
                 self.answer(id, Answer::Chunk(outcome));
             }
             Request::ChunkBad(key) => {

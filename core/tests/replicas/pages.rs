@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use peernet_core::config::{ENTRIES, Settings};
-use peernet_core::io::{Input, Request, RequestId, Time};
+use peernet_core::io::{Given, Input, Request, RequestId, Time};
 use peernet_core::key::{Key, Slot};
 use peernet_core::message::Message;
 use peernet_core::store::{Entry, Store};
@@ -61,7 +61,7 @@ fn a_slot_that_changes_all_the_time_is_listed_to_its_end() {
             early.0[28..].copy_from_slice(&u32::to_be_bytes(gained));
             let request = Request::PinChunk {
                 key: early,
-                len: Some(1),
+                given: Given::Bytes(1),
                 epoch: 1,
                 by: referrer(),
             };

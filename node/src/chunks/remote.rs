@@ -47,7 +47,7 @@ impl Pool {
         network: &str,
         address: &str,
         key: Key,
-        data: Bytes,
+        (data, length): (Bytes, u32),
         epoch: u64,
         by: &Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
@@ -57,6 +57,7 @@ impl Pool {
             epoch,
             data,
             referrer: Some(by.to_wire()),
+            length,
         };
         let mut client = self.client(address)?;
         let response = within(TRANSFER, client.put(request)).await?;
@@ -64,6 +65,7 @@ impl Pool {
             Some(Outcome::Stored(_)) => Ok(ChunkOutcome::Stored),
             Some(Outcome::NewerEpoch(epoch)) => Ok(ChunkOutcome::Stale(epoch)),
             Some(Outcome::Missing(_)) => Ok(ChunkOutcome::Missing),
+            Some(Outcome::OtherLength(length)) => Ok(ChunkOutcome::OtherLength(length)),
             None => Err(ChunkError::Unavailable(
                 "it answered neither stored nor stale".into(),
             )),

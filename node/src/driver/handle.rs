@@ -5,7 +5,8 @@ use std::time::Duration;
 use peernet_core::collect::{Referrer, Upload};
 use peernet_core::flood::{self, Ask, Cost, Found};
 use peernet_core::io::{
-    Answer, ChunkOutcome, IndexCost, Input, Request, RequestError, Route, Search, Status, Time,
+    Answer, ChunkOutcome, Given, IndexCost, Input, Request, RequestError, Route, Search, Status,
+    Time,
 };
 use peernet_core::key::{Key, Name, Slot};
 use peernet_core::leave::Report;
@@ -247,18 +248,18 @@ impl PeerHandle {
             .ok_or(PeerError::Confused)
     }
 
-    /// Counts a chunk that is durable here, with its reference and under the writer's epoch.
+    /// Counts a chunk that is durable here, or should be, with its reference and under the writer's epoch.
     pub(crate) async fn pin_chunk(
         &self,
         key: Key,
-        len: Option<u32>,
+        given: Given,
         epoch: u64,
         by: Referrer,
         guard: WriteGuard,
     ) -> Result<ChunkOutcome, PeerError> {
         let request = Request::PinChunk {
             key,
-            len,
+            given,
             epoch,
             by,
         };

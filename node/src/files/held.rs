@@ -91,9 +91,10 @@ impl Files {
         Ok((held, self.chunk_size))
     }
 
-    /// Pins the chunks that are said to be held, on the write quorum of each; fails when one is not.
+    /// Pins the chunks that are said to be held, on the write quorum of each; fails when one is not, or has another length.
     pub(super) async fn pin_held(&self, held: &Held, by: &Referrer) -> Result<(), FileError> {
-        let keys: BTreeSet<Key> = held.keys.iter().copied().collect();
+        let len = held.chunk_size;
+        let keys: BTreeSet<(Key, u32)> = held.keys.iter().map(|key| (*key, len)).collect();
         self.pin_all(keys, by).await
     }
 }

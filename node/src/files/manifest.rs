@@ -31,6 +31,13 @@ pub(crate) struct ChunkRef {
     pub(crate) len: u64,
 }
 
+impl ChunkRef {
+    /// A leaf's key and length; no chunk is longer than a `u32` tells.
+    pub(crate) fn pair(self) -> (Key, u32) {
+        (self.key, self.len as u32)
+    }
+}
+
 /// Root of a tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Manifest {

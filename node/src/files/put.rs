@@ -32,8 +32,8 @@ const PINS: usize = IN_FLIGHT;
 /// The chunks of an upload, durable with their references.
 pub(super) struct Sent {
     pub(super) by: Referrer,
-    /// Nodes of the tree included; 32 MiB for a file of 1 TiB.
-    pub(super) keys: BTreeSet<Key>,
+    /// With their lengths, nodes of the tree included; 40 MiB for a file of 1 TiB.
+    pub(super) keys: BTreeSet<(Key, u32)>,
     /// Of the file, repeated ones each time, without nodes.
     pub(super) chunks: u64,
 }
@@ -151,12 +151,12 @@ impl Files {
 
     pub(super) async fn pin_all(
         &self,
-        keys: BTreeSet<Key>,
+        keys: BTreeSet<(Key, u32)>,
         by: &Referrer,
     ) -> Result<(), FileError> {
-        let pins = stream::iter(keys).map(|key| {
+        let pins = stream::iter(keys).map(|chunk| {
             let (files, by) = (self.clone(), by.clone());
-            async move { files.pin_chunk(key, by).await }
+            async move { files.pin_chunk(chunk, by).await }
         });
         let mut pins = pins.buffer_unordered(PINS);
         while let Some(pinned) = pins.next().await {
@@ -186,7 +186,7 @@ impl Files {
         };
         self.pin_held(held, &sent.by).await?;
         for chunk in held.chunks() {
-            sent.keys.insert(chunk.key);
+            sent.keys.insert(chunk.pair());
             sent.chunks += 1;
             tree.push(chunk, &mut nodes);
             self.send_nodes(&mut nodes, &mut sent).await?;
@@ -220,7 +220,7 @@ impl Files {
     ) -> Result<(), FileError> {
         if let Some(oldest) = sending.pop_front() {
             let chunk = finished(oldest).await?;
-            sent.keys.insert(chunk.key);
+            sent.keys.insert(chunk.pair());
             tree.push(chunk, nodes);
         }
         self.send_nodes(nodes, sent).await
@@ -230,7 +230,7 @@ impl Files {
     async fn send_nodes(&self, nodes: &mut Vec<Bytes>, sent: &mut Sent) -> Result<(), FileError> {
         for node in nodes.drain(..) {
             let node = finished(self.send(node, &sent.by).await?).await?;
-            sent.keys.insert(node.key);
+            sent.keys.insert(node.pair());
         }
         Ok(())
     }

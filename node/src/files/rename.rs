@@ -103,7 +103,7 @@ impl Files {
         let by = self.begin_upload(to, &create).await?;
         let chunks = self.all_chunks(&file.name, &file.content).await?;
         let sent = Sent {
-            keys: chunks.into_iter().map(|(key, _)| key).collect(),
+            keys: chunks.into_iter().collect(),
             chunks: file.chunks,
             by,
         };

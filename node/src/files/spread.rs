@@ -35,6 +35,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A chunk on its way; its memory counts until the last replica is done with it.
 struct Parcel {
     key: Key,
+    len: u32,
     /// `None` when only the reference is wanted.
     chunk: Option<Chunk>,
     by: Referrer,
@@ -57,6 +58,7 @@ impl Files {
         let key = chunk.key();
         self.deliver(Parcel {
             key,
+            len: len as u32,
             chunk: Some(chunk),
             by,
             _share: share,
@@ -65,10 +67,16 @@ impl Files {
         Ok(ChunkRef { key, len })
     }
 
-    /// Pins a chunk that was stored before at its slot's write quorum, for another referrer.
-    pub(super) async fn pin_chunk(&self, key: Key, by: Referrer) -> Result<(), FileError> {
+    /// Pins a chunk of `len` bytes that was stored before at its slot's write quorum, for another referrer. A chunk of
+    /// another length is refused.
+    pub(super) async fn pin_chunk(
+        &self,
+        (key, len): (Key, u32),
+        by: Referrer,
+    ) -> Result<(), FileError> {
         self.deliver(Parcel {
             key,
+            len,
             chunk: None,
             by,
             _share: None,
@@ -171,6 +179,9 @@ impl Round {
             match result {
                 Ok(ChunkOutcome::Stored) => self.tally.stored(holder.id),
                 Ok(ChunkOutcome::Missing) => self.failed.push((holder, ChunkError::Missing)),
+                Ok(ChunkOutcome::OtherLength(held)) => {
+                    self.failed.push((holder, ChunkError::OtherLength(held)));
+                }
                 Ok(ChunkOutcome::Stale(epoch)) => {
                     let reason = format!(
                         "its slot is at epoch {epoch} there, at {} here",
@@ -205,7 +216,7 @@ impl Round {
                 let result = chunks
                     .put(
                         &holder,
-                        parcel.key,
+                        (parcel.key, parcel.len),
                         parcel.chunk.as_ref(),
                         epoch,
                         parcel.by.clone(),
@@ -237,6 +248,17 @@ impl Round {
         {
             return FileError::Full {
                 peer: holder.name.clone(),
+            };
+        }
+        let other = self.failed.iter().find_map(|(_, error)| match error {
+            ChunkError::OtherLength(held) => Some(*held),
+            _ => None,
+        });
+        if let Some(held) = other {
+            return FileError::HeldLength {
+                key: self.parcel.key,
+                said: self.parcel.len,
+                held,
             };
         }
         let gone = |(_, error): &(Endpoint, ChunkError)| matches!(error, ChunkError::Missing);

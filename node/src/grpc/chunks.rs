@@ -49,6 +49,7 @@ impl v1::chunks_server::Chunks for Chunks {
             epoch,
             data,
             referrer,
+            length,
         } = request.into_inner();
         let running = self.member(&network_id)?;
         let referrer =
@@ -57,12 +58,13 @@ impl v1::chunks_server::Chunks for Chunks {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let outcome = match running
             .chunks
-            .take_in(key(&hash)?, data, epoch, by)
+            .take_in(key(&hash)?, data, length, epoch, by)
             .await
             .map_err(of_chunk)?
         {
             ChunkOutcome::Stored => Outcome::Stored(true),
             ChunkOutcome::Missing => Outcome::Missing(true),
+            ChunkOutcome::OtherLength(length) => Outcome::OtherLength(length),
             ChunkOutcome::Stale(epoch) => Outcome::NewerEpoch(epoch),
         };
         Ok(Response::new(v1::PutChunkResponse {

@@ -90,6 +90,9 @@ pub(super) fn of_file(error: FileError) -> Status {
         FileError::Limit(_) => {
             details.add_bad_request_violation("limit", &sentence);
         }
+        FileError::HeldLength { .. } => {
+            details.add_bad_request_violation("held", &sentence);
+        }
         FileError::Size { .. } => {
             details.add_bad_request_violation("size", &sentence);
         }
@@ -142,7 +145,7 @@ pub(super) fn of_chunk(error: ChunkError) -> Status {
         ChunkError::Missing => of_kind(ErrorKind::NotFound, sentence),
         ChunkError::Damaged => of_kind(ErrorKind::DataLoss, sentence),
         ChunkError::Full => of_kind(ErrorKind::Full, sentence),
-        ChunkError::Size(_) => of_kind(ErrorKind::Invalid, sentence),
+        ChunkError::Size(_) | ChunkError::OtherLength(_) => of_kind(ErrorKind::Invalid, sentence),
         ChunkError::Disk(_) => of_kind(ErrorKind::Internal, sentence),
         // Not the same code as a full disk, which it may be taken for.
         ChunkError::Unavailable(_) | ChunkError::Peer(_) => {

@@ -103,6 +103,20 @@ async fn an_upload_that_broke_off_goes_on_through_another_peer() {
     assert!(network.peers[1].get("again", 0, None).await.unwrap() == file[..9 * MIB]);
     let sent = network.peers[2].put("sent", &file).await.unwrap();
     assert_eq!(sent.etag, stored.etag);
+
+    // The last chunk is held and has five bytes. Whoever says that it has more would get a file that nobody can read.
+    let last = Bytes::copy_from_slice(blake3::hash(&file[12 * MIB..]).as_bytes());
+    for (n, peer) in network.peers[1..].iter().enumerate() {
+        for hashes in [vec![last.clone()], vec![keys[0].clone(), last.clone()]] {
+            let size = hashes.len() * MIB;
+            let lie = vec![header("lie", size), held(&hashes, MIB)];
+            let refused = put(peer, lie).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{n}: {refused}");
+            assert!(refused.message().contains("5 bytes"), "{refused}");
+        }
+        let none = peer.get("lie", 0, None).await.unwrap_err();
+        assert_eq!(none.code(), Code::NotFound);
+    }
 }
 
 async fn what_makes_no_sense_is_refused(peer: &Peer, keys: &[Bytes]) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use peernet_core::collect::Referrer;
-use peernet_core::io::{Answer, ChunkOutcome, Endpoint, Input, Request};
+use peernet_core::io::{Answer, ChunkOutcome, Endpoint, Given, Input, Request};
 use peernet_core::key::Key;
 use peernet_core::store::Store;
 
@@ -46,12 +46,15 @@ impl Fleet {
         by: Referrer,
     ) -> Result<ChunkOutcome, CallError> {
         let run = self.host(at).run;
-        let len = (!bytes.is_empty()).then_some(bytes.len() as u32);
+        let given = match bytes.len() {
+            0 => Given::Reference(None),
+            len => Given::Bytes(len as u32),
+        };
         self.awake(at, run).await?;
         self.with_process(at, run, |p| p.pin(key))
             .ok_or(CallError::Gone)?;
         let outcome = async {
-            if len.is_none() {
+            if let Given::Reference(_) = given {
                 // What is here was synced when it came.
             } else if !self.flaws().count_before_sync {
                 self.write(at, run, key, bytes).await?;
@@ -64,7 +67,7 @@ impl Fleet {
             }
             let request = Request::PinChunk {
                 key,
-                len,
+                given,
                 epoch,
                 by,
             };
