@@ -41,7 +41,7 @@ mod warm;
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::Found;
 pub(crate) use held::{ASKED_MAX, HELD_MAX, Held};
-pub(crate) use parts::{AGE, Appended, Parts, PartsId, Records};
+pub(crate) use parts::{AGE, Appended, Part, Parts, PartsId, Records};
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;
 pub(crate) use record::{

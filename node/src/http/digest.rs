@@ -10,34 +10,36 @@ use sha2::{Digest, Sha256};
 use super::problem::Problem;
 use crate::files::{BrokenOff, FileError};
 
-/// `Repr-Digest`: of the whole file. `Content-Digest`: of the bytes sent, which are the same in an upload.
+/// Of the whole file.
 pub(super) const REPR: HeaderName = HeaderName::from_static("repr-digest");
-const CONTENT: HeaderName = HeaderName::from_static("content-digest");
+/// Of the bytes sent: the same, unless the file comes in parts.
+pub(super) const CONTENT: HeaderName = HeaderName::from_static("content-digest");
 const WANTED: HeaderName = HeaderName::from_static("want-repr-digest");
 const SHA_256: &str = "sha-256";
 
-/// What the client says its upload's bytes hash to. A digest that cannot be checked is refused rather than ignored: who
-/// sends one relies on it.
+/// What the client says that the bytes of a file hash to which comes in one piece.
 pub(super) fn announced(headers: &HeaderMap) -> Result<Vec<[u8; 32]>, Problem> {
-    let mut digests = Vec::new();
-    for name in [REPR, CONTENT] {
-        let Some(fields) = fields(headers, &name)? else {
-            continue;
-        };
-        let Some(ListEntry::Item(item)) = fields.get(SHA_256) else {
-            return Err(Problem::invalid(format!(
-                "{name} has no {SHA_256}, the only digest that is checked here"
-            )));
-        };
-        let digest = match &item.bare_item {
-            BareItem::ByteSequence(bytes) => <[u8; 32]>::try_from(&bytes[..]).ok(),
-            _ => None,
-        };
-        let invalid =
-            || Problem::invalid(format!("{name} has to hold 32 bytes as {SHA_256}=:BASE64:"));
-        digests.push(digest.ok_or_else(invalid)?);
-    }
-    Ok(digests)
+    let digests = [digest(headers, &REPR)?, digest(headers, &CONTENT)?];
+    Ok(digests.into_iter().flatten().collect())
+}
+
+/// What one of the two fields says. A digest that cannot be checked is refused rather than ignored: who sends one relies
+/// on it.
+pub(super) fn digest(headers: &HeaderMap, name: &HeaderName) -> Result<Option<[u8; 32]>, Problem> {
+    let Some(fields) = fields(headers, name)? else {
+        return Ok(None);
+    };
+    let Some(ListEntry::Item(item)) = fields.get(SHA_256) else {
+        return Err(Problem::invalid(format!(
+            "{name} has no {SHA_256}, the only digest that is checked here"
+        )));
+    };
+    let digest = match &item.bare_item {
+        BareItem::ByteSequence(bytes) => <[u8; 32]>::try_from(&bytes[..]).ok(),
+        _ => None,
+    };
+    let invalid = || Problem::invalid(format!("{name} has to hold 32 bytes as {SHA_256}=:BASE64:"));
+    digest.map(Some).ok_or_else(invalid)
 }
 
 /// Whether the client wants to know a file's SHA-256. An unclear wish is none: it is only a preference.

@@ -186,6 +186,12 @@ pub(super) struct Beginning {
     /// Bytes of the whole file, if they are known.
     #[param(rename = "Upload-Length", required = false, schema_with = bytes)]
     upload_length: u64,
+    /// SHA-256 of the whole file (RFC 9530); it is stored only if that is right.
+    #[param(rename = "Repr-Digest", required = false, schema_with = digest)]
+    repr_digest: String,
+    /// SHA-256 of the bytes sent with this request.
+    #[param(rename = "Content-Digest", required = false, schema_with = digest)]
+    content_digest: String,
 }
 
 /// Of `PATCH`.
@@ -198,4 +204,10 @@ pub(super) struct Appending {
     /// `?1`: it is the last part.
     #[param(rename = "Upload-Complete", schema_with = last_or_not)]
     upload_complete: String,
+    /// With the last part: SHA-256 of the whole file (RFC 9530); it is stored only if that is right.
+    #[param(rename = "Repr-Digest", required = false, schema_with = digest)]
+    repr_digest: String,
+    /// SHA-256 of this part, which counts whole or not at all.
+    #[param(rename = "Content-Digest", required = false, schema_with = digest)]
+    content_digest: String,
 }

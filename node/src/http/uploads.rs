@@ -20,7 +20,7 @@ use super::parameters::{self, Appending, Beginning, Changing, Described, UploadI
 use super::problem::Problem;
 use super::rename::path_of;
 use crate::daemon::Life;
-use crate::files::{AGE, Appended, FileError, Files, Parts, PartsId};
+use crate::files::{AGE, Appended, FileError, Files, Part, Parts, PartsId};
 
 /// `?1` in the part that is the last (RFC 9651, section 3.3.6).
 pub(super) const COMPLETE: HeaderName = HeaderName::from_static("upload-complete");
@@ -59,6 +59,7 @@ pub(super) struct Wanted {
         (status = 409, response = Problem),
         (status = 412, response = Problem),
         (status = 415, response = Problem),
+        (status = 422, response = Problem),
         (status = 507, response = Problem),
     )
 )]
@@ -75,15 +76,28 @@ pub(super) async fn begin(
             "an upload begins with upload-complete: ?0; what is complete is stored by PUT /v1/files/NAME",
         ));
     }
-    without_digest(&headers)?;
     let size = number(&headers, &LENGTH)?;
-    let parts = Parts::new(name, kind_of(&headers)?, on_change(&headers)?, size);
+    let mut parts = Parts::new(name, kind_of(&headers)?, on_change(&headers)?, size);
+    parts.digest = digest::digest(&headers, &digest::REPR)?;
+    let content = digest::digest(&headers, &digest::CONTENT)?;
+    let part = Part {
+        offset: 0,
+        last: false,
+        whole: content.is_some(),
+        digest: None,
+    };
+    let body = digest::checked(bytes_of(body), content.into_iter().collect());
     call(&life, async |running| {
         let files = &running.files;
         let id = files.begin_parts(parts).await?;
-        let offset = match files.append(id, 0, false, bytes_of(body)).await? {
-            Appended::Open(offset) => offset,
-            Appended::Stored(info) => info.size,
+        let offset = match files.append(id, part, body).await {
+            Ok(Appended::Open(offset)) => offset,
+            Ok(Appended::Stored(info)) => info.size,
+            Err(error) => {
+                // Nobody will ever hear where it is.
+                files.cancel_parts(id).await?;
+                return Err(error.into());
+            }
         };
         let place = format!("/v1/uploads/{:032x}", id.0);
         let place = [(header::LOCATION, place)];
@@ -120,7 +134,8 @@ pub(super) async fn offset(State(life): State<Arc<Life>>, id: Named) -> Result<R
 
 /// Appends a part to an upload
 ///
-/// What has come of a part that breaks off is kept: HEAD tells how much.
+/// What has come of a part that breaks off is kept: HEAD tells how much. Of a part with a digest of its own nothing is kept
+/// unless all of it is right. When the digest of the whole file is wrong, the upload is over and nothing is stored.
 #[utoipa::path(
     patch,
     path = UPLOAD,
@@ -136,6 +151,7 @@ pub(super) async fn offset(State(life): State<Arc<Life>>, id: Named) -> Result<R
         (status = 409, response = Problem),
         (status = 412, response = Problem),
         (status = 415, response = Problem),
+        (status = 422, response = Problem),
         (status = 507, response = Problem),
     )
 )]
@@ -154,14 +170,27 @@ pub(super) async fn append(
             "a part has content-type {PARTIAL}"
         )));
     }
-    without_digest(&headers)?;
     let last = is_last(&headers)?;
+    let whole = digest::digest(&headers, &digest::REPR)?;
+    if whole.is_some() && !last {
+        return Err(Problem::invalid(
+            "repr-digest is of the whole file: send it with the first request or with the last part",
+        ));
+    }
+    let content = digest::digest(&headers, &digest::CONTENT)?;
     let offset = number(&headers, &OFFSET)?;
     let offset =
         offset.ok_or_else(|| Problem::invalid("upload-offset has to say where the part begins"))?;
+    let part = Part {
+        offset,
+        last,
+        whole: content.is_some(),
+        digest: whole,
+    };
+    let body = digest::checked(bytes_of(body), content.into_iter().collect());
     call(&life, async |running| {
         let files = &running.files;
-        match files.append(id, offset, last, bytes_of(body)).await? {
+        match files.append(id, part, body).await? {
             Appended::Open(offset) => {
                 Ok((StatusCode::NO_CONTENT, open(offset, files)).into_response())
             }
@@ -241,15 +270,4 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Problem
         .and_then(|v| v.parse().ok());
     let invalid = || Problem::invalid(format!("{name} has to be a number of bytes"));
     number.map(Some).ok_or_else(invalid)
-}
-
-/// A digest would be of the whole, of which this peer sees parts only; who sends one relies on it.
-fn without_digest(headers: &HeaderMap) -> Result<(), Problem> {
-    if digest::announced(headers)?.is_empty() {
-        Ok(())
-    } else {
-        Err(Problem::invalid(
-            "digests are not checked for uploads in parts; leave it out",
-        ))
-    }
 }

@@ -175,6 +175,7 @@ async fn a_peer_serves_only_its_own_network() {
             upload: vec![1; 16].into(),
             base: None,
         }),
+        length: 1,
     };
     assert_eq!(
         chunks.put(put).await.unwrap_err().code(),

@@ -94,6 +94,7 @@ async fn what_comes_from_the_past_is_refused() {
             upload: vec![1; 16].into(),
             base: None,
         }),
+        length: data.len() as u32,
     };
     let answer = ChunksClient::new(peer.channel()).put(put).await.unwrap();
     assert_eq!(

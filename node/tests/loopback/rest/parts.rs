@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use sfv::{DictSerializer, KeyRef};
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -52,6 +54,7 @@ async fn a_file_that_comes_in_parts_survives_broken_connections_and_a_restart() 
     assert_eq!(offset(a, place).await, FIRST);
 
     what_makes_no_sense_is_refused(a, b, place).await;
+    digests_are_checked(b, &data).await;
 
     // A connection that stands still is cut off by a client that comes back, and what came by it counts.
     let mut standing = TcpStream::connect(a).await.unwrap();
@@ -101,6 +104,57 @@ async fn a_file_that_comes_in_parts_survives_broken_connections_and_a_restart() 
     begin(a, "parts/a", &taken, b"")
         .await
         .is_problem(412, "precondition_failed");
+}
+
+fn sha_256(field: &str, data: &[u8]) -> String {
+    let mut value = DictSerializer::new();
+    value.bare_item(KeyRef::constant("sha-256"), &Sha256::digest(data)[..]);
+    format!("{field}: {}\r\n", value.finish().unwrap())
+}
+
+async fn append(to: SocketAddr, place: &str, fields: &str, offset: usize, part: &[u8]) -> Answer {
+    let last = offset + part.len() == SIZE;
+    let head = patch(place, offset, last, part.len());
+    let head = format!("{head}\r\n{}", fields.trim_end());
+    send(to, head.trim_end(), part).await
+}
+
+/// Of parts, and of the whole.
+async fn digests_are_checked(to: SocketAddr, data: &[u8]) {
+    let open = format!("Upload-Complete: ?0\r\nUpload-Length: {SIZE}\r\n");
+    let (right, wrong) = (sha_256("Repr-Digest", data), sha_256("Repr-Digest", b"x"));
+    let content = |data| sha_256("Content-Digest", data);
+    let refused = begin(to, "d", &format!("{open}{}", content(b"x")), &data[..FIRST]).await;
+    refused.is_problem(422, "digest_mismatch");
+    let told = format!("{open}{right}{}", content(&data[..FIRST]));
+    let begun = begin(to, "parts/d", &told, &data[..FIRST]).await;
+    assert_eq!(begun.headers["upload-offset"], FIRST.to_string());
+    let place = &begun.headers["location"];
+    // Whole chunks of a part with a wrong digest do not count either.
+    for (field, status, code) in [
+        (content(b"x"), 422, "digest_mismatch"),
+        (right.clone(), 400, "invalid"),
+    ] {
+        let part = &data[FIRST..SIZE - 1];
+        let refused = append(to, place, &field, FIRST, part).await;
+        refused.is_problem(status, code);
+        assert_eq!(offset(to, place).await, FIRST);
+    }
+    let rest = &data[FIRST..];
+    let done = append(to, place, &content(rest), FIRST, rest).await;
+    assert_eq!(done.status, 201);
+    assert!(get(to, "/v1/files/parts/d", "").await.body == data);
+
+    for (first, last) in [(&wrong[..], ""), ("", &wrong[..]), (&right[..], &wrong[..])] {
+        let begun = begin(to, "parts/e", &format!("{open}{first}"), b"").await;
+        let place = &begun.headers["location"];
+        let refused = append(to, place, last, 0, data).await;
+        refused.is_problem(422, "digest_mismatch");
+        let none = get(to, "/v1/files/parts/e", "").await;
+        none.is_problem(404, "not_found");
+        let gone = send(to, &format!("HEAD {place} HTTP/1.1"), b"").await;
+        assert_eq!(gone.status, 404);
+    }
 }
 
 async fn what_makes_no_sense_is_refused(a: SocketAddr, b: SocketAddr, place: &str) {
