@@ -19,6 +19,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tonic::Code;
 
+mod interfaces;
+
 /// Longest that a forward may take to listen.
 const LISTEN: Duration = Duration::from_secs(30);
 /// Longest that a command may take.
@@ -31,6 +33,8 @@ async fn a_forwarded_port_is_enough_and_bad_requests_are_refused_clearly() {
         let (forward, peer) = forward(scenario).await?;
         both_protocols(&peer).await?;
         command_line(scenario, &peer).await?;
+        interfaces::answer(&peer, command().as_deref()).await?;
+        scenario.note("search, reflection, events and descriptions through port-forward");
         drop(forward);
         lowering_the_set(scenario).await?;
 

@@ -1,19 +1,22 @@
 //! `kubectl peernet`, called by the real kubectl: finds the network and forwards by itself.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use peernet_e2e::cluster::{Scenario, scenario};
 use peernet_e2e::content::Content;
 use peernet_e2e::kubectl;
 use peernet_e2e::network::Network;
 use peernet_e2e::patience::{eventually, within};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{ChildStdout, Command};
 
 use crate::access::command;
 
@@ -38,6 +41,7 @@ async fn the_plugin_finds_the_network_and_needs_no_forwarded_port() {
         ensure!(none.status.code() == Some(3), "without a network: {none:?}");
         let network = Network::create(scenario, "demo", crate::spec(3)).await?;
         plugin.files().await?;
+        plugin.menu().await?;
         plugin.resizing().await?;
         plugin.choosing(network).await
     })
@@ -50,23 +54,28 @@ struct Plugin<'a> {
 }
 
 impl Plugin<'_> {
-    /// `kubectl peernet ARGS -n NAMESPACE`, with the plugin on the path.
-    async fn run(&self, args: &[&str]) -> Result<Output> {
+    /// With the plugin before all else.
+    fn path(&self) -> Result<OsString> {
         let path = env::var_os("PATH").unwrap_or_default();
-        let path = env::join_paths(
-            [self.folder.to_owned()]
-                .into_iter()
-                .chain(env::split_paths(&path)),
-        )?;
-        let mut command = tokio::process::Command::new("kubectl");
+        let folders = [self.folder.to_owned()].into_iter();
+        Ok(env::join_paths(folders.chain(env::split_paths(&path)))?)
+    }
+
+    /// `kubectl peernet ARGS -n NAMESPACE`, with the plugin on the path.
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new("kubectl");
         command
             .arg("peernet")
             .args(args)
-            .args(["-n", &self.scenario.namespace]);
-        command
-            .env("PATH", path)
+            .args(["-n", &self.scenario.namespace])
+            .env("PATH", self.path()?)
             .env_remove("PEERNET_SERVER")
             .kill_on_drop(true);
+        Ok(command)
+    }
+
+    async fn run(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.command(args)?;
         let what = format!("kubectl peernet {}", args.join(" "));
         within(&what, COMMAND, command.output()).await
     }
@@ -132,12 +141,71 @@ impl Plugin<'_> {
         Ok(())
     }
 
+    /// In a real terminal, by keys.
+    async fn menu(&self) -> Result<()> {
+        let socket = self.folder.join("tmux");
+        let tmux = async |args: &[&str]| {
+            let mut tmux = Command::new("tmux");
+            tmux.arg("-S")
+                .arg(&socket)
+                .args(["-f", "/dev/null"])
+                .args(args);
+            tmux.env("PATH", self.path()?).env_remove("PEERNET_SERVER");
+            let output = within("tmux", COMMAND, tmux.output()).await?;
+            ensure!(output.status.success(), "tmux {args:?}: {output:?}");
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let menu = format!(
+            "kubectl peernet menu -n {}; exec sleep 600",
+            self.scenario.namespace
+        );
+        let shows = async |text: &str| {
+            eventually(&format!("the screen shows {text}"), COMMAND, async || {
+                let screen = tmux(&["capture-pane", "-p"]).await?;
+                ensure!(screen.contains(text), "the screen is\n{screen}");
+                Ok(())
+            })
+            .await
+        };
+        tmux(&["new-session", "-d", "-x", "120", "-y", "40", &menu]).await?;
+        let shown = async {
+            shows("ok: ").await?;
+            tmux(&["send-keys", "3"]).await?;
+            shows("demo-2").await?;
+            tmux(&["send-keys", "4"]).await?;
+            shows("● demo-1").await
+        };
+        let shown = shown.await;
+        tmux(&["kill-server"]).await?;
+        self.scenario.note("the menu shows peers and ring");
+        shown
+    }
+
+    /// What is told of the peers, line by line, until one says all of that.
+    async fn sees(lines: &mut Lines<BufReader<ChildStdout>>, words: [&str; 2]) -> Result<()> {
+        let watching = async {
+            while let Some(line) = lines.next_line().await? {
+                if words.iter().all(|word| line.contains(word)) {
+                    return Ok(());
+                }
+            }
+            bail!("watch has ended")
+        };
+        within(&format!("watch tells of {words:?}"), COMMAND, watching).await
+    }
+
     async fn resizing(&self) -> Result<()> {
+        let mut watch = self.command(&["watch"])?.stdout(Stdio::piped()).spawn()?;
+        let told = watch.stdout.take().context("a pipe was asked for")?;
+        let mut told = BufReader::new(told).lines();
+        Self::sees(&mut told, ["active", "demo-2"]).await?;
         let printed = self.done(&["scale", "4"]).await?;
         ensure!(
             printed.contains("all 4 peers are ready"),
             "scale says {printed}"
         );
+        Self::sees(&mut told, ["active", "demo-3"]).await?;
+        watch.kill().await?;
         let unsafe_ = self.run(&["scale", "1"]).await?;
         let words = String::from_utf8_lossy(&unsafe_.stderr).into_owned();
         ensure!(unsafe_.status.code() == Some(6), "scale 1: {unsafe_:?}");
