@@ -375,7 +375,7 @@ pub struct Status {
     pub successors: Vec<PeerId>,
 }
 
-/// Something for the driver to do. Performed in order, after the store's commit.
+/// Something for the driver to do. Performed in order, after the store's commit, but for messages that may go `early`.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Send a message; it may be lost.
@@ -384,6 +384,9 @@ pub enum Output {
         address: String,
         /// What to say.
         message: Message,
+        /// It asks or proposes, and says nothing of what this peer remembers: it may go out before the commit, so that
+        /// others store a proposal while its proposer does.
+        early: bool,
     },
     /// Bring a chunk here from one of the sources, verify it, make it durable and say [`Input::ChunkFetched`], or
     /// [`Input::ChunkMissed`].

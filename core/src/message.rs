@@ -386,3 +386,14 @@ pub enum Message {
         step: Step,
     },
 }
+
+impl Message {
+    /// Whether it only asks or proposes: it says nothing of what its sender remembers, so that it is true even if the sender
+    /// forgets it. A proposer of Paxos owes nobody a memory, only an acceptor does.
+    pub(crate) fn asks(&self) -> bool {
+        matches!(
+            self,
+            Message::Read { .. } | Message::Write { .. } | Message::Propose { .. }
+        )
+    }
+}

@@ -89,6 +89,8 @@ pub struct Peer<S> {
     index: index::Index,
     lists: BTreeMap<u64, listing::Listing>,
     next_op: u64,
+    /// When this peer's incarnation was raised last; as of later inputs it is on the volume.
+    raised: Time,
     sync: sync::Sync,
     handover: handover::Handover,
     flood: flood::Room,
@@ -135,6 +137,7 @@ impl<S: Store> Peer<S> {
             index: index::Index::default(),
             lists: BTreeMap::new(),
             next_op: 0,
+            raised: now,
             sync: sync::Sync::new(),
             handover: handover::Handover::default(),
             collect: collect::Collect::new(now),
@@ -162,8 +165,8 @@ impl<S: Store> Peer<S> {
         Ok(peer)
     }
 
-    /// Handles one input and appends what is to be done to `out`. The driver may hand in several inputs, then commits
-    /// the [`Peer::store`] once and only then performs the outputs.
+    /// Handles one input and appends what is to be done to `out`. The driver may hand in several inputs, all with the same
+    /// time, then commits the [`Peer::store`] once and only then performs the outputs, but for messages that may go early.
     pub fn handle(
         &mut self,
         input: Input,
@@ -277,7 +280,13 @@ impl<S: Store> Peer<S> {
         if to == self.me {
             self.loopback.push_back(message);
         } else if let Some(address) = self.gossip.address(to) {
-            self.out.push(Output::Send { address, message });
+            // Others must not hear of a number under an incarnation that this peer may forget.
+            let early = message.asks() && self.raised < self.now;
+            self.out.push(Output::Send {
+                address,
+                message,
+                early,
+            });
         }
     }
 

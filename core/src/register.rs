@@ -10,9 +10,13 @@
 //! - **The owner's ballots need no claim.** The first replica of a slot's configuration owns it. Under an epoch it has
 //!   learned since it started, once it has compared its copy with a quorum of that epoch (which refuses whatever
 //!   belongs to an earlier one), it knows all that lower ballots can have decided: the comparison *is* phase one of
-//!   round 0, for every name of the slot. It stores what it proposes before anybody else does, so its copy stays ahead. Each of its ballots is greater than its last, and it proposes the next only
-//!   when the last is decided (the paper's "one round trip" optimisation, section 2.2.1, by way of the slot).
-//! - **A read needs one round and no sync** when a quorum agrees. One version held by a quorum was decided. If it belongs
+//!   round 0, for every name of the slot. It goes on from its own copy, which has all that it proposed, durable or not:
+//!   whoever forgets a proposal has restarted, and then claims until the next epoch, like everybody else. Each of its
+//!   ballots is greater than its last, and it proposes the next only when the last is decided (the paper's "one round
+//!   trip" optimisation, section 2.2.1, by way of the slot). Its proposal may reach the others before it is durable here,
+//!   as a proposer owes nobody a memory; its own copy counts once it is.
+//! - **A read needs one round and no sync** when a quorum agrees; a bare majority with the owner in it is asked first, the
+//!   others when that is slow or disagrees. One version held by a quorum was decided. If it belongs
 //!   to an earlier epoch, the owner must be among those that agree: else a value that was proposed but never decided
 //!   could be passed from copy to copy behind the back of an owner that has already compared, and be seen before the
 //!   owner overwrites it on a condition that does not know it.

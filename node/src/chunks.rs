@@ -129,11 +129,11 @@ impl Chunks {
     }
 
     /// Reads a chunk from `holder`, which may be this peer, and verifies it.
-    pub(crate) async fn get(&self, holder: &Endpoint, key: Key) -> Result<Bytes, ChunkError> {
+    pub(crate) async fn get(&self, holder: &Endpoint, key: Key) -> Result<Chunk, ChunkError> {
         if holder.id == self.me {
             return self.read(key).await;
         }
-        Ok(self.get_remote(holder, key).await?.into_data())
+        self.get_remote(holder, key).await
     }
 
     /// Reads a chunk from another peer.
@@ -230,7 +230,7 @@ impl Chunks {
 
     /// Reads a chunk's file, indexed or not, and verifies it. When an indexed chunk cannot be read the peer is told, so
     /// that it is fetched again.
-    pub(crate) async fn read(&self, key: Key) -> Result<Bytes, ChunkError> {
+    pub(crate) async fn read(&self, key: Key) -> Result<Chunk, ChunkError> {
         let read = self.read_file(key).await;
         if let Err(error) = &read {
             self.note_unreadable(key, error).await?;
@@ -252,7 +252,7 @@ impl Chunks {
         Ok(true)
     }
 
-    async fn read_file(&self, key: Key) -> Result<Bytes, ChunkError> {
+    async fn read_file(&self, key: Key) -> Result<Chunk, ChunkError> {
         let files = self.files.clone();
         Ok(self.on_disk(move || files.read(&key)).await??)
     }

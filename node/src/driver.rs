@@ -2,7 +2,8 @@
 //!
 //! All that comes in is drained into a bounded batch, handled, and committed once: the sync on the volume is shared by
 //! the whole batch (group commit), and while it runs the next batch gathers. Only then are the batch's outputs
-//! performed, so nothing is said that is not durable.
+//! performed, so nothing is said that is not durable; what only asks or proposes goes out before, so that other peers
+//! store what this one proposes while it does.
 //!
 //! **Dropping a chunk's bytes** must not race with storing them again: a writer puts the file in place first and asks
 //! the peer to index it after. So this thread, which alone knows the index, also removes files, and it removes one only
@@ -234,7 +235,7 @@ impl Driver {
         Time(self.origin.elapsed().as_millis() as u64)
     }
 
-    /// One batch: handle, commit, perform.
+    /// One batch: handle, ask, commit, perform.
     fn turn(&mut self, batch: &mut Vec<Command>) -> Result<(), StoreError> {
         let now = self.now();
         for key in std::mem::take(&mut self.missed) {
@@ -246,8 +247,12 @@ impl Driver {
         if self.peer.next_deadline() <= now {
             self.handle(Input::Timer, now)?;
         }
-        self.peer.store().commit()?;
         let mut outputs = std::mem::take(&mut self.outputs);
+        let early = |output: &mut Output| matches!(output, Output::Send { early: true, .. });
+        for question in outputs.extract_if(.., early) {
+            self.perform(question);
+        }
+        self.peer.store().commit()?;
         outputs.drain(..).for_each(|output| self.perform(output));
         self.outputs = outputs;
         let news = self.peer.news();
@@ -294,7 +299,9 @@ impl Driver {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Send { address, message } => self.effects.transport.send(&address, &message),
+            Output::Send {
+                address, message, ..
+            } => self.effects.transport.send(&address, &message),
             Output::FetchChunk { key, len, sources } => {
                 if !self.effects.fetcher.start(key, len, sources) {
                     self.missed.push(key);

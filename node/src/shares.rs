@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::chunks::{ChunkError, Chunks};
-use crate::disk;
+use crate::disk::{self, Chunk};
 use crate::driver::{PeerError, PeerHandle};
 use crate::files::cutter::STALL;
 use crate::files::record::RecordError;
@@ -273,7 +273,7 @@ impl Shares {
     }
 
     /// A chunk of a file that this peer shares or fetches, checked.
-    pub(crate) async fn chunk(&self, key: Key) -> Result<bytes::Bytes, ShareError> {
+    pub(crate) async fn chunk(&self, key: Key) -> Result<Chunk, ShareError> {
         let shelf = self.shelf.clone();
         on_disk(move || Ok(shelf.read(&key)?)).await
     }

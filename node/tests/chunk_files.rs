@@ -54,7 +54,7 @@ fn what_is_written_is_read_and_removed() {
         assert!(matches!(chunks.read(&key), Err(ChunkError::Missing(k)) if k == key));
         assert_eq!(chunks.len(&key).unwrap(), None);
         write(&chunks, &key, &data, Purpose::Client).unwrap();
-        assert_eq!(chunks.read(&key).unwrap(), data);
+        assert_eq!(chunks.read(&key).unwrap().into_data(), data);
         assert_eq!(chunks.len(&key).unwrap(), Some(len as u64));
         assert!(path(root.path(), &key).is_file());
         assert_eq!(chunks.keys(key.0[0]).unwrap(), [key]);
@@ -96,7 +96,7 @@ fn writing_again_changes_nothing() {
     drop(chunks);
     let chunks = open(root.path(), 0);
     write(&chunks, &key, &data, Purpose::Client).unwrap();
-    assert_eq!(chunks.read(&key).unwrap(), data);
+    assert_eq!(chunks.read(&key).unwrap().into_data(), data);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn damage_is_found_and_set_aside() {
         assert!(matches!(chunks.read(&key), Err(ChunkError::Missing(_))));
         assert!(root.path().join("bad").join(key.to_string()).is_file());
         write(&chunks, &key, &data, Purpose::Repair).unwrap();
-        assert_eq!(chunks.read(&key).unwrap(), data);
+        assert_eq!(chunks.read(&key).unwrap().into_data(), data);
     }
 }
 
@@ -138,7 +138,7 @@ fn a_rotten_copy_is_never_acknowledged() {
         .unwrap();
     file.write_all_at(&[data[0] ^ 1], 0).unwrap();
     write(&chunks, &key, &data, Purpose::Client).unwrap();
-    assert_eq!(chunks.read(&key).unwrap(), data);
+    assert_eq!(chunks.read(&key).unwrap().into_data(), data);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn half_written_chunks_are_gone_at_the_next_start() {
     assert_eq!(files_in(&root.path().join("tmp")), 0);
     let (other, other_data) = chunk(2, 100);
     write(&chunks, &other, &other_data, Purpose::Client).unwrap();
-    assert_eq!(chunks.read(&key).unwrap(), data);
+    assert_eq!(chunks.read(&key).unwrap().into_data(), data);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn many_threads_may_write_the_same_and_different_chunks() {
                 for seed in 0..20 {
                     let (key, data) = chunk(seed % (10 + thread), 3000);
                     write(chunks, &key, &data, Purpose::Client).unwrap();
-                    assert_eq!(chunks.read(&key).unwrap(), data);
+                    assert_eq!(chunks.read(&key).unwrap().into_data(), data);
                 }
             });
         }
@@ -339,7 +339,7 @@ fn a_full_disk_refuses_writes_and_stays_readable() {
     }
     assert_eq!(files_in(&root.join("tmp")), 0);
     for (key, data) in &held {
-        assert_eq!(chunks.read(key).unwrap(), *data);
+        assert_eq!(chunks.read(key).unwrap().into_data(), *data);
     }
 
     // Room that comes back is used.
@@ -368,7 +368,7 @@ fn a_disk_without_room_for_another_file_is_full_too() {
     held.pop();
     assert!(held.len() > 30);
     for (key, data) in &held {
-        assert_eq!(chunks.read(key).unwrap(), *data);
+        assert_eq!(chunks.read(key).unwrap().into_data(), *data);
     }
     assert_eq!(files_in(&disk.root().join("tmp")), 0);
     // What is there can still be deleted, and its room used again.

@@ -279,7 +279,10 @@ impl Fleet {
         }
         let now = self.world().now();
         match self.with_process(id, run, |p| p.batch(now)) {
-            Some(Ok(())) => {
+            Some(Ok(early)) => {
+                for output in early {
+                    self.perform(id, run, output);
+                }
                 let fleet = self.clone();
                 self.world()
                     .after(self.world().random(0..COMMIT + 1), move || {
@@ -314,7 +317,9 @@ impl Fleet {
 
     fn perform(&self, id: HostId, run: u64, output: Output) {
         match output {
-            Output::Send { address, message } => self.send(id, &address, message),
+            Output::Send {
+                address, message, ..
+            } => self.send(id, &address, message),
             Output::FetchChunk { key, len, sources } => {
                 let fleet = self.clone();
                 drop(

@@ -1,10 +1,10 @@
 //! A simulated machine: a volume that outlives its process, and the process, which is a real [`Peer`] and its driver.
 //!
-//! The driver does what the daemon's does. Inputs queue up while a commit is under way; when it is durable the outputs
-//! are performed and all inputs that came in meanwhile are handled as the next batch. A crash loses the inputs that
-//! wait, what was handled but not committed together with its outputs, and the bytes of chunks that were not synced. A
-//! disk that fails ends the process. A process that is stopped (`kill -STOP`) does nothing until it goes on, and then
-//! finds everything that was sent to it meanwhile.
+//! The driver does what the daemon's does. Inputs queue up while a commit is under way; questions go out before it;
+//! when it is durable the other outputs are performed, and all inputs that came in meanwhile are handled as the next
+//! batch. A crash loses the inputs that wait, what was handled but not committed together with its other outputs, and
+//! the bytes of chunks that were not synced. A disk that fails ends the process. A process that is stopped
+//! (`kill -STOP`) does nothing until it goes on, and then finds everything that was sent to it meanwhile.
 
 use std::cell::RefMut;
 use std::collections::{BTreeMap, VecDeque};
@@ -148,16 +148,17 @@ impl Process {
         (promise, self.push(Input::Request { id, request }))
     }
 
-    /// Handles what waits. The batch ends with [`Process::committed`], some milliseconds later. After an error the
-    /// process must end.
-    pub fn batch(&mut self, now: u64) -> Result<(), StoreError> {
+    /// Handles what waits, and hands out what may be sent before it is durable. The batch ends with
+    /// [`Process::committed`], some milliseconds later. After an error the process must end.
+    pub fn batch(&mut self, now: u64) -> Result<Vec<Output>, StoreError> {
         let time = Time(self.clock.read(now));
         for input in std::mem::take(&mut self.inbox) {
             self.peer.handle(input, time, &mut self.outputs)?;
         }
         // Not before: of a batch that failed half-way nothing reaches the disk.
         self.committing = true;
-        Ok(())
+        let early = |output: &mut Output| matches!(output, Output::Send { early: true, .. });
+        Ok(self.outputs.extract_if(.., early).collect())
     }
 
     /// The batch is durable: hands out its outputs. After an error the process must end.

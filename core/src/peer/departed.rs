@@ -96,7 +96,11 @@ impl<S: Store> Peer<S> {
                 members: vec![record],
                 reply: false,
             };
-            self.out.push(Output::Send { address, message });
+            self.out.push(Output::Send {
+                address,
+                message,
+                early: false,
+            });
         }
     }
 

@@ -251,7 +251,11 @@ impl<S: Store> Peer<S> {
             .get_mut(&self.me)
             .expect("this peer is in its own table");
         let before = (me.liveness, me.drain.leaving);
+        let incarnation = me.incarnation;
         change(me);
+        if me.incarnation != incarnation {
+            self.raised = self.now;
+        }
         self.gossip.note(self.me, Some(before), self.now);
         self.persist_identity()
     }
@@ -336,7 +340,11 @@ impl<S: Store> Peer<S> {
                 let message = Message::Hello {
                     member: mine.clone(),
                 };
-                self.out.push(Output::Send { address, message });
+                self.out.push(Output::Send {
+                    address,
+                    message,
+                    early: false,
+                });
             }
         }
     }
@@ -354,6 +362,7 @@ impl<S: Store> Peer<S> {
                 members,
                 reply: false,
             },
+            early: false,
         });
         self.try_join()
     }

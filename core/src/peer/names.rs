@@ -27,6 +27,9 @@ mod replica;
 
 /// How long to wait for answers before asking again, in milliseconds. Guess: many round trips, still unnoticed.
 const ASK_AGAIN: u64 = 400;
+/// How long the fewest replicas that can answer a read may take before the others are asked too, in milliseconds. Guess:
+/// more than a read takes under load, still unnoticed.
+const HEDGE: u64 = 50;
 /// How often a write is passed on to an owner that answers to pings, but not to this, before it is claimed here instead:
 /// for 4 s of the 10 s that an operation has. An owner that is down is not waited for; one with a slow disk is, since a
 /// claim beside it may end in doubt (guess).
@@ -141,6 +144,8 @@ struct Operation {
     messages: u32,
     /// Replicas that have no room for it.
     full: Vec<PeerId>,
+    /// A read that asks all replicas, since the fewest have not answered or do not agree.
+    wide: bool,
     /// Greatest round of this epoch that was heard of.
     round: u64,
     /// How often it was outbid.
@@ -310,6 +315,7 @@ impl<S: Store> Peer<S> {
             answered: Vec::new(),
             messages: 0,
             full: Vec::new(),
+            wide: false,
             round: 0,
             outbid: 0,
             leads: false,

@@ -173,7 +173,9 @@ impl Replicas {
             for output in out {
                 match output {
                     Output::Send { message, .. } if (self.lost)(&message) => {}
-                    Output::Send { address, message } => {
+                    Output::Send {
+                        address, message, ..
+                    } => {
                         meddle(&message, &mut self.peers);
                         let to = (0..self.peers.len()).find(|n| member(*n).address == address);
                         let from = id(n);

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
-use super::{ChunkError, Chunks, checked};
+use super::{ChunkError, Chunks};
 use crate::disk::Purpose;
 
 /// Fetches at once; times 1 MiB is memory. The core asks for no more by default.
@@ -67,9 +67,8 @@ impl Chunks {
     async fn find(&self, key: Key, len: u32, sources: &[Endpoint]) -> bool {
         // The file may still lie here: from an earlier life of this volume, or because a move was undone.
         // Writing what is there already makes sure that it is durable.
-        if let Ok(data) = self.read_file(key).await
-            && data.len() == len as usize
-            && let Ok(chunk) = checked(key, data).await
+        if let Ok(chunk) = self.read_file(key).await
+            && chunk.data().len() == len as usize
             && self.write(chunk, Purpose::Repair).await.is_ok()
         {
             return true;

@@ -74,10 +74,11 @@ impl Chunks {
         let files = self.files.clone();
         let read = self.on_disk(move || files.read_again(&key)).await?;
         match read.map_err(ChunkError::from) {
-            Ok(data) => {
+            Ok(chunk) => {
+                let len = chunk.data().len();
                 found.chunks += 1;
-                found.bytes += data.len() as u64;
-                Ok(data.len())
+                found.bytes += len as u64;
+                Ok(len)
             }
             // Unless it was removed meanwhile.
             Err(error) => {

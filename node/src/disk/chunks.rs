@@ -189,13 +189,13 @@ impl ChunkFiles {
         self.sync(&folder)
     }
 
-    /// A chunk's bytes, checked.
-    pub fn read(&self, key: &Key) -> Result<Bytes, ChunkError> {
+    /// A chunk, checked.
+    pub fn read(&self, key: &Key) -> Result<Chunk, ChunkError> {
         self.checked(key, fs::read(self.path(key)))
     }
 
     /// The same from the disk itself, not from what the system remembers of it, of which nothing is displaced.
-    pub fn read_again(&self, key: &Key) -> Result<Bytes, ChunkError> {
+    pub fn read_again(&self, key: &Key) -> Result<Chunk, ChunkError> {
         let forget = |file: &File| fadvise(file, 0, None, Advice::DontNeed);
         let read = File::open(self.path(key)).and_then(|mut file| {
             forget(&file)?;
@@ -207,19 +207,26 @@ impl ChunkFiles {
         self.checked(key, read)
     }
 
-    fn checked(&self, key: &Key, read: io::Result<Vec<u8>>) -> Result<Bytes, ChunkError> {
+    fn checked(&self, key: &Key, read: io::Result<Vec<u8>>) -> Result<Chunk, ChunkError> {
         match read {
-            Ok(data) if Key::of_bytes(&data) == *key => Ok(data.into()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(ChunkError::Missing(*key)),
-            Err(source) if !is_damage(&source) => Err(ChunkError::Volume {
-                action: "reading",
-                source,
-            }),
-            Ok(_) | Err(_) => {
-                self.set_aside(key)?;
-                Err(ChunkError::Corrupt(*key))
+            Ok(data) => {
+                if let Ok(chunk) = Chunk::claimed(key, data.into()) {
+                    return Ok(chunk);
+                }
             }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(ChunkError::Missing(*key));
+            }
+            Err(source) if !is_damage(&source) => {
+                return Err(ChunkError::Volume {
+                    action: "reading",
+                    source,
+                });
+            }
+            Err(_) => {}
         }
+        self.set_aside(key)?;
+        Err(ChunkError::Corrupt(*key))
     }
 
     /// Length of a chunk's file, without reading it.

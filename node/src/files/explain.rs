@@ -69,7 +69,7 @@ impl Files {
             match step {
                 Step::Piece(ChunkRef { key, len }, _) => chunks.push((key, len as u32)),
                 Step::Node(node) => {
-                    let data: Bytes = self.fetch(node.key).await?;
+                    let data: Bytes = self.fetch(node.key).await?.into_data();
                     chunks.push((node.key, data.len() as u32));
                     walk.enter(data).map_err(record)?;
                 }

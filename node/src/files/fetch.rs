@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use peernet_core::io::{Endpoint, RequestError};
@@ -12,6 +11,7 @@ use tracing::debug;
 
 use super::{FileError, Files, reason};
 use crate::chunks::ChunkError;
+use crate::disk::Chunk;
 use crate::driver::PeerError;
 
 /// How long a chunk may take, over all holders and several rounds (guess: longer than a peer's failure is noticed).
@@ -26,15 +26,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 impl Files {
     /// Reads a chunk, verified. Asks its holders nearest first, the next one when a holder fails or hesitates, and all
     /// of them again, by a fresh route, until the deadline.
-    pub(super) async fn fetch(&self, key: Key) -> Result<Bytes, FileError> {
-        if let Some(data) = self.warm(key).await {
-            return Ok(data);
+    pub(super) async fn fetch(&self, key: Key) -> Result<Chunk, FileError> {
+        if let Some(chunk) = self.warm(key).await {
+            return Ok(chunk);
         }
         let deadline = Instant::now() + DEADLINE;
         let mut pause = PAUSE;
         loop {
             let error = match timeout_at(deadline, self.fetch_round(key)).await {
-                Ok(Ok(data)) => return Ok(data),
+                Ok(Ok(chunk)) => return Ok(chunk),
                 Ok(Err(error)) => error,
                 Err(_) => FileError::Unreachable {
                     key,
@@ -50,7 +50,7 @@ impl Files {
         }
     }
 
-    async fn fetch_round(&self, key: Key) -> Result<Bytes, FileError> {
+    async fn fetch_round(&self, key: Key) -> Result<Chunk, FileError> {
         let route = self.peer.route(key.slot()).await?;
         if route.holders.is_empty() {
             return Err(PeerError::Refused(RequestError::NotReady).into());
@@ -66,7 +66,7 @@ impl Files {
         loop {
             tokio::select! {
                 answer = asked.next() => match answer {
-                    Some((_, Ok(data))) => return Ok(data),
+                    Some((_, Ok(chunk))) => return Ok(chunk),
                     Some((holder, Err(error))) => {
                         debug!(%key, peer = holder.name, "{error}");
                         if !matches!(error, ChunkError::Missing | ChunkError::Damaged) {

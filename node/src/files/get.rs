@@ -19,6 +19,7 @@ use super::budget::{Budget, Share};
 use super::manifest::{ChunkRef, Step, Walk};
 use super::record::Content;
 use super::{FileError, Files, open};
+use crate::disk::Chunk;
 
 /// Chunks of one download under way at once, the one being sent included (guess).
 const READ_AHEAD: usize = 6;
@@ -183,7 +184,7 @@ impl Sink {
 
 /// A chunk under way, the bytes of it that are wanted, and its memory.
 struct Ahead {
-    fetch: AbortOnDropHandle<Result<Bytes, FileError>>,
+    fetch: AbortOnDropHandle<Result<Chunk, FileError>>,
     wanted: Range<usize>,
     _share: Option<Share>,
 }
@@ -209,9 +210,10 @@ impl Download {
             else {
                 return Ok(());
             };
-            let data = fetch
+            let chunk = fetch
                 .await
                 .map_err(|error| FileError::Interrupted(error.to_string()))??;
+            let data = chunk.into_data();
             if data.len() < wanted.end {
                 return Err(FileError::Interrupted(
                     "a chunk is shorter than its manifest says".into(),
@@ -274,7 +276,8 @@ impl Files {
                 None => return Ok(None),
                 Some(Step::Piece(chunk, wanted)) => return Ok(Some((chunk, wanted))),
                 Some(Step::Node(node)) => {
-                    walk.enter(self.fetch(node.key).await?).map_err(record)?
+                    let node = self.fetch(node.key).await?.into_data();
+                    walk.enter(node).map_err(record)?;
                 }
             }
         }

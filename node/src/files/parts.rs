@@ -201,7 +201,7 @@ impl Files {
         let mut fetched = fetched.buffered(AHEAD);
         let mut hash = Sha256::new();
         while let Some(chunk) = fetched.next().await {
-            hash.update(&chunk?.0);
+            hash.update(chunk?.0.data());
         }
         hash.update(&parts.tail);
         let received: [u8; 32] = hash.finalize().into();

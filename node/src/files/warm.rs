@@ -1,12 +1,12 @@
 //! What copies beside the ring's need of a stored file: what it consists of, and its chunks.
 
-use bytes::Bytes;
 use peernet_core::collect::upload_of;
 use peernet_core::key::{Key, Name};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::record::{Content, Summary};
 use super::{FileError, Files, open};
+use crate::disk::Chunk;
 
 /// A stored file; its chunks are not collected as long as this lives.
 pub(crate) struct Stored {
@@ -32,12 +32,12 @@ impl Files {
     }
 
     /// A chunk, verified, from whoever has it.
-    pub(crate) async fn chunk(&self, key: Key) -> Result<Bytes, FileError> {
+    pub(crate) async fn chunk(&self, key: Key) -> Result<Chunk, FileError> {
         self.fetch(key).await
     }
 
     /// A chunk of a file that is here beside the ring's, if there is one.
-    pub(super) async fn warm(&self, key: Key) -> Option<Bytes> {
+    pub(super) async fn warm(&self, key: Key) -> Option<Chunk> {
         if !self.shelf.uses(&key) {
             return None;
         }

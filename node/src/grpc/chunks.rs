@@ -81,7 +81,7 @@ impl v1::chunks_server::Chunks for Chunks {
         let v1::GetChunkRequest { network_id, hash } = request.into_inner();
         let running = self.member(&network_id)?;
         let key = key(&hash)?;
-        let data = match running.chunks.read(key).await {
+        let chunk = match running.chunks.read(key).await {
             // Not the ring's; perhaps of a file that is shared from here.
             Err(ChunkError::Missing) => {
                 let shared = running.shares.chunk(key).await;
@@ -89,7 +89,8 @@ impl v1::chunks_server::Chunks for Chunks {
             }
             read => read.map_err(of_chunk)?,
         };
-        Ok(Response::new(stream::iter(parts(data)).boxed()))
+        let parts = parts(chunk.into_data());
+        Ok(Response::new(stream::iter(parts).boxed()))
     }
 
     async fn have(

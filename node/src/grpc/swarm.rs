@@ -183,7 +183,8 @@ async fn serve(
     let Some((number, piece)) = holding.choose(&want) else {
         return Err(Status::not_found("none of these pieces is here"));
     };
-    let data = running.shares.chunk(piece.key).await.map_err(of_share)?;
+    let chunk = running.shares.chunk(piece.key).await;
+    let data = chunk.map_err(of_share)?.into_data();
     drop(holding);
     speak(say, Say::Piece(number)).await?;
     for part in parts(data) {

@@ -227,11 +227,11 @@ impl Shares {
         })
     }
 
-    async fn bring_node(&self, key: Key, peers: &[Member]) -> Result<Bytes, ShareError> {
+    async fn bring_node(&self, key: Key, peers: &[Member]) -> Result<Chunk, ShareError> {
         let mut reason = "nobody is left to ask".to_owned();
         for peer in peers {
             match self.chunks.get(&endpoint(peer), key).await {
-                Ok(data) => return Ok(data),
+                Ok(chunk) => return Ok(chunk),
                 Err(error) => reason = format!("{}: {error}", peer.name),
             }
         }
@@ -319,8 +319,8 @@ impl Shares {
                 here = wait_for(*piece, &shared.offer, &holding, outlook.clone()) => here?,
                 () = client.closed() => return Ok(()),
             }
-            let data = self.chunk(layout.pieces()[*piece as usize].key).await?;
-            if !send(client, data).await {
+            let chunk = self.chunk(layout.pieces()[*piece as usize].key).await?;
+            if !send(client, chunk.into_data()).await {
                 return Ok(());
             }
         }
@@ -329,7 +329,7 @@ impl Shares {
 }
 
 /// Brings the nodes of a manifest and makes them durable, so that all its pieces are known.
-pub(super) async fn bring_nodes<B: Future<Output = Result<Bytes, ShareError>>>(
+pub(super) async fn bring_nodes<B: Future<Output = Result<Chunk, ShareError>>>(
     mut draft: Draft,
     manifest: &Manifest,
     bring: impl Fn(Key) -> B,
@@ -337,13 +337,13 @@ pub(super) async fn bring_nodes<B: Future<Output = Result<Bytes, ShareError>>>(
     let mut survey = Survey::new(manifest);
     while let Some(key) = survey.next_node()? {
         let node = bring(key).await?;
-        let data = node.clone();
+        let data = node.data().clone();
         draft = on_disk(move || {
-            draft.add(&Chunk::claimed(&key, data)?)?;
+            draft.add(&node)?;
             Ok(draft)
         })
         .await?;
-        survey.enter(key, node)?;
+        survey.enter(key, data)?;
     }
     Ok(draft)
 }

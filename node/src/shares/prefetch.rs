@@ -115,8 +115,8 @@ impl Shares {
         let bring = |(reference, piece): (ChunkRef, u32)| {
             let (key, shelf) = (reference.key, self.shelf.clone());
             async move {
-                let data = files.chunk(key).await?;
-                on_disk(move || Ok(shelf.arrived(key, data)?)).await?;
+                let chunk = files.chunk(key).await?;
+                on_disk(move || Ok(shelf.arrived(&chunk)?)).await?;
                 holding.add(piece);
                 Ok::<(), ShareError>(())
             }

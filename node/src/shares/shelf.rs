@@ -16,7 +16,6 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use peernet_core::key::{Key, Name};
 use peernet_core::share::{Offer, SHARES_MAX, Wanted};
 use peernet_core::swarm::pieces::Pieces;
@@ -121,7 +120,7 @@ impl Shelf {
     }
 
     fn layout(&self, content: &Content) -> Result<Layout, ShareError> {
-        Layout::of(content, |key| Ok(self.chunks.read(key)?))
+        Layout::of(content, |key| Ok(self.chunks.read(key)?.into_data()))
     }
 
     /// Which pieces are here. They are read, and checked, when they are wanted.
@@ -180,8 +179,8 @@ impl Shelf {
         self.lock().uses.contains_key(key)
     }
 
-    /// A chunk's bytes, checked.
-    pub(crate) fn read(&self, key: &Key) -> Result<Bytes, ChunkError> {
+    /// A chunk, checked.
+    pub(crate) fn read(&self, key: &Key) -> Result<Chunk, ChunkError> {
         self.chunks.read(key)
     }
 
@@ -198,10 +197,9 @@ impl Shelf {
         }
     }
 
-    /// A piece of a content on its way here: checked, and durable on return.
-    pub(crate) fn arrived(&self, key: Key, data: Bytes) -> Result<(), ChunkError> {
-        self.chunks
-            .write(&Chunk::claimed(&key, data)?, Purpose::Client)
+    /// A piece of a content on its way here: durable on return.
+    pub(crate) fn arrived(&self, piece: &Chunk) -> Result<(), ChunkError> {
+        self.chunks.write(piece, Purpose::Client)
     }
 
     /// All pieces of a content are here: from now on it is shared as a whole.

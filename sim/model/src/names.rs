@@ -8,7 +8,9 @@
 //! - *Configurations* follow each other in the order given, decided at any time by a majority that knows the one before;
 //!   each replica learns of them when it likes. While a newcomer catches up, both sets have to agree.
 //! - *Copies* are compared and passed on from any replica to any other under the same epoch.
-//! - *Processes* restart: what they had under way is gone, what they had stored or promised is not.
+//! - *Processes* restart: what they had under way is gone, what they had stored or promised is not. But an owner sends its
+//!   proposal before its own copy of it is durable, and that copy may be gone; until it is durable, the owner says nothing
+//!   else.
 //! - *Owners* carry out writes of their own and writes that others passed on, which others may claim meanwhile.
 //!
 //! Each operation is invoked once by a client and answered at most once; the history of invocations and answers must be
@@ -38,6 +40,8 @@ pub enum Variant {
     LeadUncompared,
     /// The owner proposes without having stored it itself.
     LeadUnstored,
+    /// The owner answers while its own copy, which it counts, is not durable.
+    CountUnsynced,
     /// A copy that is passed on is stored in spite of a promise.
     CopyAgainstPromise,
     /// A write that was passed on and not answered is carried out again, whatever was found.
@@ -118,6 +122,8 @@ struct Replica {
     compared: Vec<u8>,
     /// Learned of the configuration since it started.
     fresh: bool,
+    /// What it holds is not durable; this is. Kept while processes may restart.
+    unsynced: Option<Held>,
 }
 
 /// What an operation does now.
@@ -202,6 +208,8 @@ pub enum Action {
     Adopt(u8),
     /// The first replica compares its copy with the second's, and takes over what is newer.
     Compare(u8, u8),
+    /// What this replica holds becomes durable.
+    Sync(u8),
     /// This process restarts.
     Restart(u8),
 }

@@ -74,6 +74,15 @@ fn two(a: Wanted, b: Wanted) -> Names {
     names(still(), &[a, b], &[], &[])
 }
 
+/// An owner that restarts while it writes, after which somebody reads or writes.
+fn restarting(configs: Vec<SlotConfig>, then: Wanted) -> Names {
+    let both = [wanted(0, Want::Put), then];
+    Names {
+        restarts: 1,
+        ..names(configs, &both, &[0, 1, 2], &[])
+    }
+}
+
 fn holds(title: &str, model: Names) {
     let outcome = explore(title, model);
     assert!(outcome.counterexample.is_none(), "{title}");
@@ -99,10 +108,26 @@ fn a_name_is_linearizable() {
         "a write passed on, a reader",
         passing_on(&[wanted(2, Want::Read)]),
     );
+    holds(
+        "an owner that forgets what it proposed",
+        restarting(still(), wanted(2, Want::Read)),
+    );
     if std::env::var_os("MODEL").is_some_and(|v| v == "full") {
         holds("owner and reader, under two epochs", orphan(renewed()));
         let two = two(wanted(0, Want::Put), wanted(0, Want::Create));
         holds("an owner that restarts", Names { restarts: 1, ..two });
+        let passed_on = passing_on(&[wanted(2, Want::Read)]);
+        holds(
+            "an owner that forgets what was passed on",
+            Names {
+                restarts: 1,
+                ..passed_on
+            },
+        );
+        holds(
+            "an owner that forgets, and owns the next epoch",
+            restarting(renewed(), wanted(0, Want::Replace(None))),
+        );
     }
 }
 
@@ -116,6 +141,10 @@ fn wrong_variants_are_found_out() {
     is_found_out(Variant::LeadUncompared, uncompared);
     let own = [wanted(0, Want::Put), create];
     is_found_out(Variant::LeadUnstored, names(still(), &own, &[], &[]));
+    is_found_out(
+        Variant::CountUnsynced,
+        restarting(still(), wanted(2, Want::Read)),
+    );
     is_found_out(Variant::EitherSet, newcomer());
     is_found_out(Variant::NewcomerUncompared, newcomer());
     is_found_out(Variant::CarriedOutTwice, replaced());

@@ -1,6 +1,6 @@
 //! The phases of an operation, on the side of the peer that coordinates it.
 
-use super::{ASK_AGAIN, Client, FORWARDS, Heard, OUTBID_WAIT, Operation, Phase};
+use super::{ASK_AGAIN, Client, FORWARDS, HEDGE, Heard, OUTBID_WAIT, Operation, Phase};
 use crate::key::Slot;
 use crate::member::PeerId;
 use crate::message::{Message, Outcome};
@@ -18,12 +18,41 @@ impl<S: Store> Peer<S> {
         operation.phase = phase;
         operation.answered.clear();
         operation.full.clear();
-        let (to, message) = self.question(op, &operation);
+        let (mut to, message) = self.question(op, &operation);
+        let patience = match self.fewest(&operation) {
+            Some(few) => {
+                to = few;
+                HEDGE
+            }
+            None => {
+                operation.wide = true;
+                ASK_AGAIN
+            }
+        };
         operation.messages += self.exchanges(&to);
         self.names.operations.insert(op, operation);
         self.send_all(&to, &message);
-        self.schedule(ASK_AGAIN, Timer::Operation(op));
+        self.schedule(patience, Timer::Operation(op));
         Ok(())
+    }
+
+    /// The replicas that a read asks first: a bare majority, the owner among them since its word settles most, and this
+    /// peer if it is a replica. `None` when all have to be asked: one of those does not answer pings, the slot is moving,
+    /// or these have been asked already.
+    fn fewest(&self, operation: &Operation) -> Option<Vec<PeerId>> {
+        let config = &operation.config;
+        let simple = matches!(operation.phase, Phase::Read(_)) && config.next.is_none();
+        if operation.wide || !simple {
+            return None;
+        }
+        let owner = config.owner()?;
+        let well = |id: &PeerId| *id == self.me || self.gossip.answers(*id);
+        let (all, enough) = (config.replicas.len(), majority(config.replicas.len()));
+        let mut few = config.replicas.clone();
+        few.retain(well);
+        few.sort_by_key(|id| (*id != self.me, *id != owner));
+        few.truncate(enough);
+        (enough < all && few.len() == enough && few.contains(&owner)).then_some(few)
     }
 
     /// Begins phase one with a ballot above all that was heard of.
@@ -110,7 +139,8 @@ impl<S: Store> Peer<S> {
             let operation = self.take(op);
             return self.begin(operation);
         }
-        if self.is_hopeless(operation) {
+        let hasty = !operation.wide;
+        if !hasty && self.is_hopeless(operation) {
             let operation = self.take(op);
             return self.expire(operation);
         }
@@ -120,7 +150,7 @@ impl<S: Store> Peer<S> {
                 return self.claim(operation);
             }
             // A quorum disagrees, or the owner, whose word is needed, is silent.
-            Phase::Read(_) if has_majority(&operation.config, &operation.answered) => {
+            Phase::Read(_) if !hasty && has_majority(&operation.config, &operation.answered) => {
                 let operation = self.take(op);
                 return self.claim_instead(operation);
             }
@@ -144,6 +174,7 @@ impl<S: Store> Peer<S> {
         let messages = self.exchanges(&to);
         if let Some(operation) = self.names.operations.get_mut(&op) {
             operation.messages += messages;
+            operation.wide = true;
         }
         self.send_all(&to, &message);
         self.schedule(ASK_AGAIN, Timer::Operation(op));
@@ -273,6 +304,11 @@ impl<S: Store> Peer<S> {
                     repair: true,
                 };
                 self.ask(operation, phase)
+            }
+            None if !operation.wide => {
+                let mut operation = self.take(op);
+                operation.wide = true;
+                self.ask(operation, Phase::Read(Heard::default()))
             }
             None => {
                 let open = |id: &PeerId| !operation.answered.contains(id) && self.gossip.is_up(*id);

@@ -20,6 +20,7 @@ use super::super::holding::Holding;
 use super::super::on_disk;
 use super::super::shelf::Shelf;
 use crate::chunks::ChunkError;
+use crate::disk::Chunk;
 use crate::files::cutter::STALL;
 use crate::shares::ShareError;
 use crate::transport::MESSAGE_MAX;
@@ -172,7 +173,8 @@ impl Subject {
             return Ok(Outcome::Lied);
         };
         let shelf = self.shelf.clone();
-        let kept = on_disk(move || Ok(shelf.arrived(reference.key, data)?)).await;
+        let keep = move || Ok(shelf.arrived(&Chunk::claimed(&reference.key, data)?)?);
+        let kept = on_disk(keep).await;
         match kept {
             Ok(()) => {
                 self.holding.add(piece);

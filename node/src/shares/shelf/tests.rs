@@ -1,3 +1,5 @@
+use bytes::Bytes;
+
 use super::*;
 use crate::files::manifest::{ChunkRef, TreeBuilder};
 
@@ -100,18 +102,18 @@ fn a_content_on_its_way_survives_a_restart_with_what_is_here_of_it() {
         "what another share has is here"
     );
     assert_eq!(holding.missing(), 8);
-    let wrong = shelf.arrived(Key::of_bytes(b"one"), Bytes::from_static(b"eno"));
+    let wrong = Chunk::claimed(&Key::of_bytes(b"one"), Bytes::from_static(b"eno"));
     assert!(matches!(wrong, Err(ChunkError::Mismatch(_))));
-    let one = Bytes::from_static(b"one");
-    shelf.arrived(Key::of_bytes(&one), one.clone()).unwrap();
+    let one = Chunk::new(Bytes::from_static(b"one"));
+    shelf.arrived(&one).unwrap();
     assert!(shelf.whole().len() == 1 && shelf.partial().len() == 1);
     drop((shelf, holding));
 
     let shelf = open();
     let holding = begin(&shelf);
     assert!(holding.here().iter().eq([0, 1]));
-    let three = Bytes::from_static(b"three");
-    shelf.arrived(Key::of_bytes(&three), three.clone()).unwrap();
+    let three = Chunk::new(Bytes::from_static(b"three"));
+    shelf.arrived(&three).unwrap();
     holding.add(2);
     shelf.finish(id).unwrap();
     assert!(holding.here().is_full() && shelf.partial().is_empty());
@@ -128,8 +130,8 @@ fn a_content_on_its_way_survives_a_restart_with_what_is_here_of_it() {
     shared.offer.name = Name::new("a").unwrap();
     let (kept, _) = shelf.draft().begin(shared).unwrap();
     assert_eq!(kept.offer.name.as_str(), id.to_string());
-    let four = Bytes::from_static(b"four");
-    shelf.arrived(Key::of_bytes(&four), four.clone()).unwrap();
+    let four = Chunk::new(Bytes::from_static(b"four"));
+    shelf.arrived(&four).unwrap();
     assert!(shelf.remove(&kept.offer.name).unwrap().is_some());
     assert!(!there(&shelf, "four") && shelf.partial().is_empty());
 }

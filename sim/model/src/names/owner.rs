@@ -103,13 +103,15 @@ impl Names {
 
     /// The owner stores what it is about to propose; false when a promise forbids it.
     pub(super) fn keep_own(&self, state: &mut State, at: u8, version: Version, write: u8) -> bool {
+        let may_restart = state.restarts < self.restarts;
         let replica = &mut state.replicas[usize::from(at)];
         let allowed = self.acceptor(replica).admit(version).is_ok();
         if self.variant == Variant::LeadUnstored {
             return true;
         }
         if allowed {
-            replica.held = Some((version, write));
+            let durable = replica.held.replace((version, write));
+            replica.unsynced = may_restart.then_some(durable);
         }
         allowed
     }

@@ -28,6 +28,7 @@ impl Names {
             held: held(n),
             compared: Vec::new(),
             fresh: true,
+            unsynced: None,
         };
         let operation = Operation {
             phase: Phase::New,
@@ -80,6 +81,9 @@ impl Names {
             if state.restarts < self.restarts {
                 actions.push(Action::Restart(n));
             }
+            if replica.unsynced.is_some() {
+                actions.push(Action::Sync(n));
+            }
         }
         if usize::from(state.decided) < self.configs.len() {
             actions.push(Action::Commit);
@@ -131,6 +135,9 @@ impl Names {
 
     /// Does it; `None` when it cannot happen now, or changes nothing.
     pub(super) fn step(&self, state: &mut State, action: Action) -> Option<()> {
+        if self.waits(state, action) {
+            return None;
+        }
         match action {
             Action::Start(op) => self.start(state, op),
             Action::Serve(op, n) => self.serve(state, op, n),
@@ -156,7 +163,34 @@ impl Names {
                 Some(())
             }
             Action::Compare(n, other) => self.compare(state, n, other),
+            Action::Sync(n) => {
+                state.replicas[usize::from(n)].unsynced = None;
+                Some(())
+            }
             Action::Restart(n) => self.restart(state, n),
+        }
+    }
+
+    /// Whether one of those who would do it is waiting for its disk.
+    fn waits(&self, state: &State, action: Action) -> bool {
+        let asked = |op: u8| self.wanted[usize::from(op)].at;
+        let owner = |op: u8| {
+            let carried = state.operations[usize::from(op)].carried.as_ref();
+            carried.map_or(asked(op), |c| self.owner(c.config))
+        };
+        let waits = |n: u8| state.replicas[usize::from(n)].unsynced.is_some();
+        let hasty = self.variant == Variant::CountUnsynced;
+        match action {
+            Action::Decide(op) => !hasty && waits(asked(op)),
+            Action::Carried(op) => !hasty && waits(owner(op)),
+            Action::Start(op) | Action::Claim(op) => waits(asked(op)),
+            Action::Carry(op) | Action::Abandon(op) => waits(owner(op)),
+            Action::Serve(_, n)
+            | Action::ServeCarried(_, n)
+            | Action::Late(_, n)
+            | Action::Adopt(n) => waits(n),
+            Action::Compare(n, other) => waits(n) || waits(other),
+            Action::Commit | Action::Sync(_) | Action::Restart(_) => false,
         }
     }
 
@@ -341,6 +375,9 @@ impl Names {
         let replica = &mut state.replicas[usize::from(n)];
         replica.fresh = false;
         replica.compared.clear();
+        if let Some(durable) = replica.unsynced.take() {
+            replica.held = durable;
+        }
         for op in 0..self.wanted.len() as u8 {
             let operation = state.operations[usize::from(op)].clone();
             if self.wanted[usize::from(op)].at == n && operation.phase != Phase::New {
