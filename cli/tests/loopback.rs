@@ -11,6 +11,8 @@ mod bench;
 mod loss;
 #[path = "loopback/menu.rs"]
 mod menu;
+#[path = "loopback/names.rs"]
+mod names;
 #[path = "loopback/network.rs"]
 mod network;
 
