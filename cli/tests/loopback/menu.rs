@@ -127,7 +127,7 @@ pub(crate) fn everything_by_keys(network: &Network) {
     terminal.sees("* menu/b.txt");
     terminal.press(&["d"]);
     terminal.press(&["y"]);
-    terminal.sees("menu/b.txt is pinned; unpin it first");
+    terminal.sees("'menu/b.txt' is pinned; unpin it first");
     network.run(&["unpin", "menu/b.txt"]);
     terminal.press(&["d"]);
     terminal.sees("for good? y/n");
