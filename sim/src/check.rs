@@ -387,8 +387,9 @@ pub fn released(
             let Some(host) = hosts.get(replica).copied() else {
                 continue; // its volume is lost, or begins anew
             };
+            // Let go of lawfully since then; it may be catching up again as a newcomer.
             let passed_on = config_on(host, *slot)
-                .is_some_and(|c| c.epoch > config.epoch && !c.involves(*replica));
+                .is_some_and(|c| c.epoch > config.epoch && !c.replicas.contains(replica));
             let whole = entries
                 .iter()
                 .all(|entry| holds(fleet, host, entry, chunks) || is_over(fleet, entry, entries));
