@@ -16,6 +16,7 @@ use peernet_plan::{Assignment, Hints, Order, Plan, leavers, needs_nodes, needs_r
 use crate::cluster::{Cluster, Pod};
 use crate::fleet::{CallError, Fleet, NETWORK};
 use crate::network::HostId;
+use crate::promise::Promise;
 
 /// Pause between two cycles, in milliseconds.
 const PERIOD: u64 = 1_000;
@@ -265,11 +266,7 @@ impl Operator {
         }
     }
 
-    fn tell(
-        &self,
-        host: HostId,
-        what: Request,
-    ) -> crate::promise::Promise<Result<Answer, CallError>> {
+    fn tell(&self, host: HostId, what: Request) -> Promise<Result<Answer, CallError>> {
         let fleet = self.fleet().clone();
         let call = async move { fleet.call(HostId::OPERATOR, host, what).await };
         self.fleet().world().spawn(call)

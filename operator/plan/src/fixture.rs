@@ -10,8 +10,7 @@ use peernet_core::placement;
 use peernet_crd::{PeerNetworkSpec, PeerNetworkStatus};
 
 use crate::names;
-use crate::observed::{Answer, Disk, Life, Volume};
-use crate::observed::{Asked, Network, Observed, PeerPod, Set};
+use crate::observed::{Answer, Asked, Disk, Life, Network, Observed, PeerPod, Set, Volume};
 
 /// The resource `demo` in namespace `ns`, new.
 pub fn network(replicas: i32) -> Network {

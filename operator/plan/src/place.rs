@@ -7,8 +7,7 @@ use peernet_core::member::Liveness;
 use peernet_core::placement;
 
 use crate::names;
-use crate::observed::Volume;
-use crate::observed::{Observed, PeerPod};
+use crate::observed::{Observed, PeerPod, Volume};
 
 use super::{Assignment, Identity};
 
