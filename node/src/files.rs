@@ -179,8 +179,8 @@ pub(crate) enum FileError {
     TooManyHeld(usize),
     /// An upload in parts that is not known.
     #[error(
-        "this peer has no such upload: it is complete, cancelled, over an hour old, or with the peer that began it; look \
-         whether the file is there, or begin again"
+        "there is no such upload: it is complete, cancelled, or over an hour old; look whether the file is there, or begin \
+         again"
     )]
     NoParts,
     /// Too many uploads.

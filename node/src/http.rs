@@ -21,11 +21,13 @@ use utoipa_axum::routes;
 use crate::daemon::Life;
 use crate::door::Guest;
 
+pub(crate) mod client;
 mod conditions;
 mod digest;
 mod document;
 mod events;
 mod files;
+mod forward;
 mod parameters;
 mod pins;
 mod problem;

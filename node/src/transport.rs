@@ -33,7 +33,7 @@ const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// How long a batch may take; a peer that needs longer is suspected anyway.
 const DELIVERY: Duration = Duration::from_secs(2);
 /// How long a connection may take to be made, everywhere in the daemon.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 /// A destination that nothing is sent to for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(60);
 

@@ -3,7 +3,7 @@
 //! A part's whole chunks are stored like those of any put; their hashes, and the bytes after the last of them, go into a
 //! record on the volume of the peer that began the upload, synced before anybody is told the offset. The last part
 //! makes the file of it all: a put that names every chunk as held ([`super::held`]). So an upload survives a restart of its
-//! peer, but is known to no other. A part with a digest counts whole or not at all, and of a file with one nothing is stored unless it is
+//! peer, but is known to no other: REST passes on what comes to one. A part with a digest counts whole or not at all, and of a file with one nothing is stored unless it is
 //! right. An hour without a part ends it, as it ends the references of its chunks (ADR 12).
 
 use std::collections::VecDeque;

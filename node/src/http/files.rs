@@ -445,7 +445,7 @@ pub(super) fn bytes_of(body: Body) -> impl Stream<Item = Result<Bytes, BrokenOff
 }
 
 /// The innermost cause says most about a connection.
-fn deepest(error: &dyn std::error::Error) -> String {
+pub(super) fn deepest(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

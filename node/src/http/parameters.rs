@@ -157,7 +157,7 @@ fn one_of(values: &[&str]) -> Object {
 }
 
 fn upload() -> Object {
-    text("^[0-9a-f]{32}$").build()
+    text("^[0-9a-f]{32}-[0-9a-f]{32}$").build()
 }
 
 fn bytes() -> Object {

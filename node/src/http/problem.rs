@@ -76,6 +76,11 @@ impl Problem {
         Self::of_kind(ErrorKind::Unavailable, detail.into())
     }
 
+    /// It was there, and never will be again.
+    pub(super) fn gone(detail: String) -> Self {
+        Self::new(StatusCode::GONE, "gone", "Gone", detail)
+    }
+
     /// Too much is going on here.
     pub(super) fn busy(detail: String) -> Self {
         Self::of_kind(ErrorKind::Busy, detail)

@@ -6,20 +6,22 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use peernet_core::key::Name;
+use peernet_core::member::PeerId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::conditions::on_change;
 use super::digest;
 use super::files::{FileView, Named, bytes_of, call, kind_of, quoted};
+use super::forward::forward;
 use super::parameters::{self, Appending, Beginning, Changing, Described, UploadId};
 use super::problem::Problem;
 use super::rename::path_of;
-use crate::daemon::Life;
+use crate::daemon::{Life, Running};
 use crate::files::{AGE, Appended, FileError, Files, Part, Parts, PartsId};
 
 /// `?1` in the part that is the last (RFC 9651, section 3.3.6).
@@ -44,8 +46,9 @@ pub(super) struct Wanted {
 
 /// Begins an upload in parts
 ///
-/// The body may be the first part. The answer says where the upload is; this peer alone knows it, also after a restart, for
-/// an hour after its last part. The conditions and the content type are those of the file.
+/// The body may be the first part. The answer says where the upload is: it goes on there through any peer as long as this one,
+/// which keeps it, also after a restart, can be reached, for an hour after its last part. The conditions and the content type
+/// are those of the file.
 #[utoipa::path(
     post,
     path = "/v1/uploads",
@@ -99,7 +102,7 @@ pub(super) async fn begin(
                 return Err(error.into());
             }
         };
-        let place = format!("/v1/uploads/{:032x}", id.0);
+        let place = format!("/v1/uploads/{}-{:032x}", running.id, id.0);
         let place = [(header::LOCATION, place)];
         Ok((StatusCode::CREATED, place, open(offset, files)).into_response())
     })
@@ -115,12 +118,16 @@ pub(super) async fn begin(
     params(UploadId),
     responses(
         (status = 204, description = "So many bytes are durable", headers(("Upload-Offset" = u64), ("Upload-Complete" = String), ("Upload-Length" = u64), ("Upload-Limit" = String))),
-        (status = 404, description = "This peer has no such upload: it is complete, cancelled, over, or with another peer"),
+        (status = 404, description = "There is no such upload: it is complete, cancelled or over"),
+        (status = 410, description = "The peer that kept it has left the network"),
     )
 )]
-pub(super) async fn offset(State(life): State<Arc<Life>>, id: Named) -> Result<Response, Problem> {
-    let id = id_of(id)?;
-    call(&life, async |running| {
+pub(super) async fn offset(
+    State(life): State<Arc<Life>>,
+    id: Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    where_it_is(&life, id, request, async |running, id, _| {
         let parts = running.files.parts(id).await?;
         let mut headers = open(parts.offset(), &running.files);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -148,6 +155,7 @@ pub(super) async fn offset(State(life): State<Arc<Life>>, id: Named) -> Result<R
         (status = 204, description = "The part is durable", headers(("Upload-Offset" = u64), ("Upload-Complete" = String), ("Upload-Limit" = String))),
         (status = 400, response = Problem),
         (status = 404, response = Problem),
+        (status = 410, response = Problem),
         (status = 409, response = Problem),
         (status = 412, response = Problem),
         (status = 415, response = Problem),
@@ -158,37 +166,12 @@ pub(super) async fn offset(State(life): State<Arc<Life>>, id: Named) -> Result<R
 pub(super) async fn append(
     State(life): State<Arc<Life>>,
     id: Named,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
-    let id = id_of(id)?;
-    if headers
-        .get(header::CONTENT_TYPE)
-        .is_none_or(|kind| kind != PARTIAL)
-    {
-        return Err(Problem::media_type(format!(
-            "a part has content-type {PARTIAL}"
-        )));
-    }
-    let last = is_last(&headers)?;
-    let whole = digest::digest(&headers, &digest::REPR)?;
-    if whole.is_some() && !last {
-        return Err(Problem::invalid(
-            "repr-digest is of the whole file: send it with the first request or with the last part",
-        ));
-    }
-    let content = digest::digest(&headers, &digest::CONTENT)?;
-    let offset = number(&headers, &OFFSET)?;
-    let offset =
-        offset.ok_or_else(|| Problem::invalid("upload-offset has to say where the part begins"))?;
-    let part = Part {
-        offset,
-        last,
-        whole: content.is_some(),
-        digest: whole,
-    };
-    let body = digest::checked(bytes_of(body), content.into_iter().collect());
-    call(&life, async |running| {
+    where_it_is(&life, id, request, async |running, id, request| {
+        let (head, body) = request.into_parts();
+        let (part, content) = part_of(&head.headers)?;
+        let body = digest::checked(bytes_of(body), content.into_iter().collect());
         let files = &running.files;
         match files.append(id, part, body).await? {
             Appended::Open(offset) => {
@@ -217,22 +200,80 @@ pub(super) async fn append(
     responses(
         (status = 204, description = "It is forgotten"),
         (status = 404, response = Problem),
+        (status = 410, response = Problem),
     )
 )]
-pub(super) async fn cancel(State(life): State<Arc<Life>>, id: Named) -> Result<Response, Problem> {
-    let id = id_of(id)?;
-    call(&life, async |running| {
+pub(super) async fn cancel(
+    State(life): State<Arc<Life>>,
+    id: Named,
+    request: Request,
+) -> Result<Response, Problem> {
+    where_it_is(&life, id, request, async |running, id, _| {
         running.files.cancel_parts(id).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     })
     .await
 }
 
-fn id_of(id: Named) -> Result<PartsId, Problem> {
+/// Does `work` if this is the peer that began the upload, and has that one answer otherwise.
+async fn where_it_is(
+    life: &Life,
+    id: Named,
+    request: Request,
+    work: impl AsyncFnOnce(Arc<Running>, PartsId, Request) -> Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    let (peer, id) = id_of(id)?;
+    call(life, async |running| {
+        if peer == running.id {
+            work(running, id, request).await
+        } else {
+            forward(&running, peer, request).await
+        }
+    })
+    .await
+}
+
+/// The peer that began it, and its number there.
+fn id_of(id: Named) -> Result<(PeerId, PartsId), FileError> {
     let text = id.map_or(String::new(), |Path(id)| id);
-    let hex = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let number = u128::from_str_radix(&text, 16).ok().filter(|_| hex);
-    Ok(PartsId(number.ok_or(FileError::NoParts)?))
+    let number = |hex: &str| {
+        let digits = hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        u128::from_str_radix(hex, 16).ok().filter(|_| digits)
+    };
+    let id = text
+        .split_once('-')
+        .and_then(|(peer, id)| Some((PeerId(number(peer)?), PartsId(number(id)?))));
+    id.ok_or(FileError::NoParts)
+}
+
+/// What is said of a part, and the digest of its bytes.
+fn part_of(headers: &HeaderMap) -> Result<(Part, Option<[u8; 32]>), Problem> {
+    if headers
+        .get(header::CONTENT_TYPE)
+        .is_none_or(|kind| kind != PARTIAL)
+    {
+        return Err(Problem::media_type(format!(
+            "a part has content-type {PARTIAL}"
+        )));
+    }
+    let last = is_last(headers)?;
+    let whole = digest::digest(headers, &digest::REPR)?;
+    if whole.is_some() && !last {
+        return Err(Problem::invalid(
+            "repr-digest is of the whole file: send it with the first request or with the last part",
+        ));
+    }
+    let content = digest::digest(headers, &digest::CONTENT)?;
+    let offset = number(headers, &OFFSET)?;
+    let offset =
+        offset.ok_or_else(|| Problem::invalid("upload-offset has to say where the part begins"))?;
+    let part = Part {
+        offset,
+        last,
+        whole: content.is_some(),
+        digest: whole,
+    };
+    Ok((part, content))
 }
 
 /// What is told of an upload that goes on.

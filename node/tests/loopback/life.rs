@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use crate::network::{Client, NETWORK, Network, Peer, bytes, until};
+use crate::rest::parts::{begun, is_gone};
 
 const MIB: usize = 1024 * 1024;
 const OTHER_NETWORK: &str = "11111111-2222-4333-8444-555555555555";
@@ -223,6 +224,7 @@ async fn peers_join_and_leave_with_everything_in_place() {
     let newcomer = network.join().await;
     network.at_rest().await;
     all_there(&network, &files).await;
+    let upload = begun(network.peers[newcomer].http).await;
 
     let leaver = network.peers[newcomer]
         .status()
@@ -268,6 +270,7 @@ async fn peers_join_and_leave_with_everything_in_place() {
         .into_inner();
     assert!(report.leavers[0].own.as_ref().unwrap().left);
     assert_eq!(network.peers[newcomer].stop().await, 0);
+    is_gone(network.peers[0].http, &upload).await;
     network.at_rest().await;
     all_there(&network, &files).await;
     traffic.stop(&network).await;
@@ -311,6 +314,7 @@ async fn peers_join_and_leave_with_everything_in_place() {
         .peer_id;
     assert_ne!(anew, leaver.id);
     network.ready(newcomer).await;
+    is_gone(network.peers[newcomer].http, &upload).await;
     all_there(&network, &files).await;
 }
 

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::network::{Network, bytes, until};
 
-mod parts;
+pub(crate) mod parts;
 mod patient;
 mod pins;
 

@@ -9,12 +9,9 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body_util::{BodyDataStream, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -26,6 +23,7 @@ use url::Url;
 
 use super::address::{Allowed, address_allowed, host_allowed};
 use crate::files::BrokenOff;
+use crate::http::client::shake_hands;
 
 /// Largest file that is fetched, in bytes (guess).
 const SIZE_MAX: u64 = 4 << 30;
@@ -184,13 +182,15 @@ async fn ask(
             .await
             .map_err(|e| unreachable(e.to_string()))?;
         if url.scheme() == "http" {
-            return shake_hands(stream).await.map_err(unreachable);
+            return shake_hands(stream)
+                .await
+                .map_err(|e| unreachable(e.to_string()));
         }
         let name = ServerName::try_from(bare.clone()).map_err(|e| unreachable(e.to_string()))?;
         let secured = tls().map_err(unreachable)?.connect(name, stream).await;
         shake_hands(secured.map_err(|e| unreachable(e.to_string()))?)
             .await
-            .map_err(unreachable)
+            .map_err(|e| unreachable(e.to_string()))
     });
     let late = |_| unreachable("it took too long".into());
     let (mut sender, connection) = connected.await.map_err(late)??;
@@ -221,20 +221,6 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         }
     }
     Err(last)
-}
-
-type Shaken = (http1::SendRequest<Empty<Bytes>>, AbortOnDropHandle<()>);
-
-async fn shake_hands(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> Result<Shaken, String> {
-    let shaken = http1::handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = shaken.map_err(|e| e.to_string())?;
-    let connection = tokio::spawn(async move {
-        // Whoever reads the body is told.
-        let _ = connection.await;
-    });
-    Ok((sender, AbortOnDropHandle::new(connection)))
 }
 
 /// Trusts the public authorities.

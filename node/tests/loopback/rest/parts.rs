@@ -40,6 +40,82 @@ async fn offset(to: SocketAddr, place: &str) -> usize {
     told.headers["upload-offset"].parse().unwrap()
 }
 
+/// Begins an upload that is not to end, and returns where it is.
+pub(crate) async fn begun(to: SocketAddr) -> String {
+    let fields = "Upload-Complete: ?0\r\n";
+    let mut begun = begin(to, "parts/begun", fields, b"first").await;
+    begun.headers.remove("location").unwrap()
+}
+
+/// The peer that began the upload is gone, says the peer that was asked.
+pub(crate) async fn is_gone(to: SocketAddr, place: &str) {
+    let told = send(to, &patch(place, 5, false, 1), b"x").await;
+    assert!(
+        told.json()["detail"]
+            .as_str()
+            .unwrap()
+            .contains("begin the upload again"),
+    );
+    told.is_problem(410, "gone");
+    let told = send(to, &format!("HEAD {place} HTTP/1.1"), b"").await;
+    assert_eq!((told.status, told.body.len()), (410, 0));
+}
+
+/// Through any peer while the one that began it is there; while it is not, that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_in_parts_goes_on_through_other_peers() {
+    let mut network = Network::start(3).await;
+    let [a, b, c] = [0, 1, 2].map(|n| network.peers[n].http);
+    let data = bytes(SIZE, 402);
+    let fields = format!("Upload-Complete: ?0\r\nUpload-Length: {SIZE}\r\n");
+    let begun = begin(a, "parts/f", &fields, &data[..FIRST]).await;
+    let place = &begun.headers["location"];
+    for to in [b, c, a] {
+        assert_eq!(offset(to, place).await, FIRST);
+    }
+    let came = FIRST + 1_000_000;
+    let part = append(b, place, "", FIRST, &data[FIRST..came]).await;
+    assert_eq!(
+        (part.status, &part.headers["upload-offset"]),
+        (204, &came.to_string())
+    );
+
+    // What comes of a part by a connection that breaks off is kept, as if it had come without the detour.
+    let mut broken = TcpStream::connect(c).await.unwrap();
+    let head = patch(place, came, true, SIZE - came);
+    let head = format!("{head}\r\nHost: peer\r\n\r\n");
+    broken.write_all(head.as_bytes()).await.unwrap();
+    broken.write_all(&data[came..came + 300_000]).await.unwrap();
+    drop(broken);
+    let came = offset(b, place).await.max(came);
+
+    network.peers[0].kill();
+    let waiting = append(b, place, "", came, &data[came..]).await;
+    let detail = waiting.json()["detail"].to_string();
+    assert!(
+        detail.contains("'p-0'") && detail.contains("begin the upload again"),
+        "{detail}"
+    );
+    assert_eq!(waiting.headers["retry-after"], "1");
+    waiting.is_problem(503, "unavailable");
+    network.launch(0);
+    network.ready(0).await;
+    assert!((came..=came + 300_000).contains(&offset(c, place).await));
+    let came = offset(c, place).await;
+    let right = sha_256("Repr-Digest", &data);
+    let done = append(c, place, &right, came, &data[came..]).await;
+    assert_eq!(
+        (done.status, &done.headers["location"][..]),
+        (201, "/v1/files/parts/f")
+    );
+    assert!(get(b, "/v1/files/parts/f", "").await.body == data);
+    let begun = begin(b, "parts/g", &fields, b"").await;
+    let cancel = format!("DELETE {} HTTP/1.1", begun.headers["location"]);
+    for (to, status) in [(c, 204), (a, 404), (b, 404)] {
+        assert_eq!(send(to, &cancel, b"").await.status, status);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_comes_in_parts_survives_broken_connections_and_a_restart() {
     let mut network = Network::start(3).await;
@@ -161,8 +237,24 @@ async fn what_makes_no_sense_is_refused(a: SocketAddr, b: SocketAddr, place: &st
     let wrong = send(a, &patch(place, 5, false, 1), b"x").await;
     assert_eq!(wrong.json()["expected-offset"], FIRST);
     wrong.is_problem(409, "mismatching_upload_offset");
-    let elsewhere = send(b, &patch(place, FIRST, false, 1), b"x").await;
-    elsewhere.is_problem(404, "not_found");
+    // As the peer says that has it, whichever is asked.
+    let elsewhere = send(b, &patch(place, 5, false, 1), b"x").await;
+    assert_eq!(elsewhere.json()["expected-offset"], FIRST);
+    elsewhere.is_problem(409, "mismatching_upload_offset");
+    let (peer, number) = place.rsplit_once('/').unwrap().1.split_once('-').unwrap();
+    let number = number.replace(|_| true, "0");
+    let unknown = format!("/v1/uploads/{peer}-{number}");
+    for place in ["/v1/uploads/x", &format!("/v1/uploads/{number}"), &unknown] {
+        for to in [a, b] {
+            send(to, &format!("DELETE {place} HTTP/1.1"), b"")
+                .await
+                .is_problem(404, "not_found");
+        }
+    }
+    is_gone(b, &format!("/v1/uploads/{number}-{number}")).await;
+    // What has been passed on once is not passed on again, whoever is said to have it.
+    let passed = format!("DELETE {place} HTTP/1.1\r\nVia: 1.1 cache, 1.1 peernet-{number}");
+    send(b, &passed, b"").await.is_problem(410, "gone");
     let untyped = format!(
         "PATCH {place} HTTP/1.1\r\nUpload-Offset: {FIRST}\r\nUpload-Complete: ?0\r\nContent-Length: 1"
     );
