@@ -65,9 +65,6 @@ enum Timer {
     Search(u64),
 }
 
-/// Whether ADR 25 is in force. Suspended: with it `dev/soak --seeds 1 --from 21002488` refuses a write whose condition holds.
-const QUESTIONS_FIRST: bool = false;
-
 /// One peer of the network.
 pub struct Peer<S> {
     store: S,
@@ -284,7 +281,7 @@ impl<S: Store> Peer<S> {
             self.loopback.push_back(message);
         } else if let Some(address) = self.gossip.address(to) {
             // Others must not hear of a number under an incarnation that this peer may forget.
-            let early = QUESTIONS_FIRST && message.asks() && self.raised < self.now;
+            let early = message.asks() && self.raised < self.now;
             self.out.push(Output::Send {
                 address,
                 message,

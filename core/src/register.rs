@@ -15,8 +15,7 @@
 //!   ballots is greater than its last, and it proposes the next only when the last is decided (the paper's "one round
 //!   trip" optimisation, section 2.2.1, by way of the slot). Its proposal may reach the others before it is durable here,
 //!   as a proposer owes nobody a memory; its own copy counts once it is.
-//! - **A read needs one round and no sync** when a quorum agrees; a bare majority with the owner in it is asked first (ADR
-//!   25, which is suspended: until then all are), the
+//! - **A read needs one round and no sync** when a quorum agrees; a bare majority with the owner in it is asked first, the
 //!   others when that is slow or disagrees. One version held by a quorum was decided. If it belongs
 //!   to an earlier epoch, the owner must be among those that agree: else a value that was proposed but never decided
 //!   could be passed from copy to copy behind the back of an owner that has already compared, and be seen before the

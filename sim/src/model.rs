@@ -6,6 +6,9 @@
 //! could have held it for a moment (a backward zone). A history is linearizable exactly when no value is read before it
 //! is written, no two forward zones overlap and no backward zone lies within a forward zone.
 //!
+//! The network writes too: a *fence* (`peernet_core::collect`) ends an upload of more than an hour by writing the name anew
+//! with the value it has. Clients know nothing of it, so [`Model::expect_fences`] says when that may have happened.
+//!
 //! A conditional write that was refused is a read. One that took effect also read what it names just before; whether
 //! an order explains that too is searched for in [`search`].
 //!
@@ -15,11 +18,13 @@ use std::collections::BTreeMap;
 
 use peernet_core::key::Name;
 use peernet_core::member::PeerId;
-use peernet_core::register::{Register, Version, WriteId};
+use peernet_core::register::{Condition, Register, Version, WriteId};
 
 use crate::client::{Record, Stamp};
 
 mod search;
+#[cfg(test)]
+mod tests;
 mod violation;
 
 pub use search::When;
@@ -34,6 +39,8 @@ pub enum Seen {
     File(u64),
     /// A tombstone.
     Tombstone(WriteId),
+    /// A fence's tombstone: there is no file, as before it.
+    Fence,
 }
 
 impl Seen {
@@ -82,6 +89,7 @@ pub struct Model {
     writes: u64,
     violations: Vec<Violation>,
     slowest: u64,
+    fences: bool,
 }
 
 /// A cluster's zone: the earliest end and the latest start of the operations on one value.
@@ -134,17 +142,26 @@ impl Model {
         write.expect("only what was begun is acknowledged").acked = Some((now, stamp));
     }
 
+    /// From now on a name may have been written anew with the value it had, as an hour has passed for some peer.
+    pub fn expect_fences(&mut self) {
+        self.fences = true;
+    }
+
     /// It had no effect, for its condition does not hold of what was seen: it was a read.
-    pub fn refuse(&mut self, name: &Name, id: u64, seen: Seen, now: u64) {
+    pub fn refuse(
+        &mut self,
+        name: &Name,
+        id: u64,
+        register: Option<&Register>,
+        condition: Condition,
+        now: u64,
+    ) {
         let history = self.names.get_mut(name);
         let write = history.and_then(|h| h.writes.remove(&id));
         let write = write.expect("only what was begun is refused");
-        let holds = match &write.when {
-            When::Always => true,
-            When::Absent => !matches!(seen, Seen::File(_)),
-            When::Unchanged(expected) => *expected == seen,
-        };
-        if holds {
+        let seen = Seen::of(register);
+        let anew = matches!(&write.when, When::Unchanged(expected) if *expected == seen);
+        if condition.admits(register) || (anew && !self.fences) {
             let name = name.clone();
             self.report(Violation::WronglyRefused { name, seen });
         } else {
@@ -234,9 +251,40 @@ impl Model {
     pub fn violations(&self) -> Vec<Violation> {
         let mut all = self.violations.clone();
         for (name, history) in &self.names {
-            judge(name, history, &mut all);
+            if self.fences {
+                judge(name, &history.with_fences(), &mut all);
+            } else {
+                judge(name, history, &mut all);
+            }
         }
         all
+    }
+}
+
+impl History {
+    /// The tombstones that no client's delete explains are those of fences.
+    fn with_fences(&self) -> History {
+        let mut history = self.clone();
+        let conditions = history
+            .writes
+            .values_mut()
+            .filter_map(|w| match &mut w.when {
+                When::Unchanged(seen) => Some(seen),
+                When::Always | When::Absent => None,
+            });
+        let reads = history.reads.iter_mut().map(|r| &mut r.seen);
+        for seen in reads.chain(conditions) {
+            if matches!(seen, Seen::Tombstone(_)) && origin(self, seen).is_none() {
+                *seen = Seen::Fence;
+            }
+        }
+        history
+    }
+
+    /// Zones cannot tell everything of it.
+    fn needs_search(&self) -> bool {
+        self.writes.values().any(|w| w.when != When::Always)
+            || self.reads.iter().any(|r| r.seen == Seen::Fence)
     }
 }
 
@@ -256,6 +304,7 @@ fn origin(history: &History, seen: &Seen) -> Option<(u64, u64)> {
                 .filter(|w| w.acked.is_none() && w.writer.is_none_or(|id| id == write.peer));
             acked.or_else(|| unknown.map(span).min())
         }
+        Seen::Fence => None,
     }
 }
 
@@ -290,7 +339,8 @@ fn zones(name: &Name, history: &History, violations: &mut Vec<Violation>) -> Vec
             }
         }
     }
-    for Read { seen, start, end } in &history.reads {
+    let fenced = |read: &&Read| read.seen == Seen::Fence;
+    for Read { seen, start, end } in history.reads.iter().filter(|r| !fenced(r)) {
         let Some((written, acked)) = origin(history, seen) else {
             violations.push(Violation::Invented {
                 name: name.clone(),
@@ -314,8 +364,9 @@ fn zones(name: &Name, history: &History, violations: &mut Vec<Violation>) -> Vec
 fn judge(name: &Name, history: &History, violations: &mut Vec<Violation>) {
     let before = violations.len();
     judge_zones(name, history, violations);
-    let conditional = history.writes.values().any(|w| w.when != When::Always);
-    if conditional && violations.len() == before && search::is_linearizable(history) == Some(false)
+    if violations.len() == before
+        && history.needs_search()
+        && search::is_linearizable(history) == Some(false)
     {
         let name = name.clone();
         violations.push(Violation::NoOrder { name });
@@ -345,274 +396,5 @@ fn judge_zones(name: &Name, history: &History, violations: &mut Vec<Violation>) 
         if let Some(outer) = forward.iter().find(within) {
             clash(outer, inner);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Test(Model, Name);
-
-    impl Test {
-        fn new() -> Self {
-            Test(Model::default(), Name::new("x").unwrap())
-        }
-
-        fn stamp(id: u64) -> Stamp {
-            let write = WriteId {
-                peer: PeerId(7),
-                op: id,
-            };
-            let version = Version {
-                epoch: id,
-                round: 0,
-                writer: PeerId(7),
-                op: id,
-            };
-            Stamp { version, write }
-        }
-
-        fn put(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
-            self.write(
-                id,
-                Some(Record {
-                    id,
-                    chunks: vec![],
-                    upload: None,
-                }),
-                start,
-                end,
-            )
-        }
-
-        fn delete(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
-            self.write(id, None, start, end)
-        }
-
-        fn write(
-            &mut self,
-            id: u64,
-            file: Option<Record>,
-            start: u64,
-            end: Option<u64>,
-        ) -> &mut Self {
-            self.conditional(id, file, When::Always, start, end)
-        }
-
-        fn conditional(
-            &mut self,
-            id: u64,
-            file: Option<Record>,
-            when: When,
-            start: u64,
-            end: Option<u64>,
-        ) -> &mut Self {
-            let writer = Some(PeerId(7));
-            self.0.begin(&self.1, id, file, when, writer, start);
-            if let Some(end) = end {
-                self.0.acknowledge(&self.1, id, Self::stamp(id), end);
-            }
-            self
-        }
-
-        fn create(&mut self, id: u64, start: u64, end: Option<u64>) -> &mut Self {
-            let file = Some(Record {
-                id,
-                chunks: vec![],
-                upload: None,
-            });
-            self.conditional(id, file, When::Absent, start, end)
-        }
-
-        fn replace(&mut self, id: u64, of: Seen, start: u64, end: Option<u64>) -> &mut Self {
-            let file = Some(Record {
-                id,
-                chunks: vec![],
-                upload: None,
-            });
-            self.conditional(id, file, When::Unchanged(of), start, end)
-        }
-
-        fn get(&mut self, seen: Seen, start: u64, end: u64) -> &mut Self {
-            self.0.read(&self.1, seen, start, end);
-            self
-        }
-
-        fn verdict(&self) -> usize {
-            self.0.violations().len()
-        }
-    }
-
-    use Seen::{File, Nothing, Tombstone};
-
-    #[test]
-    fn one_after_the_other_is_legal() {
-        let mut t = Test::new();
-        t.get(Nothing, 1, 2)
-            .put(1, 3, Some(4))
-            .get(File(1), 5, 6)
-            .delete(2, 7, Some(8));
-        t.get(Tombstone(Test::stamp(2).write), 9, 10)
-            .put(3, 11, Some(12))
-            .get(File(3), 13, 14);
-        assert_eq!(t.verdict(), 0);
-    }
-
-    #[test]
-    fn a_lost_write_is_noticed() {
-        assert_eq!(
-            Test::new().put(1, 1, Some(2)).get(Nothing, 3, 4).verdict(),
-            1
-        );
-        assert_eq!(
-            Test::new()
-                .put(1, 1, Some(2))
-                .put(2, 3, Some(4))
-                .get(File(1), 5, 6)
-                .verdict(),
-            1
-        );
-        assert_eq!(
-            Test::new()
-                .put(1, 1, Some(2))
-                .delete(2, 3, Some(4))
-                .get(File(1), 5, 6)
-                .verdict(),
-            1
-        );
-    }
-
-    #[test]
-    fn a_read_that_goes_back_is_noticed() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(2))
-            .put(2, 3, Some(20))
-            .get(File(2), 5, 6)
-            .get(File(1), 7, 8);
-        assert_eq!(
-            t.verdict(),
-            1,
-            "the second write was seen before it ended, and then no more"
-        );
-    }
-
-    #[test]
-    fn concurrent_operations_may_take_effect_in_either_order() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(10))
-            .put(2, 2, Some(9))
-            .get(Nothing, 3, 4)
-            .get(File(1), 5, 8)
-            .get(File(2), 11, 12);
-        assert_eq!(t.verdict(), 0);
-        t.get(File(1), 13, 14);
-        assert_eq!(t.verdict(), 1);
-    }
-
-    #[test]
-    fn an_unknown_write_may_show_late_or_never_but_only_once() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(2)).put(2, 3, None).get(File(1), 4, 5);
-        assert_eq!(t.verdict(), 0);
-        t.get(File(2), 100, 101);
-        assert_eq!(t.verdict(), 0);
-        t.get(File(1), 102, 103);
-        assert_eq!(t.verdict(), 1);
-    }
-
-    #[test]
-    fn an_unknown_delete_is_recognised_by_its_coordinator() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(2))
-            .delete(2, 3, None)
-            .get(Tombstone(Test::stamp(9).write), 5, 6);
-        assert_eq!(t.verdict(), 0);
-        let stranger = WriteId {
-            peer: PeerId(8),
-            op: 1,
-        };
-        t.get(Tombstone(stranger), 7, 8);
-        assert_eq!(t.verdict(), 1);
-    }
-
-    #[test]
-    fn what_nobody_wrote_or_only_later_is_noticed() {
-        assert_eq!(Test::new().get(File(1), 1, 2).verdict(), 1);
-        assert_eq!(
-            Test::new().get(File(1), 1, 2).put(1, 3, Some(4)).verdict(),
-            1
-        );
-    }
-
-    #[test]
-    fn conditions_that_held_are_legal() {
-        let mut t = Test::new();
-        t.create(1, 1, Some(2))
-            .replace(2, File(1), 3, Some(4))
-            .delete(3, 5, Some(6))
-            .create(4, 7, Some(8))
-            .get(File(4), 9, 10);
-        assert_eq!(t.verdict(), 0);
-        // Concurrent with a delete of unknown outcome, there may have been room again.
-        t.delete(5, 11, None).create(6, 12, Some(13));
-        assert_eq!(t.verdict(), 0);
-    }
-
-    #[test]
-    fn a_lost_update_is_noticed() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(2))
-            .replace(2, File(1), 3, Some(10))
-            .replace(3, File(1), 4, Some(9));
-        assert_eq!(t.verdict(), 1, "both replaced the same");
-    }
-
-    #[test]
-    fn a_write_between_a_condition_and_its_write_is_noticed() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(2)).put(2, 3, Some(20));
-        t.replace(3, File(1), 4, Some(10)).get(File(3), 5, 6);
-        assert_eq!(t.verdict(), 0, "the put comes last");
-        t.get(File(2), 7, 8);
-        assert_eq!(t.verdict(), 0);
-        let mut t = Test::new();
-        t.put(1, 1, Some(2)).put(2, 3, Some(20));
-        t.replace(3, File(1), 4, Some(10)).get(File(2), 5, 6);
-        t.get(File(3), 12, 13);
-        assert_eq!(t.verdict(), 1, "the put came first, and was no more");
-    }
-
-    #[test]
-    fn two_creations_without_a_delete_are_noticed() {
-        let mut t = Test::new();
-        t.create(1, 1, Some(10)).create(2, 2, Some(9));
-        assert_eq!(t.verdict(), 1);
-        let mut t = Test::new();
-        t.create(1, 1, None)
-            .create(2, 2, Some(9))
-            .get(File(1), 10, 11);
-        assert_eq!(t.verdict(), 1, "the first took effect after the second");
-    }
-
-    #[test]
-    fn a_refusal_is_a_read_and_has_to_be_right() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(2)).create(2, 3, None);
-        let name = t.1.clone();
-        t.0.refuse(&name, 2, File(1), 4);
-        assert_eq!(t.verdict(), 0);
-        t.create(3, 5, None);
-        t.0.refuse(&name, 3, Nothing, 6);
-        assert_eq!(t.verdict(), 1, "there was room");
-    }
-
-    #[test]
-    fn certain_is_what_must_still_be_there() {
-        let mut t = Test::new();
-        t.put(1, 1, Some(2));
-        assert_eq!(t.0.certain().len(), 1);
-        t.put(2, 3, None);
-        assert_eq!(t.0.certain().len(), 0);
     }
 }

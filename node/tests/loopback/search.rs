@@ -107,11 +107,16 @@ async fn what_was_put_is_found_through_any_peer_and_after_a_death() {
     assert_ne!(first.files, second.files);
     assert!(first.files.len() == 1 && second.files.len() == 1 && second.next.is_empty());
     for peer in &network.peers {
-        let found = find(peer, words("holiday")).await.unwrap();
-        let cost = found.cost.expect("a cost");
-        println!("{cost:?}");
-        // One part of the index at three replicas, each asked once: a question and an answer, but for the peer itself.
-        assert!(cost.shards == 1 && cost.messages <= 2 * 3, "{cost:?}");
+        // Two of the three replicas suffice, unless one is slow.
+        until("a search asks the fewest", async || {
+            let found = find(peer, words("holiday")).await.unwrap();
+            let cost = found.cost.expect("a cost");
+            println!("{cost:?}");
+            // One part of the index at three replicas, each asked once: a question and an answer, but for the peer itself.
+            assert!(cost.shards == 1 && cost.messages <= 2 * 3, "{cost:?}");
+            cost.messages <= 2 + 2
+        })
+        .await;
     }
 
     let death = Instant::now();

@@ -184,8 +184,8 @@ Nothing is answered from what was heard before, which would cost nothing.
 - The index (structured search) asks the replicas of the word's slot and nobody else, so its cost does not depend on how
   many have the file. It knows only what was stored; what is merely shared is found by asking. Its line is the bound its
   design gives, 2 + (posting shards touched × replicas read), with one shard and 2 of 3 replicas. Four processes on
-  loopback (`node/tests/loopback/search.rs`) report 4 messages, answers included, where the peer that is asked holds the
-  word's list, and 6 where it does not: it asks all 3 replicas at once, 3 questions and 3 answers.
+  loopback (`node/tests/loopback/search.rs`) report 2 messages, answers included, where the peer that is asked holds the
+  word's list, and 4 where it does not: it asks 2 of the 3 replicas, and the third when one of these is slow.
 - Walkers are cheap where a file is common and slow to find what is rare, as Lv et al. (ICS 2002) say; flooding is the
   reverse. Expanding rings pay for what is near and repeat themselves for what is far.
 ";

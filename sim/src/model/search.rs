@@ -47,6 +47,7 @@ fn shows(last: Option<&(u64, &Write)>, seen: &Seen) -> bool {
             // Its name is not known; its coordinator is in the name that was seen.
             None => write.writer.is_none_or(|peer| peer == seen.peer),
         },
+        (last, Seen::Fence) => last.is_none_or(|(_, write)| write.file.is_none()),
         _ => false,
     }
 }

@@ -238,7 +238,7 @@ impl Scenario {
         match &outcome {
             Ok(Outcome::Written(stamp)) => model.acknowledge(name, id, *stamp, end),
             Ok(Outcome::Unmet(register)) => {
-                model.refuse(name, id, Seen::of(register.as_ref()), end)
+                model.refuse(name, id, register.as_ref(), condition, end)
             }
             Err(_) => {}
         }

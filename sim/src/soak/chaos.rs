@@ -242,6 +242,7 @@ impl Play {
                 }
             }
             10 if world.chance(0.5) => {
+                self.s.model.borrow_mut().expect_fences();
                 for host in self.some_hosts(2) {
                     self.s
                         .fleet

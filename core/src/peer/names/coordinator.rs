@@ -1,6 +1,5 @@
 //! The phases of an operation, on the side of the peer that coordinates it.
 
-use super::super::QUESTIONS_FIRST;
 use super::{ASK_AGAIN, Client, FORWARDS, HEDGE, Heard, OUTBID_WAIT, Operation, Phase};
 use crate::key::Slot;
 use crate::member::PeerId;
@@ -43,7 +42,7 @@ impl<S: Store> Peer<S> {
     fn fewest(&self, operation: &Operation) -> Option<Vec<PeerId>> {
         let config = &operation.config;
         let simple = matches!(operation.phase, Phase::Read(_)) && config.next.is_none();
-        if !QUESTIONS_FIRST || operation.wide || !simple {
+        if operation.wide || !simple {
             return None;
         }
         let owner = config.owner()?;
