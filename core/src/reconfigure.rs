@@ -57,21 +57,23 @@ pub fn next_config(
         return another_owner(config, standing);
     };
     let mut next = config.replicas.clone();
-    if next.len() >= factor {
-        let unwanted = |id: &&PeerId| !target.contains(id);
-        // The dead make room first, then those that leave, then those that are merely displaced.
-        let goes =
-            *config
-                .replicas
-                .iter()
-                .filter(unwanted)
-                .max_by_key(|id| match standing(**id) {
-                    Standing::Gone => 3,
-                    Standing::Absent => 2,
-                    Standing::Leaving => 1,
-                    Standing::Eligible => 0,
-                })?;
-        next.retain(|id| *id != goes);
+    let unwanted = |id: &&PeerId| !target.contains(id);
+    // The dead make room first, then those that leave, then those that are merely displaced.
+    let goes = config
+        .replicas
+        .iter()
+        .filter(unwanted)
+        .max_by_key(|id| match standing(**id) {
+            Standing::Gone => 3,
+            Standing::Absent => 2,
+            Standing::Leaving => 1,
+            Standing::Eligible => 0,
+        });
+    match goes {
+        // Also where there are fewer than wanted: nothing would take it out later.
+        Some(goes) => next.retain(|id| id != goes),
+        None if next.len() >= factor => return None,
+        None => {}
     }
     next.push(newcomer);
     Some(SlotConfig {
@@ -152,6 +154,17 @@ mod tests {
             false,
         );
         assert_eq!(step.unwrap().next, Some(ids(&[1, 3, 4])));
+    }
+
+    #[test]
+    fn the_dead_make_room_also_where_copies_are_missing() {
+        let standing = |id: PeerId| match id {
+            PeerId(2) => Standing::Absent,
+            _ => Standing::Eligible,
+        };
+        let (held, wanted) = (config(&[1, 2, 3, 4], None), ids(&[1, 3, 4, 5]));
+        let step = next_config(&held, &wanted, 5, standing, false);
+        assert_eq!(step.unwrap().next, Some(ids(&[1, 3, 4, 5])));
     }
 
     #[test]

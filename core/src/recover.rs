@@ -48,7 +48,8 @@ pub fn involves(slot: &SlotReport, peer: PeerId) -> bool {
     slot.replicas.contains(&peer) || slot.next.iter().flatten().any(|p| *p == peer)
 }
 
-/// Whether the volume of the dead peer may be given up.
+/// Whether the volume of the dead peer may be given up: that nothing depends on it, nor on any other identity of its
+/// name, which may be the one that the volume is of by now.
 ///
 /// While the others are enough for every copy, its slots have to live on them first, by the same verdict as for a leave.
 /// With fewer peers than copies nobody else could take them: then it suffices that the survivors of each of its slots
@@ -59,6 +60,28 @@ pub fn replaceable(
     reports: &BTreeMap<PeerId, Report>,
     replication: Replication,
 ) -> Verdict {
+    let name = members.get(&dead).map(|m| &m.name);
+    let others = members.values().filter(|m| m.id != dead && !m.is_gone());
+    let namesakes = others.filter(|m| Some(&m.name) == name).map(|m| m.id);
+    let judged = std::iter::once(dead).chain(namesakes);
+    let mut verdicts = judged.map(|id| gives_up(id, members, reports, replication));
+    let stays = verdicts.find(|verdict| *verdict != Verdict::Proved);
+    stays.unwrap_or(Verdict::Proved)
+}
+
+fn gives_up(
+    dead: PeerId,
+    members: &BTreeMap<PeerId, Member>,
+    reports: &BTreeMap<PeerId, Report>,
+    replication: Replication,
+) -> Verdict {
+    if let Some(member) = members.get(&dead).filter(|m| m.is_present()) {
+        return Verdict::Stay {
+            slots_left: 0,
+            bytes_left: 0,
+            blocker: format!("{} is not yet known to be down", member.name),
+        };
+    }
     let others = || members.values().filter(|m| m.id != dead);
     let remaining: BTreeSet<PeerId> = others().filter(|m| m.is_present()).map(|m| m.id).collect();
     let strict = verdict(dead, &remaining, reports);
@@ -78,11 +101,6 @@ pub fn replaceable(
             slots_left += 1;
             blocker.get_or_insert(reason);
         }
-    }
-    // Who is not yet known to be gone is not given up.
-    let alive = members.get(&dead).filter(|m| m.is_present());
-    if let Some(member) = alive {
-        blocker.get_or_insert(format!("{} is not yet known to be down", member.name));
     }
     match blocker {
         None => Verdict::Proved,

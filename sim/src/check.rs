@@ -31,6 +31,9 @@ pub enum Unsettled {
         /// Replicas of the StatefulSet.
         found: u32,
     },
+    /// A replacement that was asked for has not come to an end.
+    #[error("a replacement goes on: {0}")]
+    Replacing(String),
     /// A peer is not ready.
     #[error("{0} is not ready: {1}")]
     NotReady(String, String),

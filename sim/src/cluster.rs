@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use peernet_core::member::Liveness;
+use peernet_core::member::{Liveness, PeerId};
 use peernet_core::store::Store;
 use peernet_crd::PeerNetworkStatus;
 
@@ -12,6 +12,8 @@ use crate::check;
 use crate::fleet::Fleet;
 use crate::model::Model;
 use crate::network::HostId;
+
+mod replace;
 
 /// How long a container takes to come back, in milliseconds.
 pub const RESTART: std::ops::Range<u64> = 500..4_000;
@@ -25,6 +27,12 @@ pub struct Pod {
     pub host: HostId,
     /// Its container runs, though the peer in it may still wait to be assigned.
     pub up: bool,
+    /// Its node, which alone has its volume, is gone for good.
+    pub stranded: bool,
+    /// Tells its volume claim from those before it.
+    pub claim: u32,
+    /// The claim is deleted, and goes with the pod that uses it.
+    pub claim_deleting: bool,
 }
 
 struct State {
@@ -33,8 +41,12 @@ struct State {
     status: PeerNetworkStatus,
     /// Counts changes of the resource.
     version: u64,
+    /// The annotation that asks for a replacement.
+    asked: Option<String>,
     pods: BTreeMap<u32, Pod>,
     lost: usize,
+    /// Identities whose volumes were deleted.
+    replaced: Vec<PeerId>,
 }
 
 /// The API server's and the kubelets' side of one PeerNetwork. A handle: clones share it.
@@ -54,8 +66,10 @@ impl Cluster {
             statefulset: 0,
             status: PeerNetworkStatus::default(),
             version: 1,
+            asked: None,
             pods: BTreeMap::new(),
             lost: 0,
+            replaced: Vec::new(),
         };
         Cluster {
             fleet,
@@ -110,13 +124,17 @@ impl Cluster {
         self.state.borrow().version.to_string()
     }
 
-    /// Writes the status, unless the resource has changed since this version.
-    pub fn answer(&self, version: &str, status: PeerNetworkStatus) {
+    /// Writes the status; false if the resource has changed since this version.
+    pub fn answer(&self, version: &str, status: PeerNetworkStatus) -> bool {
         let mut state = self.state.borrow_mut();
-        if state.version.to_string() == version && state.status != status {
+        if state.version.to_string() != version {
+            return false;
+        }
+        if state.status != status {
             state.status = status;
             state.version += 1;
         }
+        true
     }
 
     /// The StatefulSet's pods, by ordinal.
@@ -149,22 +167,23 @@ impl Cluster {
         self.state.borrow_mut().statefulset = replicas;
         for ordinal in before..replicas {
             let known = self.state.borrow().pods.get(&ordinal).copied();
-            let host = known.map_or_else(|| self.machine(ordinal), |pod| pod.host);
-            self.state.borrow_mut().pods.insert(
+            let pod = known.unwrap_or_else(|| Pod {
                 ordinal,
-                Pod {
-                    ordinal,
-                    host,
-                    up: false,
-                },
-            );
+                host: self.machine(ordinal),
+                up: false,
+                stranded: false,
+                claim: 0,
+                claim_deleting: false,
+            });
+            self.state.borrow_mut().pods.insert(ordinal, pod);
             self.restart(ordinal, self.fleet.world().random(RESTART));
         }
         for ordinal in replicas..before {
             self.stop(ordinal);
         }
         if replicas < before {
-            self.audit(replicas);
+            let stay = self.pods().iter().map(|pod| pod.host).collect();
+            self.audit(stay);
         }
     }
 
@@ -180,9 +199,12 @@ impl Cluster {
             .get_mut(&ordinal)
             .expect("pods are never forgotten");
         pod.up = false;
-        let host = pod.host;
+        let (host, claim_deleting) = (pod.host, pod.claim_deleting);
         drop(state);
         self.fleet.crash(host);
+        if claim_deleting {
+            self.renew(ordinal);
+        }
     }
 
     fn restart(&self, ordinal: u32, delay: u64) {
@@ -190,7 +212,8 @@ impl Cluster {
         self.fleet.world().after(delay, move || {
             let mut state = cluster.state.borrow_mut();
             let wanted = ordinal < state.statefulset;
-            if let Some(pod) = state.pods.get_mut(&ordinal).filter(|_| wanted) {
+            let pod = state.pods.get_mut(&ordinal).filter(|_| wanted);
+            if let Some(pod) = pod.filter(|pod| !pod.stranded) {
                 pod.up = true;
             }
         });
@@ -250,18 +273,12 @@ impl Cluster {
         self.state.borrow_mut().lost = 0;
     }
 
-    /// What was acknowledged must live on without those that went.
-    fn audit(&self, replicas: u32) {
-        let state = self.state.borrow();
-        let stay: Vec<HostId> = state
-            .pods
-            .range(..replicas)
-            .map(|(_, pod)| pod.host)
-            .collect();
-        let copies = 2usize.saturating_sub(state.lost).max(1).min(stay.len());
-        drop(state);
-        let missing =
-            check::left_behind(&self.fleet, &stay, &self.model.borrow().certain(), copies);
+    /// What was acknowledged must live on with those that stay.
+    fn audit(&self, stay: Vec<HostId>) {
+        let copies = 2usize.saturating_sub(self.state.borrow().lost);
+        let copies = copies.max(1).min(stay.len());
+        let certain = self.model.borrow().certain();
+        let missing = check::left_behind(&self.fleet, &stay, &certain, copies);
         missing
             .into_iter()
             .for_each(|violation| self.model.borrow_mut().report(violation));

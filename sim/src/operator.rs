@@ -11,7 +11,10 @@ use peernet_core::leave::Report;
 use peernet_core::member::{Liveness, Member, PeerId};
 use peernet_crd::{PeerNetworkSpec, PeerNetworkStatus, Replication};
 use peernet_plan::observed::{self, Asked, Disk, Life, Network, Observed, PeerPod, Set, Volume};
-use peernet_plan::{Assignment, Hints, Order, Plan, leavers, needs_nodes, needs_reports, plan};
+use peernet_plan::{
+    Assignment, Hints, Order, Plan, Removal, leavers, names, needs_nodes, needs_reports, plan,
+    replaced_pod,
+};
 
 use crate::cluster::{Cluster, Pod};
 use crate::fleet::{CallError, Fleet, NETWORK};
@@ -66,19 +69,45 @@ impl Operator {
             self.assign(place).await;
         }
         self.order(&plan.orders).await;
-        self.answer(&observed, &plan);
+        if !self.answer(&observed, &plan) {
+            return; // the resource has changed: the next cycle sees how
+        }
+        if let Some(replace) = &plan.replace {
+            if let Some(removal) = &replace.removal {
+                self.remove(removal).await;
+            }
+            if let Some(answered) = &replace.forget {
+                self.cluster.forget(answered);
+            }
+        }
     }
 
-    /// What the real one writes as far as it decides on it later; refused if the resource is another by now.
-    fn answer(&self, observed: &Observed, plan: &Plan) {
+    /// Deletes what a replaced peer leaves behind, each by its UID; the claim first, like the real one.
+    async fn remove(&self, removal: &Removal) {
+        let Some(ordinal) = names::ordinal("demo", &removal.pod) else {
+            return;
+        };
+        if let Some(uid) = &removal.claim {
+            self.cluster.delete_claim(ordinal, uid);
+            let world = self.fleet().world();
+            world.sleep(world.random(1..200)).await;
+        }
+        if let Some(uid) = &removal.pod_uid {
+            self.cluster.delete_pod(ordinal, uid);
+        }
+    }
+
+    /// What the real one writes as far as it decides on it later; false if the resource is another by now.
+    fn answer(&self, observed: &Observed, plan: &Plan) -> bool {
         let status = PeerNetworkStatus {
             replicas: i32::try_from(plan.replicas).expect("a few"),
             network_id: plan.identity.network.clone(),
             founded: plan.identity.founded,
+            replacement: plan.replace.as_ref().and_then(|r| r.status.clone()),
             ..PeerNetworkStatus::default()
         };
         self.cluster
-            .answer(&observed.network.resource_version, status);
+            .answer(&observed.network.resource_version, status)
     }
 
     async fn observe(&self) -> Observed {
@@ -115,6 +144,13 @@ impl Operator {
         if needs_nodes(&observed) {
             observed.zone_of = self.nodes();
         }
+        let stranded = observed.pods.values().filter(|pod| pod.answer.is_none());
+        let stranded = stranded.filter_map(|pod| pod.node.clone());
+        let is_gone = |node: &String| !observed.zone_of.contains_key(node);
+        observed.lost_nodes = stranded.filter(is_gone).collect();
+        if let Some(pod) = replaced_pod(&observed.network) {
+            observed.claim = self.cluster.claim(pod);
+        }
         if needs_reports(&observed) {
             self.ask_for_reports(&mut observed).await;
         }
@@ -131,7 +167,10 @@ impl Operator {
             resource_version: self.cluster.version(),
             created: Default::default(),
             generation: 1,
-            asked: Asked::default(),
+            asked: Asked {
+                replace: self.cluster.asked(),
+                recover: None,
+            },
             spec: PeerNetworkSpec {
                 replicas: count(self.cluster.replicas()),
                 replication: Replication {
@@ -159,7 +198,11 @@ impl Operator {
         let runs = pod.up && host.process.is_some();
         PeerPod {
             address: pod.up.then(|| host.address()),
-            node: Some(node(&host.zone)),
+            node: Some(if pod.stranded {
+                format!("lost-{}", pod.ordinal)
+            } else {
+                node(&host.zone)
+            }),
             ready: runs,
             deleting: false,
             uid: format!("{}-{}", pod.ordinal, host.run),

@@ -248,6 +248,12 @@ impl Scenario {
                     found: self.cluster.statefulset(),
                 });
             }
+            if let Some(sentence) = self.cluster.under_replacement() {
+                return Err(Unsettled::Replacing(sentence));
+            }
+            if let Some(peer) = self.cluster.returned() {
+                self.model.borrow_mut().report(Violation::Returned { peer });
+            }
             self.cluster.restored();
             Ok(())
         })

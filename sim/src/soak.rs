@@ -52,7 +52,9 @@ pub fn history(seed: u64) -> Result<Summary, Failure> {
         settings,
         ..Setup::new(seed)
     };
-    run(setup, LIMIT, chaos::play)
+    // The others stay what they were before there were replacements.
+    let replaces = seed % 4 == 3;
+    run(setup, LIMIT, move |s| chaos::play(s, replaces))
 }
 
 /// What many histories amount to.

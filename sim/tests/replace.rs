@@ -76,3 +76,41 @@ fn an_identity_whose_volume_is_lost_is_retired() {
         |seed| run(Setup::good_or_bad(seed), 60 * MINUTE, empty_disk),
     );
 }
+
+/// A machine burns down with the volume, which alone bound its pod to it; somebody asks for a replacement, now and then
+/// before that, when it is refused.
+async fn asked_for(s: Scenario) -> Result<(), Failure> {
+    let peers = 3 + s.world.random(0..3) as u32;
+    s.apply(peers);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(2);
+    let lost = s.world.random(0..u64::from(peers)) as u32;
+    let before = identity(&s, lost)?;
+    s.cluster.ask_to_replace(Some(lost));
+    while s.cluster.under_replacement().is_some() {
+        s.world.sleep(500).await;
+    }
+    if identity(&s, lost)? != before {
+        return Err(Failure::Unexpected("a living peer was replaced".into()));
+    }
+    s.cluster.strand(lost);
+    s.world.sleep(s.world.random(0..30_000)).await;
+    s.cluster.ask_to_replace(Some(lost));
+    s.world.sleep(s.world.random(0..30_000)).await;
+    load.stop().await;
+    s.settle(10 * MINUTE).await?;
+    if identity(&s, lost)? == before {
+        return Err(Failure::Unexpected("nobody was replaced".into()));
+    }
+    s.read_all().await;
+    Ok(())
+}
+
+#[test]
+fn who_is_lost_with_its_node_is_replaced_on_another() {
+    for_each_seed(
+        "who_is_lost_with_its_node_is_replaced_on_another",
+        1..4,
+        |seed| run(Setup::good_or_bad(seed), 60 * MINUTE, asked_for),
+    );
+}

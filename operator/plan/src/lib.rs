@@ -199,7 +199,7 @@ fn orders(observed: &Observed) -> Vec<Order> {
     if !network.status.founded {
         return Vec::new();
     }
-    let (desired, retiring) = (network.desired(), replace::retiring(observed));
+    let desired = network.desired();
     let running = || pods.values().filter(|pod| pod.is_running());
     let order = |peer: &PeerId| {
         let member = members.get(peer).filter(|m| m.liveness != Liveness::Left)?;
@@ -209,7 +209,7 @@ fn orders(observed: &Observed) -> Vec<Order> {
             .filter(|pod| pod.is_running())
             .and_then(PeerPod::peer);
         let replaced = successor.is_some_and(|successor| successor != *peer);
-        let leaving = ordinal >= desired || replaced || retiring == Some(*peer);
+        let leaving = ordinal >= desired || replaced || replace::is_retiring(observed, member);
         if member.drain.leaving == leaving {
             return None;
         }

@@ -9,7 +9,7 @@ use peernet_core::placement;
 use crate::names;
 use crate::observed::{Observed, PeerPod, Volume};
 
-use super::{Assignment, Identity};
+use super::{Assignment, Identity, replace};
 
 /// Places for all pods that wait for one and may have one, and sentences on those that may not.
 pub(crate) fn assignments(
@@ -71,7 +71,9 @@ fn may_run(observed: &Observed, ordinal: u32, volume: &Volume) -> bool {
     if !observed.network.status.founded {
         return ordinal == 0;
     }
-    ordinal < observed.network.desired() || volume.living().is_some()
+    let begins_anew =
+        ordinal < observed.network.desired() && !replace::is_doomed(observed, ordinal);
+    begins_anew || volume.living().is_some()
 }
 
 fn zone<'a>(pod: &PeerPod, zone_of: &'a BTreeMap<String, String>) -> Option<&'a String> {
@@ -81,11 +83,10 @@ fn zone<'a>(pod: &PeerPod, zone_of: &'a BTreeMap<String, String>) -> Option<&'a 
 /// Where members stand, or will stand again, by zone.
 fn standing(observed: &Observed) -> BTreeMap<&String, BTreeSet<Position>> {
     // That of a peer that is being replaced is for its successor.
-    let retiring = super::replace::retiring(observed);
     let members = observed
         .members
         .values()
-        .filter(|m| m.liveness != Liveness::Left && Some(m.id) != retiring)
+        .filter(|m| m.liveness != Liveness::Left && !replace::is_retiring(observed, m))
         .map(|m| (&m.zone, m.position));
     let volumes = observed.pods.values().filter_map(|pod| {
         let volume = &pod.answer.as_ref()?.volume;

@@ -13,7 +13,7 @@ use peernet_core::recover::replaceable;
 use peernet_crd::ReplacementStatus;
 
 use crate::names;
-use crate::observed::{Network, Observed, PeerPod};
+use crate::observed::{Claim, Network, Observed, PeerPod};
 
 /// What to do about a replacement that was asked for or is under way.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,10 +60,29 @@ pub fn replaced_pod(network: &Network) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// The identity that is being retired.
-pub(crate) fn retiring(observed: &Observed) -> Option<PeerId> {
-    let replacement = observed.network.status.replacement.as_ref()?;
-    replacement.peer.parse().ok()
+/// Whether a member is being retired: the dead one, and whoever else should run on its volume once that is on its way.
+pub(crate) fn is_retiring(observed: &Observed, member: &Member) -> bool {
+    let Some(replacement) = &observed.network.status.replacement else {
+        return false;
+    };
+    let is_dead = replacement.peer.parse() == Ok(member.id);
+    let goes = old_claim(observed, replacement).is_some_and(|claim| claim.deleting);
+    is_dead || (goes && member.name == replacement.pod)
+}
+
+/// Whether the volume of this pod is one that is about to be deleted: nobody may begin anew on it.
+pub(crate) fn is_doomed(observed: &Observed, ordinal: u32) -> bool {
+    let replacement = observed.network.status.replacement.as_ref();
+    replacement.is_some_and(|replacement| {
+        names::ordinal(&observed.network.name, &replacement.pod) == Some(ordinal)
+            && old_claim(observed, replacement).is_some()
+    })
+}
+
+/// The claim that was there when the replacement was accepted, while it is there.
+fn old_claim<'a>(observed: &'a Observed, under_way: &ReplacementStatus) -> Option<&'a Claim> {
+    let claim = observed.claim.as_ref();
+    claim.filter(|c| Some(&c.uid) == under_way.claim_uid.as_ref())
 }
 
 /// Decides the next step.
@@ -130,7 +149,7 @@ fn go_on(observed: &Observed, under_way: &ReplacementStatus, asked: Option<&str>
     let ReplacementStatus {
         pod: name,
         peer,
-        claim_uid,
+        claim_uid: _,
         message: _,
     } = under_way;
     let dead: Option<PeerId> = peer.parse().ok();
@@ -139,20 +158,21 @@ fn go_on(observed: &Observed, under_way: &ReplacementStatus, asked: Option<&str>
     let running = pod.filter(|pod| pod.is_running()).and_then(PeerPod::peer);
     let member = dead.and_then(|id| observed.members.get(&id));
     let retired = member.is_none_or(|m| m.liveness == Liveness::Left);
-    let old = observed
-        .claim
-        .as_ref()
-        .filter(|c| Some(&c.uid) == claim_uid.as_ref());
+    let old = old_claim(observed, under_way);
     let still_asked = asked
         .filter(|asked| *asked == name.as_str())
         .map(str::to_owned);
 
+    let untouched = old.is_none_or(|claim| !claim.deleting);
     let successor = running.filter(|id| Some(*id) != dead);
-    if retired && successor.is_some() && old.is_none_or(|claim| claim.deleting) {
+    if retired && successor.is_some() && untouched {
         let sentence = format!("{name} runs as a new peer; what it was before has been retired");
         return over(under_way, Outcome::Replaced(sentence), still_asked);
     }
-    let untouched = old.is_none_or(|claim| !claim.deleting);
+    if untouched && ordinal.is_none_or(|ordinal| ordinal >= observed.network.desired()) {
+        let sentence = format!("{name} is not replaced: it is not wanted any more");
+        return over(under_way, Outcome::Cancelled(sentence), still_asked);
+    }
     if running.is_some() && running == dead && untouched && !retired {
         let sentence = format!("{name} is back with its volume: it stays");
         return over(under_way, Outcome::Cancelled(sentence), still_asked);
@@ -220,6 +240,10 @@ fn next(
                 None,
             )
         }
+        Verdict::Proved if pod.is_some_and(PeerPod::is_running) => (
+            format!("waiting for the peer that runs as {name} to leave"),
+            None,
+        ),
         Verdict::Proved if claim_is_old => {
             let lost = |node: &String| observed.lost_nodes.contains(node);
             let removal = Removal {

@@ -66,6 +66,16 @@ pub enum Violation {
         /// Who did not.
         replica: PeerId,
     },
+    /// The volume of an identity that nobody retired was deleted.
+    WrongVolume {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// An identity runs though its volume was deleted.
+    Returned {
+        /// Which.
+        peer: PeerId,
+    },
     /// Two peers know different configurations of the same slot and epoch.
     Disagreement {
         /// Which slot.
@@ -119,6 +129,7 @@ impl Violation {
             Violation::Unreadable { .. }
             | Violation::LeftBehind { .. }
             | Violation::ReleasedEarly { .. }
+            | Violation::WrongVolume { .. }
             | Violation::EffectLost { .. }
             | Violation::Listed { exists: true, .. } => Kind::Lost,
             Violation::Listed { exists: false, .. } => Kind::Resurrected,
@@ -134,6 +145,7 @@ impl Violation {
             | Violation::NoOrder { .. }
             | Violation::WronglyRefused { .. }
             | Violation::EffectsDisordered { .. }
+            | Violation::Returned { .. }
             | Violation::Disagreement { .. } => Kind::Broken,
             Violation::Unavailable { .. } => Kind::Stuck,
         }
@@ -188,6 +200,15 @@ impl fmt::Display for Violation {
                 f,
                 "slot {slot}: a copy was let go that {replica} does not wholly hold"
             ),
+            Violation::WrongVolume { peer } => {
+                write!(
+                    f,
+                    "the volume of {peer:?} was deleted, which nobody retired"
+                )
+            }
+            Violation::Returned { peer } => {
+                write!(f, "{peer:?} runs, whose volume was deleted")
+            }
             Violation::Disagreement { slot, epoch } => {
                 write!(f, "slot {slot} has two configurations of epoch {epoch}")
             }

@@ -36,19 +36,22 @@ struct Play {
     open: Rc<Cell<bool>>,
     /// Everybody wants the same few names, over a slow network, and turns follow one another at once.
     crowded: bool,
+    /// Somebody has peers replaced: those that are gone for good, and others by mistake.
+    replaces: bool,
 }
 
 /// Names that everybody wants in a crowded history.
 const WANTED: u64 = 3;
 
 /// Plays the whole history.
-pub async fn play(s: Scenario) -> Result<(), Failure> {
+pub async fn play(s: Scenario, replaces: bool) -> Result<(), Failure> {
     let flag = |value| Rc::new(Cell::new(value));
     let play = Play {
         calm: flag(false),
         hurt: flag(false),
         open: flag(false),
         crowded: s.world.chance(0.5),
+        replaces,
         s,
     };
     let Play { s, .. } = &play;
@@ -64,6 +67,9 @@ pub async fn play(s: Scenario) -> Result<(), Failure> {
     s.cluster.scale(first);
     drop(world.spawn(s.cluster.clone().keep_running()));
     drop(world.spawn(play.clone().operate()));
+    if replaces {
+        drop(world.spawn(play.clone().tend()));
+    }
     if world.chance(0.8) {
         s.settle(REST).await?;
     }
@@ -203,7 +209,9 @@ impl Play {
             return;
         };
         self.hurt.set(true);
-        if s.world.chance(0.5) {
+        if self.replaces && s.world.chance(0.7) {
+            s.cluster.strand(pod.ordinal);
+        } else if s.world.chance(0.5) {
             let delay = s.world.random(0..40 * SECOND);
             s.cluster.destroy(pod.ordinal, Some(delay));
         } else {
@@ -224,8 +232,43 @@ impl Play {
         self.s.world.after(delay, move || act(&s));
     }
 
+    /// Has those replaced that will not come back by themselves.
+    async fn tend(self) {
+        let Play { s, .. } = &self;
+        loop {
+            s.world.sleep(s.world.random(SECOND..20 * SECOND)).await;
+            if s.cluster.asked().is_none()
+                && let Some(ordinal) = s.world.choose(&s.cluster.hopeless())
+            {
+                s.cluster.ask_to_replace(Some(ordinal));
+            }
+        }
+    }
+
+    /// Asks to replace anybody, alive or not, and now and then thinks better of it.
+    fn replace(&self) {
+        let Play { s, .. } = self;
+        let Some(pod) = s.world.choose(&s.cluster.pods()) else {
+            return;
+        };
+        if s.world.chance(0.5) {
+            let down = s.world.random(SECOND..MINUTE);
+            s.cluster.kill(pod.ordinal, down);
+        }
+        if s.world.chance(0.3) {
+            self.partition();
+        }
+        let asked = s.world.chance(0.9).then_some(pod.ordinal);
+        self.later(s.world.random(0..5 * SECOND), move |s| {
+            s.cluster.ask_to_replace(asked);
+        });
+    }
+
     async fn turn(&self) {
         let world = &self.s.world;
+        if self.replaces && world.chance(0.4) {
+            return self.replace();
+        }
         let scales = if self.crowded { 8 } else { 3 };
         match world.random(0..11 + scales) {
             n if n >= 11 => self.s.cluster.scale(self.some_replicas()),

@@ -71,9 +71,10 @@ pub(super) fn replace(
         }) => Some(id),
         _ => None,
     };
-    let (action, sentence) = if *wiped {
-        match runs {
-            Some(id) if id != dead && retired => (
+    let successor = runs.filter(|id| *id != dead);
+    let (action, sentence) = if *wiped || successor.is_some() {
+        match successor {
+            Some(_) if retired => (
                 Some(Action::EndReplacement),
                 "it runs as a new peer; what it was before has been retired".to_owned(),
             ),

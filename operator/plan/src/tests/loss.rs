@@ -189,6 +189,67 @@ fn it_ends_when_the_ordinal_runs_as_somebody_else_and_is_not_begun_again() {
     assert_eq!(second.status, None);
 }
 
+/// Found by the simulation: the copies of a newcomer went with its predecessor's claim.
+#[test]
+fn nobody_begins_anew_on_a_volume_that_is_about_to_go() {
+    let mut observed = reported(accepted(), &[0, 1, 2]);
+    observed.pods.insert(2, waiting(2));
+    assert_eq!(plan(&observed).assignments, []);
+    observed.claim.as_mut().unwrap().deleting = true;
+    assert_eq!(plan(&observed).assignments, []);
+    observed.claim.as_mut().unwrap().uid = "claim-2".into();
+    observed.claim.as_mut().unwrap().deleting = false;
+    let [place] = plan(&observed).assignments.try_into().unwrap();
+    assert!(place.ordinal == 2 && place.newcomer);
+}
+
+/// demo-2's ordinal has begun anew before, as the ninth identity, which is silent when the replacement is accepted.
+fn with_namesake(liveness: Liveness) -> Observed {
+    let mut observed = reported(accepted(), &[0, 1, 3]);
+    let mut namesake = observed.members[&id(2)].clone();
+    (namesake.id, namesake.liveness) = (id(8), liveness);
+    observed.members.insert(namesake.id, namesake);
+    observed
+}
+
+#[test]
+fn a_volume_goes_only_if_nothing_depends_on_any_identity_of_its_name() {
+    let removal = |observed: &Observed| replacing(observed).removal;
+    assert_eq!(removal(&with_namesake(Liveness::Suspect)), None);
+    let mut holds = with_namesake(Liveness::Down);
+    assert!(removal(&holds).is_some());
+    for slot in &mut holds.reports.get_mut(&id(1)).unwrap().slots {
+        (slot.epoch, slot.replicas) = (6, vec![id(0), id(1), id(8)]);
+    }
+    assert_eq!(removal(&holds), None);
+}
+
+#[test]
+fn a_namesake_that_answers_keeps_its_volume_or_leaves_in_order() {
+    let mut observed = with_namesake(Liveness::Active);
+    let mut successor = running(8);
+    successor.address = observed.pods[&2].address.clone();
+    observed.pods.insert(2, successor);
+    assert_eq!(replacing(&observed).removal, None);
+    is(&mut observed, 2, Liveness::Left);
+    assert!(replacing(&observed).forget.is_some(), "it is over");
+    // Its claim is on its way already, and cannot be kept.
+    observed.claim.as_mut().unwrap().deleting = true;
+    let plan = plan(&observed);
+    assert!(plan.orders.iter().any(|o| o.peer == id(8) && o.leaving));
+    assert_eq!(plan.replace.unwrap().removal, None);
+}
+
+#[test]
+fn a_replacement_of_whom_nobody_wants_any_more_is_over() {
+    let mut observed = reported(accepted(), &[0, 1, 3]);
+    observed.network.spec.replicas = 2;
+    assert!(replacing(&observed).forget.is_some());
+    observed.network.asked.replace = None;
+    let outcome = replacing(&observed).outcome;
+    assert!(matches!(outcome, Some(Outcome::Cancelled(_))));
+}
+
 #[test]
 fn the_living_and_strangers_are_not_replaced() {
     let refused = |change: &dyn Fn(&mut Observed)| {
