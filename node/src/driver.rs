@@ -18,9 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peernet_core::io::{Answer, Input, Output, RequestError, RequestId, Time};
-use peernet_core::key::Key;
+use peernet_core::key::{Key, Slot};
 use peernet_core::peer::Peer;
-use peernet_core::store::{Store, StoreError};
+use peernet_core::store::{Entry, Store, StoreError};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     ),
     /// Which of these chunks are indexed here?
     Holds(Vec<Key>, oneshot::Sender<Vec<bool>>),
+    /// Which chunks of this slot are indexed here?
+    Indexed(Slot, oneshot::Sender<Vec<Key>>),
     /// A file was written that may not be indexed after all: remove it in that case.
     Forget(Key),
     /// End, with everything committed.
@@ -290,6 +292,15 @@ impl Driver {
                 let held: Result<Vec<bool>, StoreError> = held.collect();
                 // The asker may be gone.
                 let _ = answer.send(held?);
+            }
+            Command::Indexed(slot, answer) => {
+                let chunk = |entry| match entry {
+                    Entry::Chunk { key, .. } => Some(key),
+                    Entry::Reference { .. } | Entry::Name { .. } => None,
+                };
+                let entries = self.peer.store().entries(slot)?.into_iter();
+                // The asker may be gone.
+                let _ = answer.send(entries.filter_map(chunk).collect());
             }
             Command::Forget(key) => self.drops.push_back(key),
             Command::Stop => self.stopping = true,

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use crate::chunks::{ChunkError, Chunks};
 use crate::disk::{self, Chunk};
@@ -36,7 +37,7 @@ mod turns;
 
 use fetch::Fetches;
 pub(crate) use fetch::sum;
-use holding::SurveyError;
+use holding::{Holding, SurveyError};
 pub(crate) use publish::Header;
 pub(crate) use shelf::Kept;
 use shelf::Shelf;
@@ -276,6 +277,17 @@ impl Shares {
     pub(crate) async fn chunk(&self, key: Key) -> Result<Chunk, ShareError> {
         let shelf = self.shelf.clone();
         on_disk(move || Ok(shelf.read(&key)?)).await
+    }
+
+    /// A piece of what is here, checked. One that cannot be read is withdrawn, so that nobody asks for it in vain.
+    pub(crate) async fn piece(&self, holding: &Holding, piece: u32) -> Result<Chunk, ShareError> {
+        let key = holding.layout().pieces()[piece as usize].key;
+        let read = self.chunk(key).await;
+        if let Err(ShareError::Chunk(ChunkError::Missing | ChunkError::Damaged)) = &read {
+            warn!(%key, "a piece of a shared file cannot be read and is not offered any more");
+            holding.lose(piece);
+        }
+        read
     }
 
     async fn members(&self) -> Result<BTreeMap<PeerId, Member>, PeerError> {

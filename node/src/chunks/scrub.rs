@@ -9,8 +9,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peernet_core::key::Key;
-use tokio::task::spawn_blocking;
+use peernet_core::key::{Key, SLOTS, Slot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
@@ -18,8 +17,6 @@ use super::{ChunkError, Chunks};
 
 /// From the beginning of a round to that of the next: Ceph's for its deep scrubs (`osd_deep_scrub_interval`).
 const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Chunks looked up in the index at once, so that the peer's thread is not kept from its messages.
-const BATCH: usize = 256;
 
 /// What a round has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -28,7 +25,7 @@ pub(crate) struct Scrubbed {
     chunks: u64,
     /// Their bytes.
     bytes: u64,
-    /// Chunks that could not be read or were not what their name says; they are fetched again.
+    /// Chunks that were missing, could not be read or were not what their name says; they are fetched again.
     bad: u64,
 }
 
@@ -36,7 +33,7 @@ pub(crate) struct Scrubbed {
 pub(crate) async fn keep_scrubbing(chunks: Arc<Chunks>, rate: NonZeroU64) {
     while chunks.wait_until_quiet().await.is_ok() {
         let began = Instant::now();
-        match chunks.scrub(fastrand::u8(..), rate).await {
+        match chunks.scrub(fastrand::u16(..SLOTS), rate).await {
             Ok(Scrubbed { chunks, bytes, bad }) => {
                 info!(chunks, bytes, bad, "all chunks have been read again");
             }
@@ -48,22 +45,18 @@ pub(crate) async fn keep_scrubbing(chunks: Arc<Chunks>, rate: NonZeroU64) {
 }
 
 impl Chunks {
-    /// One round, beginning with the chunks whose keys have this first byte. A file that is missing altogether is noticed
-    /// when somebody reads it.
-    async fn scrub(&self, first: u8, rate: NonZeroU64) -> Result<Scrubbed, ChunkError> {
+    /// One round over the slots, beginning with this one. What should be here the index says, not the folders: so a file
+    /// that is missing altogether is found as well.
+    async fn scrub(&self, first: u16, rate: NonZeroU64) -> Result<Scrubbed, ChunkError> {
         let (mut found, mut free_at) = (Scrubbed::default(), Instant::now());
-        for n in 0..=u8::MAX {
-            let (files, first) = (self.files.clone(), first.wrapping_add(n));
-            let listed = spawn_blocking(move || files.keys(first)).await;
-            let keys = listed.map_err(|error| ChunkError::Disk(error.to_string()))??;
-            for keys in keys.chunks(BATCH) {
-                let held = self.peer.holds(keys.to_vec()).await?;
-                for (key, _) in keys.iter().zip(held).filter(|(_, held)| *held) {
-                    let bytes = self.scrub_one(*key, &mut found).await?;
-                    let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
-                    free_at = free_at.max(Instant::now()) + cost;
-                    sleep_until(free_at).await;
-                }
+        let mut slots: Vec<Slot> = Slot::all().collect();
+        slots.rotate_left((first % SLOTS).into());
+        for slot in slots {
+            for key in self.peer.indexed(slot).await? {
+                let bytes = self.scrub_one(key, &mut found).await?;
+                let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
+                free_at = free_at.max(Instant::now()) + cost;
+                sleep_until(free_at).await;
             }
         }
         Ok(found)
@@ -97,11 +90,11 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_copy_that_has_rotted_is_found_though_nobody_reads_it() {
-        let peer = Alone::with(&["one", "two", "three"]);
+    async fn a_copy_that_has_rotted_or_is_gone_is_found_though_nobody_reads_it() {
+        let peer = Alone::with(&["one", "two", "three", "four"]);
         let stray = peer.write("what nothing refers to");
-        let [one, two, three] = peer.indexed[..] else {
-            panic!("three are indexed");
+        let [one, two, three, four] = peer.indexed[..] else {
+            panic!("four are indexed");
         };
         let path = |key| {
             let name = format!("{key}");
@@ -112,12 +105,14 @@ mod tests {
                 .join(name)
         };
         fs::write(path(two), "twO").unwrap();
+        fs::remove_file(path(four)).unwrap();
 
-        let found = peer.chunks.scrub(200, NonZeroU64::MAX).await.unwrap();
-        let (chunks, bytes, bad) = (2, 8, 1);
+        let found = peer.chunks.scrub(3000, NonZeroU64::MAX).await.unwrap();
+        let (chunks, bytes, bad) = (2, 8, 2);
         assert_eq!(found, Scrubbed { chunks, bytes, bad });
-        let known = peer.handle.holds(vec![one, two, three]).await.unwrap();
-        assert_eq!(known, [true, false, true], "no longer counted as a copy");
+        let known = peer.handle.holds(vec![one, two, three, four]).await;
+        let known = known.unwrap();
+        assert_eq!(known, [true, false, true, false], "no longer counted");
         assert!(!peer.has_file(&two) && peer.has_file(&stray));
     }
 }

@@ -153,6 +153,11 @@ impl PeerHandle {
         self.ask(|answer| Command::Holds(keys, answer)).await
     }
 
+    /// Which chunks of this slot the index names; a few hundred where a peer has a million in 4,096 slots.
+    pub(crate) async fn indexed(&self, slot: Slot) -> Result<Vec<Key>, PeerError> {
+        self.ask(|answer| Command::Indexed(slot, answer)).await
+    }
+
     /// What a name holds, read from a majority.
     pub(crate) async fn read_name(&self, name: Name) -> Result<Option<Register>, PeerError> {
         expect!(self.request(Request::ReadName(name)).await?, Answer::Register(register) => register)

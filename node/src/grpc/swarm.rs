@@ -141,8 +141,9 @@ async fn tell_pieces(mut here: watch::Receiver<Pieces>, tell: &mpsc::Sender<v1::
             None => News::All(now.clone()),
             Some(known) => {
                 let more: Vec<u32> = now.without(known, known).collect();
+                let less = known.without(&now, &now).next().is_some();
                 match more.len() {
-                    0..=MORE_MAX => News::More(more),
+                    0..=MORE_MAX if !less => News::More(more),
                     _ => News::All(now.clone()),
                 }
             }
@@ -180,10 +181,10 @@ async fn serve(
     let want = wanted(want).map_err(of_wire)?;
     // As it is now, after however long a wait.
     let (_, holding) = kept(running, ask.content)?;
-    let Some((number, piece)) = holding.choose(&want) else {
+    let Some(number) = holding.choose(&want) else {
         return Err(Status::not_found("none of these pieces is here"));
     };
-    let chunk = running.shares.chunk(piece.key).await;
+    let chunk = running.shares.piece(&holding, number).await;
     let data = chunk.map_err(of_share)?.into_data();
     drop(holding);
     speak(say, Say::Piece(number)).await?;

@@ -271,7 +271,8 @@ impl Shares {
             };
             let round = Round::new(&self, offer, holding, &tell);
             match round.run(std::mem::take(&mut peers)).await {
-                Ended::Whole => {
+                // Unless one of them was lost meanwhile.
+                Ended::Whole if holding.here().is_full() => {
                     let shelf = self.shelf.clone();
                     match on_disk(move || shelf.finish(content)).await {
                         Ok(()) => info!(name = %offer.name, "is here whole"),
@@ -282,7 +283,9 @@ impl Shares {
                     break None;
                 }
                 Ended::Failed(failure) => break Some(failure),
-                Ended::Stalled => debug!(name = %offer.name, "nobody delivers; tried again later"),
+                Ended::Whole | Ended::Stalled => {
+                    debug!(name = %offer.name, "nobody delivers; tried again later")
+                }
             }
             drop(turn);
             // Others have their turn.
@@ -319,7 +322,7 @@ impl Shares {
                 here = wait_for(*piece, &shared.offer, &holding, outlook.clone()) => here?,
                 () = client.closed() => return Ok(()),
             }
-            let chunk = self.chunk(layout.pieces()[*piece as usize].key).await?;
+            let chunk = self.piece(&holding, *piece).await?;
             if !send(client, chunk.into_data()).await {
                 return Ok(());
             }

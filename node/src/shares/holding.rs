@@ -179,11 +179,15 @@ impl Holding {
         self.here.send_if_modified(|here| here.insert(piece));
     }
 
+    /// A piece cannot be read any more: it is offered to nobody until it is shared anew, or found at the next start.
+    pub(crate) fn lose(&self, piece: u32) {
+        self.here.send_if_modified(|here| here.remove(piece));
+    }
+
     /// Of the pieces that somebody would take, the one to send.
-    pub(crate) fn choose(&self, wanted: &[u32]) -> Option<(u32, ChunkRef)> {
+    pub(crate) fn choose(&self, wanted: &[u32]) -> Option<u32> {
         let here = self.here.borrow();
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece = sent.choose(wanted, |piece| here.has(piece))?;
-        Some((piece, self.layout.pieces[piece as usize]))
+        sent.choose(wanted, |piece| here.has(piece))
     }
 }

@@ -11,7 +11,7 @@ use peernet_proto::v1::swarm_client::SwarmClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::network::{NETWORK, Network, Peer, bytes, until};
 use crate::shares::{fetch, share, shares};
@@ -85,6 +85,42 @@ async fn missing(peer: &Peer) -> Option<u64> {
     Some(file.missing.unwrap_or(0))
 }
 
+/// How many pieces of a content it says that it has.
+async fn offered(peer: &Peer, content: &[u8]) -> Result<u32, Status> {
+    let question = v1::FollowRequest {
+        network_id: NETWORK.into(),
+        content: content.to_vec().into(),
+    };
+    let follow = SwarmClient::new(peer.channel()).follow(question).await?;
+    let first = follow.into_inner().message().await?.expect("a map");
+    let Some(Part::All(map)) = first.part else {
+        panic!("{first:?}");
+    };
+    assert_eq!(map.len(), PIECES / 8);
+    Ok(map.iter().map(|byte| byte.count_ones()).sum())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_cannot_read_it_offers_no_more() {
+    let network = Network::start_with(2, &FLAGS).await;
+    let film = bytes(PIECES * CHUNK, 7);
+    let [first, second] = &network.peers[..] else {
+        panic!("two peers");
+    };
+    let info = share(first, NAME, &film).await.unwrap();
+    let content: peernet_core::key::Key = info.content.parse().unwrap();
+    let files = chunks(&first.data);
+    fs::remove_file(&files[0]).unwrap();
+    fs::write(&files[1], "rotten").unwrap();
+    begin(second).await;
+    until("both are withdrawn", async || {
+        offered(first, &content.0).await.unwrap() == PIECES as u32 - 2
+    })
+    .await;
+    share(first, NAME, &film).await.unwrap();
+    assert!(fetch(second, NAME, true).await.unwrap() == film);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fetchers_give_each_other_what_they_have_when_the_first_is_gone() {
     let mut network = Network::start_with(3, &FLAGS).await;
@@ -103,28 +139,22 @@ async fn fetchers_give_each_other_what_they_have_when_the_first_is_gone() {
     })
     .await;
     // It has no more than that, and says which.
-    let mut swarm = SwarmClient::new(network.peers[1].channel());
     let content: peernet_core::key::Key = info.content.parse().unwrap();
-    let question = |content: &[u8]| v1::FollowRequest {
-        network_id: NETWORK.into(),
-        content: content.to_vec().into(),
-    };
-    let follow = swarm.follow(question(&content.0)).await.unwrap();
-    let first = follow.into_inner().message().await.unwrap().unwrap();
-    let Some(Part::All(map)) = first.part else {
-        panic!("{first:?}");
-    };
-    let count: u32 = map.iter().map(|byte| byte.count_ones()).sum();
-    assert_eq!((map.len(), count), (PIECES / 8, PIECES as u32 / 2));
+    assert_eq!(
+        offered(&network.peers[1], &content.0).await.unwrap(),
+        PIECES as u32 / 2
+    );
     for (content, code) in [
         (&[0; 32][..], Code::NotFound),
         (&[0; 31], Code::InvalidArgument),
     ] {
-        let refused = swarm.follow(question(content)).await.unwrap_err();
+        let refused = offered(&network.peers[1], content).await.unwrap_err();
         assert_eq!(refused.code(), code);
     }
     network.peers[1].kill();
     hidden.restore();
+    // What it could not read it has withdrawn.
+    share(&network.peers[0], NAME, &film).await.unwrap();
     let _hidden = Hidden::hide(one);
     begin(&network.peers[2]).await;
     until("the second has the other half", async || {
@@ -257,6 +287,8 @@ async fn a_liar_is_found_out_and_not_asked_again() {
     let lies = |peer: &Peer| peer.log().matches("sent wrong bytes").count();
     until("it is found out", async || lies(&network.peers[2]) > 0).await;
     hidden.restore();
+    // What it could not read it has withdrawn.
+    share(&network.peers[0], NAME, &film).await.unwrap();
     assert!(fetch(&network.peers[2], NAME, true).await.unwrap() == film);
     assert_eq!(lies(&network.peers[2]), 1, "it is not asked again");
     liar.abort();
