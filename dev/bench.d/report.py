@@ -19,12 +19,18 @@ TITLES = {
 }
 LIMITS = {
     "memcpyMibPerSecond": ("memcpy of 64 MiB", "MiB/s"),
+    "memcpyCpuSecondsPerGib": ("the same: CPU", "s/GiB"),
     "blake3MibPerSecond": ("BLAKE3 of 1 MiB, one thread", "MiB/s"),
+    "blake3CpuSecondsPerGib": ("the same: CPU", "s/GiB"),
     "loopbackMibPerSecond": ("loopback TCP, one stream, 256 KiB writes", "MiB/s"),
     "loopbackCpuSecondsPerGib": ("the same: CPU of both ends", "s/GiB"),
     "sync4KibP50Ms": ("append 4 KiB and fdatasync, median", "ms"),
     "sync1MibMibPerSecond": ("new file of 1 MiB and fdatasync, one by one", "MiB/s"),
     "diskMibPerSecond": ("new files of 64 MiB and fdatasync, three at once", "MiB/s"),
+    "diskCpuSecondsPerGib": ("the same: CPU", "s/GiB"),
+    "unaryP50Ms": ("gRPC call that does nothing (tonic), one by one, median", "ms"),
+    "unaryPerSecond": ("the same, eight at once", "/s"),
+    "unaryCpuMicros": ("the same, eight at once: CPU of both ends", "µs per call"),
 }
 
 
@@ -170,21 +176,6 @@ def goals(f):
     peak = f.results["peak"].get("peernet")
     at_most("peak resident memory of a peer, MiB", 150, peak / MIB if peak else None)
     return rows
-
-
-def ratios(results):
-    """One line to compare with that of another run on the same kind of machine."""
-    f = Figures(results)
-    cell = lambda op, size, at_once, what: f.mid("peernet", op, size, at_once, what)  # noqa: E731
-    parts = [
-        ("PUT 64 MiB c8 : disk", by(cell("put", MIB64, 8, rate), f.limit("diskMibPerSecond"))),
-        ("GET 64 MiB c8 : loopback", by(cell("get", MIB64, 8, rate), f.limit("loopbackMibPerSecond"))),
-        ("PUT 1 KiB c1 p50 : fdatasync", by(cell("put", KIB1, 1, p50), f.limit("sync4KibP50Ms"))),
-        ("PUT CPU-s/GiB", cell("put", MIB64, 8, servers_cpu)),
-        ("GET CPU-s/GiB", cell("get", MIB64, 8, servers_cpu)),
-        ("GET 1 KiB CPU-us/op", cell("get", KIB1, 8, servers_micros)),
-    ]
-    return "ratios: " + ", ".join(f"{name} {short(value)}" for name, value in parts)
 
 
 def text(results):

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::stats::{MIB, significant};
+use super::usage::own_cpu;
 use crate::output;
+
+mod unary;
 
 /// How long each is measured.
 const TIME: Duration = Duration::from_millis(300);
@@ -34,8 +37,12 @@ const WRITERS: usize = 3;
 pub(crate) struct Limits {
     /// Copying 64 MiB in memory, in MiB/s.
     memcpy_mib_per_second: f64,
+    /// The same: CPU time, in seconds per GiB.
+    memcpy_cpu_seconds_per_gib: f64,
     /// BLAKE3 of 1 MiB, in MiB/s.
     blake3_mib_per_second: f64,
+    /// The same: CPU time, in seconds per GiB.
+    blake3_cpu_seconds_per_gib: f64,
     /// One TCP stream over loopback, 256 KiB at a time, in MiB/s.
     loopback_mib_per_second: f64,
     /// The same: CPU time of both ends, in seconds per GiB.
@@ -46,20 +53,28 @@ pub(crate) struct Limits {
     sync1_mib_mib_per_second: f64,
     /// Files of 64 MiB with fdatasync, three at a time, in MiB/s.
     disk_mib_per_second: f64,
+    /// The same: CPU time, in seconds per GiB.
+    disk_cpu_seconds_per_gib: f64,
+    /// A remote procedure call that does nothing, one after the other, in milliseconds: the median.
+    unary_p50_ms: f64,
+    /// The same eight at once, a second.
+    unary_per_second: f64,
+    /// The same: CPU time of both ends, in microseconds per call.
+    unary_cpu_micros: f64,
 }
 
 impl Limits {
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mib = |value: f64| format!("{} MiB/s", significant(value));
+        let cpu = |value: f64| format!("{} s/GiB", significant(value));
         let rows = [
             ("memcpy, 64 MiB", mib(self.memcpy_mib_per_second)),
+            ("memcpy, CPU", cpu(self.memcpy_cpu_seconds_per_gib)),
             ("BLAKE3, 1 MiB", mib(self.blake3_mib_per_second)),
+            ("BLAKE3, CPU", cpu(self.blake3_cpu_seconds_per_gib)),
             ("loopback TCP", mib(self.loopback_mib_per_second)),
-            (
-                "loopback TCP, CPU",
-                format!("{} s/GiB", significant(self.loopback_cpu_seconds_per_gib)),
-            ),
+            ("loopback TCP, CPU", cpu(self.loopback_cpu_seconds_per_gib)),
             (
                 "write 4 KiB and fdatasync, p50",
                 format!("{} ms", significant(self.sync4_kib_p50_ms)),
@@ -71,6 +86,22 @@ impl Limits {
             (
                 "write 64 MiB and fdatasync, 3 at once",
                 mib(self.disk_mib_per_second),
+            ),
+            (
+                "write 64 MiB and fdatasync, CPU",
+                cpu(self.disk_cpu_seconds_per_gib),
+            ),
+            (
+                "unary gRPC call, p50",
+                format!("{} ms", significant(self.unary_p50_ms)),
+            ),
+            (
+                "unary gRPC calls, 8 at once",
+                format!("{} /s", significant(self.unary_per_second)),
+            ),
+            (
+                "unary gRPC calls, 8 at once, CPU",
+                format!("{} us", significant(self.unary_cpu_micros)),
             ),
         ];
         output::table(
@@ -85,30 +116,56 @@ pub(crate) fn measure(dir: &Path) -> io::Result<Limits> {
     let dir = tempfile::tempdir_in(dir)?;
     let mut random = vec![0; MEMORY];
     fastrand::fill(&mut random);
-    let (loopback, cpu) = loopback(&random[..SEND])?;
+    let (memcpy, memcpy_cpu) = memcpy(&random);
+    let (blake3, blake3_cpu) = blake3(&random[..CHUNK]);
+    let (loopback, loopback_cpu) = loopback(&random[..SEND])?;
+    let (disk, disk_cpu) = large(dir.path(), &random[..LARGE])?;
+    let unary = unary::measure(TIME)?;
     Ok(Limits {
-        memcpy_mib_per_second: memcpy(&random),
-        blake3_mib_per_second: blake3(&random[..CHUNK]),
+        memcpy_mib_per_second: memcpy,
+        memcpy_cpu_seconds_per_gib: memcpy_cpu,
+        blake3_mib_per_second: blake3,
+        blake3_cpu_seconds_per_gib: blake3_cpu,
         loopback_mib_per_second: loopback,
-        loopback_cpu_seconds_per_gib: cpu,
+        loopback_cpu_seconds_per_gib: loopback_cpu,
         sync4_kib_p50_ms: appends(dir.path(), &random[..4096])?,
         sync1_mib_mib_per_second: files(dir.path(), &random[..CHUNK])?,
-        disk_mib_per_second: large(dir.path(), &random[..LARGE])?,
+        disk_mib_per_second: disk,
+        disk_cpu_seconds_per_gib: disk_cpu,
+        unary_p50_ms: unary.p50_ms,
+        unary_per_second: unary.per_second,
+        unary_cpu_micros: unary.cpu_micros,
     })
 }
 
-/// MiB/s of something that moves so many bytes each time it is done.
-fn rate(bytes: usize, mut once: impl FnMut()) -> f64 {
+/// Since when, and the CPU time until then.
+struct Meter(Instant, f64);
+
+impl Meter {
+    fn start() -> Self {
+        Meter(Instant::now(), own_cpu())
+    }
+
+    /// MiB/s, and CPU seconds per GiB, of moving so many bytes.
+    fn moved(&self, bytes: usize) -> (f64, f64) {
+        let mib = (bytes as f64 / MIB).max(1e-9);
+        let spent = own_cpu() - self.1;
+        (mib / self.0.elapsed().as_secs_f64(), spent * 1024.0 / mib)
+    }
+}
+
+/// MiB/s, and CPU seconds per GiB, of something that moves so many bytes each time it is done.
+fn rate(bytes: usize, mut once: impl FnMut()) -> (f64, f64) {
     once();
-    let (start, mut times) = (Instant::now(), 0);
-    while start.elapsed() < TIME {
+    let (meter, mut times) = (Meter::start(), 0);
+    while meter.0.elapsed() < TIME {
         once();
         times += 1;
     }
-    (bytes * times) as f64 / MIB / start.elapsed().as_secs_f64()
+    meter.moved(bytes * times)
 }
 
-fn memcpy(from: &[u8]) -> f64 {
+fn memcpy(from: &[u8]) -> (f64, f64) {
     let mut to = vec![0; from.len()];
     rate(from.len(), || {
         to.copy_from_slice(std::hint::black_box(from));
@@ -116,7 +173,7 @@ fn memcpy(from: &[u8]) -> f64 {
     })
 }
 
-fn blake3(chunk: &[u8]) -> f64 {
+fn blake3(chunk: &[u8]) -> (f64, f64) {
     rate(chunk.len(), || {
         std::hint::black_box(blake3::hash(std::hint::black_box(chunk)));
     })
@@ -128,7 +185,7 @@ fn loopback(piece: &[u8]) -> io::Result<(f64, f64)> {
     let mut out = TcpStream::connect(listener.local_addr()?)?;
     let (mut input, _) = listener.accept()?;
     thread::scope(|scope| {
-        let (cpu, start) = (super::usage::own_cpu(), Instant::now());
+        let meter = Meter::start();
         let reader = scope.spawn(move || {
             let (mut buffer, mut bytes) = (vec![0; SEND], 0);
             loop {
@@ -138,16 +195,12 @@ fn loopback(piece: &[u8]) -> io::Result<(f64, f64)> {
                 }
             }
         });
-        while start.elapsed() < TIME {
+        while meter.0.elapsed() < TIME {
             out.write_all(piece)?;
         }
         drop(out);
         let bytes = reader.join().expect("the reader does not panic")?;
-        let (mib, spent) = (bytes as f64 / MIB, super::usage::own_cpu() - cpu);
-        Ok((
-            mib / start.elapsed().as_secs_f64(),
-            spent * 1024.0 / mib.max(1e-9),
-        ))
+        Ok(meter.moved(bytes))
     })
 }
 
@@ -178,9 +231,9 @@ fn files(dir: &Path, piece: &[u8]) -> io::Result<f64> {
     Ok((piece.len() * times) as f64 / MIB / start.elapsed().as_secs_f64())
 }
 
-/// MiB/s of large new files, [`WRITERS`] at a time, two each.
-fn large(dir: &Path, content: &[u8]) -> io::Result<f64> {
-    let start = Instant::now();
+/// MiB/s, and CPU seconds per GiB, of large new files, [`WRITERS`] at a time, two each.
+fn large(dir: &Path, content: &[u8]) -> io::Result<(f64, f64)> {
+    let meter = Meter::start();
     thread::scope(|scope| {
         let write = |writer: usize| {
             for turn in 0..2 {
@@ -199,7 +252,7 @@ fn large(dir: &Path, content: &[u8]) -> io::Result<f64> {
             .into_iter()
             .try_for_each(|w| w.join().expect("a writer does not panic"))
     })?;
-    Ok((content.len() * WRITERS * 2) as f64 / MIB / start.elapsed().as_secs_f64())
+    Ok(meter.moved(content.len() * WRITERS * 2))
 }
 
 #[cfg(test)]
@@ -212,11 +265,11 @@ mod tests {
         let limits = measure(dir.path()).unwrap();
         let figures = serde_json::to_value(&limits).unwrap();
         let figures = figures.as_object().unwrap();
-        assert_eq!(figures.len(), 7);
+        assert_eq!(figures.len(), 13);
         for (name, value) in figures {
             assert!(value.as_f64() > Some(0.0), "{name}: {value}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert_eq!(limits.table().lines().count(), 8);
+        assert_eq!(limits.table().lines().count(), 14);
     }
 }
