@@ -23,8 +23,6 @@ use peernet_core::register::{Condition, Register, Version, WriteId};
 use crate::client::{Record, Stamp};
 
 mod search;
-#[cfg(test)]
-mod tests;
 mod violation;
 
 pub use search::When;
@@ -398,3 +396,6 @@ fn judge_zones(name: &Name, history: &History, violations: &mut Vec<Violation>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

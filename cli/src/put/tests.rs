@@ -1,0 +1,103 @@
+use super::*;
+
+fn names(
+    args: &[&str],
+    name: Option<&str>,
+    local: &[&str],
+) -> Result<Vec<(String, String)>, PutError> {
+    let put = Put {
+        paths: args.iter().map(PathBuf::from).collect(),
+        name: name.map(str::to_owned),
+        content_type: String::new(),
+        tag: Vec::new(),
+        if_absent: false,
+    };
+    let jobs = jobs(&put, |p| local.iter().any(|l| Path::new(l) == p))?;
+    Ok(jobs
+        .into_iter()
+        .map(|j| (j.path.display().to_string(), j.name.as_str().to_owned()))
+        .collect())
+}
+
+fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter()
+        .map(|(p, n)| ((*p).to_owned(), (*n).to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_last_argument_is_the_name_unless_it_is_a_file() {
+    assert_eq!(
+        names(&["d/a.txt"], None, &["d/a.txt"]).unwrap(),
+        pairs(&[("d/a.txt", "a.txt")])
+    );
+    assert_eq!(
+        names(&["d/a.txt", "b"], None, &["d/a.txt"]).unwrap(),
+        pairs(&[("d/a.txt", "b")])
+    );
+    assert_eq!(
+        names(&["a", "b"], None, &["a", "b"]).unwrap(),
+        pairs(&[("a", "a"), ("b", "b")])
+    );
+    assert_eq!(
+        names(&["a", "b", "p/"], None, &["a", "b"]).unwrap(),
+        pairs(&[("a", "p/a"), ("b", "p/b")])
+    );
+    assert_eq!(
+        names(&["a"], Some("b"), &["a", "b"]).unwrap(),
+        pairs(&[("a", "b")])
+    );
+    assert_eq!(
+        names(&["-", "b"], None, &["b"]).unwrap(),
+        pairs(&[("-", "b")])
+    );
+}
+
+#[test]
+fn what_would_be_lost_or_guessed_is_refused_as_usage() {
+    let refused = [
+        names(&["-"], None, &[]),
+        names(&["-", "p/"], None, &[]),
+        names(&["a", "b", "typo"], None, &["a", "b"]),
+        names(&["x/a", "y/a"], None, &["x/a", "y/a"]),
+        names(&["a", "../b"], None, &["a"]),
+        names(&["/"], None, &["/"]),
+    ];
+    for result in refused {
+        let error = result.unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_is_not_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = Job {
+        path: dir.path().join("none"),
+        name: Name::new("n").unwrap(),
+    };
+    assert_eq!(open(&job, 0).await.err().unwrap().exit(), Exit::NotFound);
+}
+
+#[test]
+fn a_directory_is_stored_with_all_below_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("site");
+    std::fs::create_dir_all(site.join("css/old")).unwrap();
+    for file in ["index.html", "css/a.css", "css/old/b.css"] {
+        std::fs::write(site.join(file), file).unwrap();
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&site, site.join("css/circle")).unwrap();
+    let site = site.to_str().unwrap();
+    let stored = |args: &[&str]| -> Vec<String> {
+        let pairs = names(args, None, &[site]).unwrap();
+        pairs.into_iter().map(|(_, name)| name).collect()
+    };
+    assert_eq!(
+        stored(&[site]),
+        ["site/css/a.css", "site/css/old/b.css", "site/index.html"]
+    );
+    assert_eq!(stored(&[site, "www"])[2], "www/index.html");
+    assert_eq!(stored(&[site, "www/"])[2], "www/site/index.html");
+}
