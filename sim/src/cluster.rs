@@ -7,6 +7,7 @@ use std::rc::Rc;
 use peernet_core::member::{Liveness, PeerId};
 use peernet_core::store::Store;
 use peernet_crd::PeerNetworkStatus;
+use peernet_plan::observed::Asked;
 
 use crate::check;
 use crate::fleet::Fleet;
@@ -41,8 +42,8 @@ struct State {
     status: PeerNetworkStatus,
     /// Counts changes of the resource.
     version: u64,
-    /// The annotation that asks for a replacement.
-    asked: Option<String>,
+    /// The annotations.
+    asked: Asked,
     pods: BTreeMap<u32, Pod>,
     lost: usize,
     /// Identities whose volumes were deleted.
@@ -66,7 +67,7 @@ impl Cluster {
             statefulset: 0,
             status: PeerNetworkStatus::default(),
             version: 1,
-            asked: None,
+            asked: Asked::default(),
             pods: BTreeMap::new(),
             lost: 0,
             replaced: Vec::new(),

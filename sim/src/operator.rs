@@ -9,6 +9,7 @@ use peernet_core::boot::BootError;
 use peernet_core::io::{Answer, Request};
 use peernet_core::leave::Report;
 use peernet_core::member::{Liveness, Member, PeerId};
+use peernet_core::recover::Recovery;
 use peernet_crd::{PeerNetworkSpec, PeerNetworkStatus, Replication};
 use peernet_plan::observed::{self, Asked, Disk, Life, Network, Observed, PeerPod, Set, Volume};
 use peernet_plan::{
@@ -69,16 +70,28 @@ impl Operator {
             self.assign(place).await;
         }
         self.order(&plan.orders).await;
+        if let Some(recovery) = plan.recover.as_ref().and_then(|r| r.tell.as_ref()) {
+            self.recover(&observed.everybody(), recovery).await;
+        }
         if !self.answer(&observed, &plan) {
             return; // the resource has changed: the next cycle sees how
         }
-        if let Some(replace) = &plan.replace {
-            if let Some(removal) = &replace.removal {
-                self.remove(removal).await;
-            }
-            if let Some(answered) = &replace.forget {
-                self.cluster.forget(answered);
-            }
+        if let Some(removal) = plan.replace.as_ref().and_then(|r| r.removal.as_ref()) {
+            self.remove(removal).await;
+        }
+        self.cluster.forget(&Asked {
+            replace: plan.replace.and_then(|r| r.forget),
+            recover: plan.recover.and_then(|r| r.forget),
+        });
+    }
+
+    /// Tells everybody what is given up. Who does not hear it hears it in the next cycle.
+    async fn recover(&self, everybody: &[String], recovery: &Recovery) {
+        let hosts = everybody.iter().filter_map(|address| self.host(address));
+        let told = hosts.map(|host| self.tell(host, Request::Recover(recovery.clone())));
+        let told: Vec<_> = told.collect();
+        for heard in told {
+            heard.await;
         }
     }
 
@@ -104,6 +117,10 @@ impl Operator {
             network_id: plan.identity.network.clone(),
             founded: plan.identity.founded,
             replacement: plan.replace.as_ref().and_then(|r| r.status.clone()),
+            recovery: match &plan.recover {
+                Some(recover) => recover.status.clone(),
+                None => observed.network.status.recovery.clone(),
+            },
             ..PeerNetworkStatus::default()
         };
         self.cluster
@@ -167,10 +184,7 @@ impl Operator {
             resource_version: self.cluster.version(),
             created: Default::default(),
             generation: 1,
-            asked: Asked {
-                replace: self.cluster.asked(),
-                recover: None,
-            },
+            asked: self.cluster.asked(),
             spec: PeerNetworkSpec {
                 replicas: count(self.cluster.replicas()),
                 replication: Replication {

@@ -217,3 +217,63 @@ fn volumes_that_were_given_up_never_bring_back_the_past() {
         |seed| run(Setup::good_or_bad(seed), 60 * MINUTE, old_volumes_return),
     );
 }
+
+/// Two machines burn down at once, and a person orders the way out: what the survivors hold is readable, the status says
+/// what may be lost, and both pods begin anew elsewhere. Asked too early, or for one of them alone, nothing is given up.
+async fn ordered(s: Scenario) -> Result<(), Failure> {
+    s.apply(PEERS);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(3);
+    s.world.sleep(5_000).await;
+    load.stop().await;
+    s.settle(5 * MINUTE).await?;
+    let lost = two_holders(&s);
+    let answered = async |lost: &[u32]| {
+        s.cluster.ask_to_recover(lost);
+        while s.cluster.asked().recover.is_some() {
+            s.world.sleep(500).await;
+        }
+        s.cluster.status().recovery
+    };
+    if let Some(given_up) = answered(&lost).await {
+        return unexpected(format!("peers that are alive were given up: {given_up:?}"));
+    }
+    let gone = lost.map(|ordinal| identity(&s, ordinal));
+    let both = |slot: &Slot| {
+        let config = config(&s, *slot);
+        gone.iter().all(|id| config.replicas.contains(id))
+    };
+    let hit = Slot::all().filter(both).count();
+    lost.iter().for_each(|ordinal| s.cluster.strand(*ordinal));
+    all_know(&s, &gone.into()).await;
+    if let Some(given_up) = answered(&lost[..1]).await {
+        return unexpected(format!("the other may come back, but {given_up:?}"));
+    }
+    let Some(status) = answered(&lost).await else {
+        return unexpected("nothing was given up".into());
+    };
+    let said = (status.slots_lost, status.slots_partial, status.finished);
+    if said != (0, i32::try_from(hit).expect("a few"), true) {
+        return unexpected(format!("{hit} slots lost two replicas, but {status:?}"));
+    }
+    let load = s.load(3);
+    for ordinal in lost {
+        s.cluster.ask_to_replace(Some(ordinal));
+        while s.cluster.under_replacement().is_some() {
+            s.world.sleep(500).await;
+        }
+    }
+    load.stop().await;
+    s.settle(10 * MINUTE).await?;
+    s.read_all().await;
+    Ok(())
+}
+
+#[test]
+fn the_operator_gives_up_on_order_what_only_the_lost_held() {
+    for_each_seed(
+        "the_operator_gives_up_on_order_what_only_the_lost_held",
+        201..203,
+        |seed| run(Setup::good_or_bad(seed), 60 * MINUTE, ordered),
+    );
+}

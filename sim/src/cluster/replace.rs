@@ -1,4 +1,4 @@
-//! Replacing a pod whose volume or node is gone for good: the annotation, and what becomes of claims and pods.
+//! Pods whose volume or node is gone for good: what a person asks for by annotation, and what becomes of claims and pods.
 //!
 //! A claim that is deleted stays for as long as a pod uses it. When it goes, the volume goes, and the StatefulSet makes a
 //! new claim; a pod that was bound to a node by its volume can then be scheduled to another.
@@ -6,7 +6,7 @@
 use peernet_core::member::{Liveness, PeerId};
 use peernet_core::store::Store;
 use peernet_plan::names;
-use peernet_plan::observed::Claim;
+use peernet_plan::observed::{Asked, Claim};
 
 use super::{Cluster, RESTART};
 use crate::model::Violation;
@@ -18,20 +18,34 @@ impl Cluster {
             format!("replacement asked for: {ordinal:?}")
         });
         let mut state = self.state.borrow_mut();
-        state.asked = ordinal.map(|ordinal| names::pod("demo", ordinal));
+        state.asked.replace = ordinal.map(|ordinal| names::pod("demo", ordinal));
         state.version += 1;
     }
 
-    /// What the annotation says.
-    pub fn asked(&self) -> Option<String> {
+    /// Gives up for good what only these pods held (`peernet.dev/recover-accept-loss`).
+    pub fn ask_to_recover(&self, ordinals: &[u32]) {
+        self.fleet.world().note(("recover", ordinals), || {
+            format!("recovery asked for: {ordinals:?}")
+        });
+        let pods: Vec<String> = ordinals.iter().map(|o| names::pod("demo", *o)).collect();
+        let mut state = self.state.borrow_mut();
+        state.asked.recover = Some(pods.join(","));
+        state.version += 1;
+    }
+
+    /// What the annotations say.
+    pub fn asked(&self) -> Asked {
         self.state.borrow().asked.clone()
     }
 
-    /// Removes the annotation, unless it says something else by now.
-    pub fn forget(&self, answered: &str) {
+    /// Removes annotations, unless they say something else by now.
+    pub fn forget(&self, answered: &Asked) {
         let mut state = self.state.borrow_mut();
-        if state.asked.as_deref() == Some(answered) {
-            state.asked = None;
+        let before = state.asked.clone();
+        let Asked { replace, recover } = &mut state.asked;
+        replace.take_if(|asked| answered.replace.as_ref() == Some(asked));
+        recover.take_if(|asked| answered.recover.as_ref() == Some(asked));
+        if state.asked != before {
             state.version += 1;
         }
     }
@@ -40,7 +54,8 @@ impl Cluster {
     pub fn under_replacement(&self) -> Option<String> {
         let state = self.state.borrow();
         let under_way = state.status.replacement.as_ref();
-        under_way.map(|r| r.message.clone()).or(state.asked.clone())
+        let asked = || state.asked.replace.clone();
+        under_way.map(|r| r.message.clone()).or_else(asked)
     }
 
     /// The machine of a pod is gone for good, with the volume. Until somebody has the pod replaced it can run nowhere

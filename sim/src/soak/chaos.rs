@@ -237,7 +237,7 @@ impl Play {
         let Play { s, .. } = &self;
         loop {
             s.world.sleep(s.world.random(SECOND..20 * SECOND)).await;
-            if s.cluster.asked().is_none()
+            if s.cluster.asked().replace.is_none()
                 && let Some(ordinal) = s.world.choose(&s.cluster.hopeless())
             {
                 s.cluster.ask_to_replace(Some(ordinal));
