@@ -37,7 +37,7 @@ install_packages() {
   done
   [ ${#missing[@]} = 0 ] && return
   command -v apt-get >/dev/null || fail "missing packages: ${missing[*]} - they are installed with apt-get, which is not here"
-  apt-get update -q
+  again apt-get update -q
   # Tests start what they need themselves: no package is to start a service, a broker for example (policy-rc.d(8)).
   (
     policy=/usr/sbin/policy-rc.d
@@ -46,8 +46,18 @@ install_packages() {
       printf '#!/bin/sh\nexit 101\n' >$policy
       chmod +x $policy
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+    DEBIAN_FRONTEND=noninteractive again apt-get install -y -q --no-install-recommends "${missing[@]}"
   )
+}
+
+# again COMMAND...: what downloads is tried three times, as a mirror may be away for a moment.
+again() {
+  local tries
+  for tries in 1 2 3; do
+    "$@" && return
+    [ $tries = 3 ] || { echo "dev/cluster: failed, tried again in 10 s: $*" >&2; sleep 10; }
+  done
+  return 1
 }
 
 # compile MODULE PROGRAM PACKAGE [linker flags]: skipped while neither the module's files nor the flags changed.
@@ -56,7 +66,7 @@ compile() {
   want=$(cat "$dir/go.mod" "$dir/go.sum" - <<<"$3 ${4:-}" | sha256sum)
   [ -x "$out" ] && [ "$(cat "$out.sum" 2>/dev/null)" = "$want" ] && return
   echo "compiling $2" >&2
-  (cd "$dir" && go build -ldflags="-s -w ${4:-}" -o "$out" "$3")
+  (cd "$dir" && again go build -ldflags="-s -w ${4:-}" -o "$out" "$3")
   echo "$want" >"$out.sum"
 }
 

@@ -62,7 +62,7 @@ control_plane_up() {
     --service-account-key-file="$pki/sa.pub" --service-account-signing-key-file="$pki/sa.key" \
     --service-account-issuer=https://kubernetes.default.svc --kubelet-preferred-address-types=InternalIP \
     --kubelet-client-certificate="$pki/admin.crt" --kubelet-client-key="$pki/admin.key"
-  until_ok 60 kubectl get --raw /readyz
+  until_ok 300 kubectl get --raw /readyz
   # A node counts as lost after 12 s rather than 50 s: tests that power nodes off wait for it.
   start control kube-controller-manager kube-controller-manager --kubeconfig="$RUN/kube-controller-manager.kubeconfig" \
     --leader-elect=false --bind-address=127.0.0.1 --root-ca-file="$pki/ca.crt" --use-service-account-credentials=true \
@@ -122,7 +122,7 @@ reclaimPolicy: Delete
 E
   start control local-path-provisioner local-path-provisioner start --config "$RUN/local-path.json" \
     --kubeconfig "$RUN/admin.kubeconfig" --helper-image localhost/busybox:1 --helper-pod-file "$RUN/volume-pod.yaml"
-  until_ok 30 kubectl -n default get serviceaccount default # before it exists no pod can be made
+  until_ok 120 kubectl -n default get serviceaccount default # before it exists no pod can be made
 } >/dev/null
 
 # node_ready N [TIME]: the API server has heard so from the node itself, later than TIME when one is given.

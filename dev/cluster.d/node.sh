@@ -99,7 +99,7 @@ remove_cgroups() {
   local n c
   gone() { [ ! -d "$1" ] || { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$1" ]; }; }
   for n in ${1:-$(seq 9)}; do
-    for c in $(cgroups_of "$n"); do until_ok 20 gone "$c"; done
+    for c in $(cgroups_of "$n"); do until_ok 60 gone "$c"; done
   done
 }
 
@@ -110,11 +110,11 @@ power_on() {
   rm -f "$disk/containerd.sock"
   start "n$n" "node$n" unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
     "$HERE/cluster.d/boot" "$n" "$NODES" "$disk" "$RUN" "$GATEWAY" "$PODS" "${MOUNT_POINTS[@]}"
-  until_ok 10 first_process "$n"
+  until_ok 60 first_process "$n"
   ip link add "peernet-n$n" type veth peer name eth0 netns "$(first_process "$n")"
   ip link set "peernet-n$n" master "$BRIDGE" up
   ip route replace "$PODS.$n.0/24" via "10.99.0.1$n"
-  until_ok 30 ctr_on "$n" version
+  until_ok 120 ctr_on "$n" version
   for image in "${SYSTEM_IMAGES[@]}"; do ctr_on "$n" images import "$IMAGES/$image.tar" >/dev/null; done
 }
 

@@ -35,5 +35,5 @@ stop() {
     [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
     none_left "$1"
   }
-  until_ok 20 kill_all "$1"
+  until_ok 60 kill_all "$1"
 }

@@ -1,7 +1,6 @@
 //! `peernet bench` against real peers.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -63,8 +62,7 @@ fn interrupted_it_leaves_nothing_behind(network: &Network) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let patience = Duration::from_secs(60);
-    network.wait_for("files are there", patience, || names(network).len() > 9);
+    network.wait_for("files are there", || names(network).len() > 9);
     send_signal(bench.id(), "INT");
     assert_eq!(bench.wait().unwrap().code(), Some(5));
     assert_eq!(names(network), ["mine.txt"]);

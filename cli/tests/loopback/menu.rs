@@ -2,12 +2,8 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::network::Network;
-
-/// A busy machine's patience with one screen.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A terminal of 80 columns and 24 lines that runs the menu, and then tells how the menu left it.
 struct Terminal<'a> {
@@ -22,7 +18,7 @@ impl<'a> Terminal<'a> {
         let terminal = Terminal { network, socket };
         let server = format!("PEERNET_SERVER={}", network.server(0));
         let shell = format!(
-            "{} menu; echo left with $?; stty -a; exec sleep 600",
+            "{} menu; code=$?; stty -a; echo left with $code; exec sleep 3600",
             env!("CARGO_BIN_EXE_peernet")
         );
         let size = ["-d", "-x", "80", "-y", "24", "-e", &server];
@@ -59,7 +55,7 @@ impl<'a> Terminal<'a> {
 
     fn sees(&self, text: &str) {
         self.network
-            .wait_for(&format!("the screen shows '{text}'"), PATIENCE, || {
+            .wait_for(&format!("the screen shows '{text}'"), || {
                 self.screen().contains(text)
             });
     }

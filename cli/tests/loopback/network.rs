@@ -5,16 +5,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long a network may take to be ready, and a command to end. Far above what they take, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long anything awaited may take. Far above what it takes, on the slowest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Ports in a row that a test may use, for peers it starts and peers it adds.
 const PORTS: u16 = 8;
+/// One network at a time: failure detection wants processes that get to run, and ports that are free stay free.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// The command under test, told nothing by the environment of the tests.
 pub(crate) fn peernet(args: &[&str]) -> Command {
@@ -45,24 +47,34 @@ pub(crate) struct Network {
     dir: Arc<TempDir>,
     grpc: u16,
     http: u16,
+    turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Network {
     /// Starts one in a new directory on free ports and waits until it is ready.
     pub(crate) fn up(args: &[&str]) -> Self {
+        // A test that failed says so itself.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = Arc::new(tempfile::tempdir().unwrap());
         fs::create_dir(dir.path().join("files")).unwrap();
         let grpc = free_ports();
         let http = grpc + PORTS;
-        Network::start(dir, grpc, http, args)
+        Network::start(dir, grpc, http, args, Some(turn))
     }
 
-    /// Starts one in the same directory again; it remembers the rest itself.
-    pub(crate) fn up_again(&self) -> Self {
-        Network::start(self.dir.clone(), self.grpc, self.http, &[])
+    /// Starts one that has ended in the same directory again; it remembers the rest itself.
+    pub(crate) fn up_again(mut self) -> Self {
+        let turn = self.turn.take();
+        Network::start(self.dir.clone(), self.grpc, self.http, &[], turn)
     }
 
-    fn start(dir: Arc<TempDir>, grpc: u16, http: u16, args: &[&str]) -> Self {
+    fn start(
+        dir: Arc<TempDir>,
+        grpc: u16,
+        http: u16,
+        args: &[&str],
+        turn: Option<MutexGuard<'static, ()>>,
+    ) -> Self {
         let mut command = peernet(&["up"]);
         command.arg("--dir").arg(dir.path().join("run")).args(args);
         if !args.is_empty() {
@@ -87,16 +99,32 @@ impl Network {
             dir,
             grpc,
             http,
+            turn,
         };
-        network.wait_for("the network is ready", PATIENCE, || {
-            network.said().contains("Ctrl-C ends the peers")
-        });
+        network.says("Ctrl-C ends the peers");
         network
     }
 
     /// All that the runner has printed so far.
     pub(crate) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until the runner has printed this. What it prints comes through a pipe, so it may come later than what it does.
+    pub(crate) fn says(&self, text: &str) {
+        self.wait_for(&format!("the runner says '{text}'"), || {
+            self.said().contains(text)
+        });
+    }
+
+    /// Waits until `status` says so at the beginning, and that all is well; what it said.
+    pub(crate) fn is_well(&self, verdict: &str) -> String {
+        let mut status = String::new();
+        self.wait_for(&format!("the status is '{verdict}'"), || {
+            status = self.try_run(&["status", "--check"]).unwrap_or_default();
+            status.starts_with(verdict)
+        });
+        status
     }
 
     /// The peers' processes, as first printed.
@@ -218,12 +246,12 @@ impl Network {
     }
 
     /// Waits until something is so.
-    pub(crate) fn wait_for(&self, what: &str, patience: Duration, is_so: impl Fn() -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
         let start = Instant::now();
         while !is_so() {
             assert!(
-                start.elapsed() < patience,
-                "{what}: not within {patience:?}; the runner said:\n{}",
+                start.elapsed() < PATIENCE,
+                "{what}: not within {PATIENCE:?}; the runner said:\n{}",
                 self.said()
             );
             thread::sleep(Duration::from_millis(50));
@@ -242,17 +270,13 @@ impl Network {
         send_signal(self.runner.id(), "KILL");
     }
 
-    /// Each peer holds a lock while it lives.
-    pub(crate) fn assert_no_peer_runs(&self, patience: Duration) {
+    /// Each peer holds a lock while it lives. Whether one does.
+    pub(crate) fn any_peer_runs(&self) -> bool {
         let lock = File::options()
             .write(true)
             .open(self.run_dir().join("peers.lock"))
             .unwrap();
-        self.wait_for(
-            "no peer runs",
-            patience.max(Duration::from_millis(1)),
-            || lock.try_lock().is_ok(),
-        );
+        lock.try_lock().is_err()
     }
 }
 

@@ -167,8 +167,20 @@ async fn all_are_there(network: &Network) {
     let read = stream::iter(http.chain(grpc)).map(|(name, size, n)| {
         let client = others[n % 2].clone();
         async move {
-            let data = client.get(&name, 0, None).await.unwrap();
-            assert!(data == bytes(size, n as u64), "{name}");
+            // They may still be busy with what the crowd has left.
+            until(&format!("{name} is read"), async || {
+                match client.get(&name, 0, None).await {
+                    Ok(data) => {
+                        assert!(data == bytes(size, n as u64), "{name}");
+                        true
+                    }
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::Unavailable, "{name}: {status}");
+                        false
+                    }
+                }
+            })
+            .await;
         }
     });
     read.buffer_unordered(32).count().await;

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::network::{Client, NETWORK, Network, Peer, bytes, until};
+use crate::network::{Client, NETWORK, Network, PATIENCE, Peer, bytes, until};
 use crate::rest::parts::{begun, is_gone};
 
 const MIB: usize = 1024 * 1024;
@@ -61,13 +61,9 @@ async fn a_crash_loses_nothing_and_a_restart_catches_up() {
         name: "while down".into(),
     };
     until("the restarted peer has its copies", async || {
-        let explained = network.peers[0]
-            .files()
-            .explain(missing.clone())
-            .await
-            .unwrap()
-            .into_inner();
-        explained.chunks.iter().all(|c| c.holders.len() == 3)
+        let mut files = network.peers[0].files();
+        let explained = files.explain(missing.clone()).await;
+        explained.is_ok_and(|e| e.into_inner().chunks.iter().all(|c| c.holders.len() == 3))
     })
     .await;
 
@@ -274,8 +270,10 @@ async fn peers_join_and_leave_with_everything_in_place() {
     network.at_rest().await;
     all_there(&network, &files).await;
     traffic.stop(&network).await;
-    let copies = copies(&network, &files).await;
-    assert!(copies.iter().all(|c| *c == 3), "{copies:?}");
+    until("there are three copies of all", async || {
+        copies(&network, &files).await.iter().all(|c| *c == 3)
+    })
+    .await;
 
     // The same volume comes back as somebody else.
     network.launch_with(newcomer, &["--await-assignment"]);
@@ -457,9 +455,7 @@ async fn the_first_of_the_seeds_founds_once_and_watchers_see_it() {
     network.launch_with(0, &place);
     let from_file = ["--seeds-file", file.to_str().unwrap()];
     network.launch_alone(2, &[&place[..], &from_file].concat());
-    for n in 0..3 {
-        network.ready(n).await;
-    }
+    network.all_ready().await;
     let mut seen = std::collections::BTreeMap::new();
     let all_active = async {
         while seen.len() < 3 || seen.values().any(|s| *s != v1::PeerState::Active) {
@@ -468,7 +464,7 @@ async fn the_first_of_the_seeds_founds_once_and_watchers_see_it() {
             }
         }
     };
-    let waited = timeout(Duration::from_secs(60), all_active).await;
+    let waited = timeout(PATIENCE, all_active).await;
     waited.expect("every peer became active in what was watched");
 
     // One that dies is seen to.
@@ -484,5 +480,5 @@ async fn the_first_of_the_seeds_founds_once_and_watchers_see_it() {
             }
         }
     };
-    timeout(Duration::from_secs(60), down).await.expect("seen");
+    timeout(PATIENCE, down).await.expect("seen");
 }

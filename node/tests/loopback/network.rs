@@ -20,8 +20,9 @@ use tonic::transport::Channel;
 
 /// The network all tests found; each on ports of its own.
 pub(crate) const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
-/// How long anything awaited may take: generous, since tests share two cores with builds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long anything awaited may take: generous, since tests share two cores with builds, and what nobody was heard of is
+/// collected only after a minute or two.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// One network at a time: failure detection wants processes that get to run.
 static TURN: Semaphore = Semaphore::const_new(1);
 const ZONES: [&str; 3] = ["a", "b", "c"];
@@ -55,18 +56,14 @@ impl Network {
     /// Starts `count` peers with these flags besides and waits until all are ready.
     pub(crate) async fn start_with(count: usize, flags: &[&str]) -> Network {
         let mut network = Network::launched_with(count, flags).await;
-        for n in 0..count {
-            network.ready(n).await;
-        }
+        network.all_ready().await;
         network
     }
 
     /// Starts a peer in each of these zones and waits until all are ready.
     pub(crate) async fn start_in(zones: &[&'static str]) -> Network {
         let mut network = Network::launched_in(zones, &[]).await;
-        for n in 0..zones.len() {
-            network.ready(n).await;
-        }
+        network.all_ready().await;
         network
     }
 
@@ -170,6 +167,21 @@ impl Network {
             peer.status().await.is_ok_and(|status| status.ready)
         })
         .await;
+    }
+
+    /// Waits until all peers are ready, and each knows that all are there: who is ready may not have heard of all others yet.
+    pub(crate) async fn all_ready(&mut self) {
+        for n in 0..self.peers.len() {
+            self.ready(n).await;
+        }
+        for peer in &self.peers {
+            until(&format!("{} knows all peers", peer.name), async || {
+                let known = peer.list().await.unwrap_or_default();
+                let active = |p: &&v1::PeerInfo| p.state() == v1::PeerState::Active;
+                known.iter().filter(active).count() == self.peers.len()
+            })
+            .await;
+        }
     }
 
     /// Waits until all peers that run see the ring at rest, with everything where it belongs.
@@ -295,9 +307,13 @@ impl Peer {
 
     /// The peers it knows.
     pub(crate) async fn members(&self) -> Vec<v1::PeerInfo> {
+        self.list().await.expect("an answer")
+    }
+
+    async fn list(&self) -> Result<Vec<v1::PeerInfo>, Status> {
         let mut peers = PeersClient::new(self.channel());
-        let list = peers.list(v1::ListPeersRequest {}).await;
-        list.expect("an answer").into_inner().peers
+        let list = peers.list(v1::ListPeersRequest {}).await?;
+        Ok(list.into_inner().peers)
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -107,13 +107,13 @@ async fn what_was_put_is_found_through_any_peer_and_after_a_death() {
     assert_ne!(first.files, second.files);
     assert!(first.files.len() == 1 && second.files.len() == 1 && second.next.is_empty());
     for peer in &network.peers {
-        // Two of the three replicas suffice, unless one is slow.
+        // One part of the index at two of its three replicas, each asked once: a question and an answer, but for the peer
+        // itself. Who does not get to answer for a while is asked again, or the third is, so a search may cost more.
         until("a search asks the fewest", async || {
             let found = find(peer, words("holiday")).await.unwrap();
             let cost = found.cost.expect("a cost");
             println!("{cost:?}");
-            // One part of the index at three replicas, each asked once: a question and an answer, but for the peer itself.
-            assert!(cost.shards == 1 && cost.messages <= 2 * 3, "{cost:?}");
+            assert_eq!(cost.shards, 1);
             cost.messages <= 2 + 2
         })
         .await;
@@ -137,7 +137,9 @@ async fn what_was_put_is_found_through_any_peer_and_after_a_death() {
     };
     until("the file is deleted", async || {
         let mut files = network.peers[2].files();
-        files.delete(delete.clone()).await.is_ok()
+        let deleted = files.delete(delete.clone()).await;
+        // An attempt of which nobody knows how it ended may have been the one.
+        deleted.map_or_else(|e| e.code() == Code::NotFound, |_| true)
     })
     .await;
     until_found(&network.peers[3], words("holiday"), &[town]).await;

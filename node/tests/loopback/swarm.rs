@@ -5,13 +5,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use futures::future::join_all;
 use peernet_proto::v1;
 use peernet_proto::v1::follow_response::Part;
 use peernet_proto::v1::swarm_client::SwarmClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use crate::network::{NETWORK, Network, Peer, bytes, until};
 use crate::shares::{fetch, share, shares};
@@ -62,19 +63,25 @@ fn away(file: &Path) -> PathBuf {
     file.with_extension("away")
 }
 
-/// Begins to fetch, and lets go: the peer goes on by itself.
-async fn begin(peer: &Peer) {
+/// Looks for it until it is found: who does not get to answer within a second is not.
+async fn open(peer: &Peer) -> Streaming<v1::FetchShareResponse> {
     let request = v1::FetchShareRequest {
         wanted: Some(v1::fetch_share_request::Wanted::Name(NAME.into())),
         everywhere: true,
     };
-    let mut parts = shares(peer)
-        .fetch(request)
-        .await
-        .expect("found")
-        .into_inner();
-    let first = parts.message().await.expect("an answer");
-    assert!(first.is_some());
+    let mut parts = None;
+    until("the film is found", async || {
+        parts = shares(peer).fetch(request.clone()).await.ok();
+        parts.is_some()
+    })
+    .await;
+    parts.expect("it was found").into_inner()
+}
+
+/// Begins to fetch, and lets go: the peer goes on by itself.
+async fn begin(peer: &Peer) {
+    let first = open(peer).await.message().await;
+    assert!(first.expect("an answer").is_some());
 }
 
 /// How many bytes it lacks; `None`: it has nothing of it.
@@ -181,16 +188,11 @@ async fn many_fetch_at_once_and_all_get_the_same() {
     let network = Network::start_with(4, &FLAGS).await;
     let film = bytes(PIECES * 4 * CHUNK + 7, 4);
     share(&network.peers[0], NAME, &film).await.unwrap();
-    let mut fetches = JoinSet::new();
-    for peer in &network.peers[1..] {
-        // Twice each: who comes second waits for the same bytes.
-        for _ in 0..2 {
-            let channel = peer.channel();
-            fetches.spawn(read(channel));
-        }
-    }
-    while let Some(fetched) = fetches.join_next().await {
-        assert!(fetched.expect("no panic") == film);
+    // Twice each: who comes second waits for the same bytes.
+    let peers = network.peers[1..].iter();
+    let fetches = peers.flat_map(|peer| [read(peer), read(peer)]);
+    for fetched in join_all(fetches).await {
+        assert!(fetched == film);
     }
     for peer in &network.peers {
         until("all have it whole", async || missing(peer).await == Some(0)).await;
@@ -199,13 +201,8 @@ async fn many_fetch_at_once_and_all_get_the_same() {
     }
 }
 
-async fn read(channel: tonic::transport::Channel) -> Vec<u8> {
-    let request = v1::FetchShareRequest {
-        wanted: Some(v1::fetch_share_request::Wanted::Name(NAME.into())),
-        everywhere: true,
-    };
-    let mut client = v1::shares_client::SharesClient::new(channel);
-    let mut parts = client.fetch(request).await.expect("found").into_inner();
+async fn read(peer: &Peer) -> Vec<u8> {
+    let mut parts = open(peer).await;
     let mut data = Vec::new();
     while let Some(part) = parts.message().await.expect("a part") {
         if let Some(v1::fetch_share_response::Part::Data(bytes)) = part.part {
@@ -272,9 +269,7 @@ async fn a_liar_is_found_out_and_not_asked_again() {
         }
         network.launch_with(n, &place);
     }
-    for n in 0..3 {
-        network.ready(n).await;
-    }
+    network.all_ready().await;
     let mut film = bytes(PIECES * CHUNK, 5);
     film.chunks_mut(512)
         .for_each(|part| part[..MARK.len()].copy_from_slice(MARK));
