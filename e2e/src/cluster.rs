@@ -28,9 +28,9 @@ use crate::patience::{eventually, within};
 pub const LABEL: &str = "peernet.dev/e2e";
 
 /// Longest that a namespace may take to vanish with all its pods and volumes.
-const REMOVAL: Duration = Duration::from_secs(180);
-/// Longest that a node may take to start or stop; `dev/cluster` itself waits up to 60 s.
-const POWER: Duration = Duration::from_secs(120);
+const REMOVAL: Duration = Duration::from_secs(300);
+/// Longest that a node may take to start or stop; `dev/cluster` itself waits up to 300 s.
+const POWER: Duration = Duration::from_secs(400);
 
 /// Where a test runs.
 pub struct Scenario {

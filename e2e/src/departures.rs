@@ -26,7 +26,7 @@ use crate::patience::eventually;
 /// Between two readings of who is in which pod; a peer that joins holds no slot for longer than this (measured: seconds).
 const READING: Duration = Duration::from_millis(250);
 /// Longest that those that stay may take to answer.
-const REPORTS: Duration = Duration::from_secs(60);
+const REPORTS: Duration = Duration::from_secs(120);
 /// Lowerings waiting to be judged; a storm has tens.
 const WAITING: usize = 1024;
 

@@ -27,7 +27,7 @@ use crate::patience::eventually;
 /// Slots of the key space (design: fixed).
 const SLOTS: u32 = 4096;
 /// Longest that the peers that stay may take to answer.
-const REPORTS: Duration = Duration::from_secs(30);
+const REPORTS: Duration = Duration::from_secs(120);
 
 /// Why peers were let go too early.
 #[derive(Debug, Error, PartialEq, Eq)]

@@ -154,6 +154,15 @@ impl FileSet {
     }
 }
 
+/// Puts one file through this peer: on a slow disk, not every attempt is in time.
+///
+/// # Errors
+/// As [`persist`].
+pub async fn put_at(peer: &Peer, protocol: Protocol, name: &str, content: Content) -> Result<()> {
+    let put = async |peer: Peer, _| client::put(&peer, protocol, name, content).await;
+    persist(0, || vec![peer.clone()], put).await
+}
+
 /// Tries peer after peer and protocol after protocol until an attempt succeeds or cannot.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::patience::within;
 
 /// Longest that one command may take; `kubectl wait` included.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// What a command printed, and whether it succeeded.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub fn command<S: AsRef<OsStr>>(namespace: &str, args: impl IntoIterator<Item = 
 /// Runs a command whatever its exit code, with `input` on its standard input.
 ///
 /// # Errors
-/// It cannot be started, or takes longer than five minutes.
+/// It cannot be started, or takes longer than ten minutes.
 pub async fn attempt(namespace: &str, args: &[&str], input: &str) -> Result<Printed> {
     let what = format!("kubectl {}", args.join(" "));
     let mut child = command(namespace, args)

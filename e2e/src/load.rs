@@ -36,10 +36,10 @@ const DELETE_ONE_IN: usize = 8;
 const SMALLEST: u64 = 16;
 const LARGEST: u64 = 1536 * 1024;
 /// A client goes from peer to peer for so long before it gives up on one put or get, as an application would.
-const PERSISTENCE: Duration = Duration::from_secs(90);
+const PERSISTENCE: Duration = Duration::from_secs(180);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest that some hundred operations may take.
-const SERVED: Duration = Duration::from_secs(120);
+const SERVED: Duration = Duration::from_secs(300);
 
 /// What the clients met with.
 #[derive(Clone, Default, Debug)]
@@ -115,7 +115,7 @@ impl Load {
     /// Waits until so many more puts, deletes and gets were served.
     ///
     /// # Errors
-    /// They were not within two minutes.
+    /// They were not within five minutes.
     pub async fn serves(&self, more: u64) -> Result<()> {
         let mut served = self.shared.served.subscribe();
         let wanted = *served.borrow() + more;

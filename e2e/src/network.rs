@@ -25,11 +25,11 @@ use crate::peer::Peer;
 use crate::ring;
 
 /// Longest that a network may take to become ready: images are on the nodes, so volumes take most of it.
-pub const FORMATION: Duration = Duration::from_secs(180);
+pub const FORMATION: Duration = Duration::from_secs(300);
 /// Longest that joins or leaves with a gigabyte to move may take.
-pub const RESIZING: Duration = Duration::from_secs(420);
+pub const RESIZING: Duration = Duration::from_secs(600);
 /// Longest that peers may take to agree with what the resource already says.
-const AGREEMENT: Duration = Duration::from_secs(60);
+const AGREEMENT: Duration = Duration::from_secs(180);
 
 /// A network and its pods, which are watched from the beginning.
 pub struct Network {
@@ -116,6 +116,15 @@ impl Network {
             .patch_scale(&self.name, &params, &patch)
             .await
             .map(drop)
+    }
+
+    /// The same, as soon as it is allowed: while a peer that stays is not ready for a moment, fewer are refused at once.
+    ///
+    /// # Errors
+    /// It is refused all the time.
+    pub async fn scale_when_allowed(&self, replicas: i32) -> Result<()> {
+        let scale = || async { Ok(self.scale(replicas).await?) };
+        eventually("the size is allowed", RESIZING, scale).await
     }
 
     /// Annotates the resource, as `kubectl annotate` does.
@@ -221,7 +230,7 @@ impl Network {
     /// Asks every peer whom it sees, until all see the same ring of exactly the pods 0 to `count - 1`.
     ///
     /// # Errors
-    /// They do not within a minute.
+    /// They do not within three minutes.
     pub async fn one_ring(&self, count: i32) -> Result<Vec<ring::View>> {
         let network_id = self.network_id().await?;
         let names: Vec<_> = (0..count).map(|n| format!("{}-{n}", self.name)).collect();
@@ -245,7 +254,7 @@ impl Network {
     /// less: a member that has just joined, or stays after all, is caught up before it holds anything.
     ///
     /// # Errors
-    /// They do not within seven minutes.
+    /// They do not within ten minutes.
     pub async fn settled(&self) -> Result<()> {
         eventually("every peer has its share", RESIZING, || async {
             for peer in self.peers() {
@@ -300,7 +309,7 @@ impl Network {
     /// come later.
     ///
     /// # Errors
-    /// There are not within seven minutes.
+    /// There are not within ten minutes.
     pub async fn three_copies(&self, files: &FileSet) -> Result<Copies> {
         eventually("three copies", RESIZING, || self.copies(files)).await
     }
@@ -310,11 +319,11 @@ impl Network {
     /// home while all is well otherwise.
     ///
     /// # Errors
-    /// They do not within a minute.
+    /// They do not within ten minutes.
     pub async fn spread_over_zones(&self, files: &FileSet) -> Result<()> {
         let zones = &self.zones().await?;
         let distinct = zones.values().collect::<BTreeSet<_>>().len();
-        eventually("copies lie in different zones", AGREEMENT, || async move {
+        eventually("copies lie in different zones", RESIZING, || async move {
             let copies = self.copies(files).await?;
             Ok(copies.lie_in_zones(zones, distinct.min(3))?)
         })

@@ -24,7 +24,7 @@ const ATTEMPT: Duration = Duration::from_millis(1500);
 /// Between two attempts at one file.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longest that anything may be out of reach.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Bytes of each file: in a chunk of its own, so that a write needs chunks and a name.
 const LEN: u64 = 70_000;
 
@@ -60,7 +60,7 @@ impl Probes {
     /// Asks until every file was read, and written, by one of these peers; both at once.
     ///
     /// # Errors
-    /// One of them could not be for a minute and a half.
+    /// One of them could not be for three minutes.
     pub async fn back(&self, peers: impl Fn() -> Vec<Peer>) -> Result<Back> {
         let (reads, writes) =
             tokio::try_join!(self.each(&peers, Wish::Get), self.each(&peers, Wish::Put))?;

@@ -41,7 +41,7 @@ const BETWEEN_SIZES: std::ops::Range<u64> = 10..45;
 /// What the API server answers when a rule of the resource is broken.
 const INVALID: u16 = 422;
 /// Longest that a fault may take to show, or to pass.
-const PASSING: Duration = Duration::from_secs(300);
+const PASSING: Duration = Duration::from_secs(600);
 
 /// What a fault did.
 pub(super) struct Harm {
@@ -99,7 +99,7 @@ impl Trial<'_> {
         let namespace = &self.scenario.namespace;
         let set = format!("statefulset/{}", self.network.name);
         kubectl::run(namespace, &["rollout", "restart", &set]).await?;
-        let status = ["rollout", "status", &set, "--timeout=280s"];
+        let status = ["rollout", "status", &set, "--timeout=480s"];
         kubectl::run(namespace, &status).await?;
         self.undone(&[]).await
     }
@@ -147,8 +147,7 @@ impl Trial<'_> {
             }
             self.load.serves(self.random.u64(BETWEEN_SIZES)).await?;
         }
-        let back = || async { Ok(self.network.scale(self.size).await?) };
-        eventually("the size it had is allowed", RESIZING, back).await?;
+        self.network.scale_when_allowed(self.size).await?;
         self.note(&format!("sizes {}", sizes.join(", ")));
         let harm = self.undone(&[]).await?;
         self.network.ready(self.size, RESIZING).await?;
@@ -161,7 +160,7 @@ impl Trial<'_> {
         let departures = Departures::start(&self.network).await?;
         let fewer = self.size - 1;
         let leaver = self.pod(fewer);
-        self.network.scale(fewer).await?;
+        self.network.scale_when_allowed(fewer).await?;
         self.reaches(step).await?;
         let receiver = self.random.i32(0..fewer);
         let hit = match victim {

@@ -10,6 +10,7 @@ use hyper::Method;
 use peernet_e2e::client::{self, Protocol, TransferError, grpc, rest};
 use peernet_e2e::cluster::{Scenario, scenario};
 use peernet_e2e::content::Content;
+use peernet_e2e::files::put_at;
 use peernet_e2e::kubectl;
 use peernet_e2e::network::Network;
 use peernet_e2e::patience::within;
@@ -22,9 +23,9 @@ use tonic::Code;
 mod interfaces;
 
 /// Longest that a forward may take to listen.
-const LISTEN: Duration = Duration::from_secs(30);
+const LISTEN: Duration = Duration::from_secs(120);
 /// Longest that a command may take.
-const COMMAND: Duration = Duration::from_secs(60);
+const COMMAND: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forwarded_port_is_enough_and_bad_requests_are_refused_clearly() {
@@ -102,13 +103,13 @@ async fn both_protocols(peer: &Peer) -> Result<()> {
         seed: 5,
         len: 3_000_000,
     };
-    client::put(peer, Protocol::Grpc, "access/a.bin", content).await?;
+    put_at(peer, Protocol::Grpc, "access/a.bin", content).await?;
     let over_rest = client::get(peer, Protocol::Rest, "access/a.bin").await?;
     ensure!(
         over_rest.hash == content.hash(),
         "gRPC in, REST out: {over_rest:?}"
     );
-    client::put(peer, Protocol::Rest, "access/b.bin", content).await?;
+    put_at(peer, Protocol::Rest, "access/b.bin", content).await?;
     let over_grpc = client::get(peer, Protocol::Grpc, "access/b.bin").await?;
     ensure!(
         over_grpc.hash == content.hash(),
@@ -266,7 +267,7 @@ async fn truncated_uploads(peer: &Peer, other: &Peer) -> Result<()> {
         seed: 8,
         len: 2_000_000,
     };
-    client::put(peer, Protocol::Grpc, "truncated/old", whole).await?;
+    put_at(peer, Protocol::Grpc, "truncated/old", whole).await?;
     for name in ["truncated/old", "truncated/new"] {
         let part = Content {
             seed: 9,

@@ -42,12 +42,12 @@ async fn a_leave_can_be_cancelled_and_extended_and_survives_crashes() {
 /// Replicas are raised again, once before anything has happened and once in the middle.
 async fn cancel(scenario: &Scenario, network: &Arc<Network>) -> Result<()> {
     let guard = Guard::start(network).await?;
-    network.scale(4).await?;
+    network.scale_when_allowed(4).await?;
     network.scale(7).await?;
     network.ready(7, RESIZING).await?;
     network.one_ring(7).await?;
 
-    network.scale(4).await?;
+    network.scale_when_allowed(4).await?;
     data_moves(network, 3).await?;
     scenario.note("three peers are leaving, and some of their data has gone already");
     network.scale(7).await?;
@@ -70,13 +70,13 @@ async fn cancel(scenario: &Scenario, network: &Arc<Network>) -> Result<()> {
 /// One peer leaves, then two more; meanwhile the operator, a leaver and a receiver crash.
 async fn extend_and_crash(scenario: &Scenario, network: &Arc<Network>) -> Result<()> {
     let guard = Guard::start(network).await?;
-    network.scale(6).await?;
+    network.scale_when_allowed(6).await?;
     network
         .becomes("a peer leaves", RESIZING, |n| {
             n.status.as_ref().is_some_and(|s| s.drain.is_some())
         })
         .await?;
-    network.scale(4).await?;
+    network.scale_when_allowed(4).await?;
     data_moves(network, 3).await?;
     scenario.kill_operator().await?;
     network.kill_pod("demo-5").await?;

@@ -14,7 +14,7 @@ use peernet_e2e::patience::eventually;
 use peernet_e2e::peer::Peer;
 
 /// Longest that lost copies may take to be rebuilt: detection, the grace period of 10 s, and the data.
-const REPAIR: Duration = Duration::from_secs(240);
+const REPAIR: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_peers_crash() {

@@ -17,9 +17,10 @@ use lapin::options::{
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 use peernet_crd::{Commands, Events, PeerNetwork, PeerNetworkSpec, SecretKey};
-use peernet_e2e::client::{self, Protocol};
+use peernet_e2e::client::Protocol;
 use peernet_e2e::cluster::{Scenario, scenario};
 use peernet_e2e::content::Content;
+use peernet_e2e::files::put_at;
 use peernet_e2e::network::Network;
 use peernet_e2e::patience::eventually;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -30,7 +31,7 @@ use tokio::time::timeout;
 /// The server itself; the one on the PATH changes the user first.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// Longest that a broker may take to start, or the kubelet to bring a Secret.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two reminders of the kubelet.
 const REMIND: Duration = Duration::from_secs(3);
 const SECRET: &str = "broker";
@@ -56,7 +57,7 @@ async fn events_and_commands_go_through_the_broker_that_the_secret_names() {
         let mut events = first.bind(&exchange, "file.*").await?;
         let content = Content { seed: 1, len: 10 };
         let peers = network.peers();
-        client::put(&peers[0], Protocol::Rest, "before", content).await?;
+        put_at(&peers[0], Protocol::Rest, "before", content).await?;
         told(&network, &mut events, "file.stored", "before").await?;
         connected(&network, true, "all 3 peers").await?;
         scenario.note("the Secret has come, and events with it");
@@ -69,7 +70,7 @@ async fn events_and_commands_go_through_the_broker_that_the_secret_names() {
         // What happens meanwhile waits for the other broker.
         let mut events = second.bind(&exchange, "file.*").await?;
         drop(first);
-        client::put(&peers[1], Protocol::Rest, "meanwhile", content).await?;
+        put_at(&peers[1], Protocol::Rest, "meanwhile", content).await?;
         let other = Patch::Merge(json!({"stringData": {"uri": second.uri()}}));
         secrets
             .patch(SECRET, &PatchParams::default(), &other)
@@ -259,15 +260,26 @@ impl Broker {
         Self::consume(&channel, &queue).await
     }
 
-    /// Sends a command; the answer.
+    /// Sends a command, once there is a peer that takes it; the answer.
     async fn command(&self, exchange: &str, command: &Value) -> Result<Value> {
+        let (queue, body) = (format!("{exchange}.commands"), command.to_string());
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        eventually("commands are taken", PATIENCE, async || {
+            let channel = self.channel().await?;
+            let declared =
+                channel.queue_declare(queue.as_str().into(), passive, FieldTable::default());
+            Ok(declared.await.map(drop)?)
+        })
+        .await?;
         let channel = self.channel().await?;
         let answers = Self::queue(&channel).await?;
         let mut consumer = Self::consume(&channel, &answers).await?;
         let properties = BasicProperties::default()
             .with_message_id("1".into())
             .with_reply_to(answers.as_str().into());
-        let (queue, body) = (format!("{exchange}.commands"), command.to_string());
         let options = BasicPublishOptions::default();
         let sent = channel.basic_publish(
             "".into(),

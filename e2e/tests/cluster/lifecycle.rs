@@ -11,6 +11,7 @@ use peernet_e2e::files::FileSet;
 use peernet_e2e::kubectl;
 use peernet_e2e::load::Load;
 use peernet_e2e::network::{Network, RESIZING};
+use peernet_e2e::patience::eventually;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_peers_become_nine_and_then_four_without_losing_a_byte() {
@@ -58,7 +59,7 @@ async fn form(scenario: &Scenario) -> Result<Arc<Network>> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/peernetwork.yaml");
     let apply = ["apply", "-f", &manifest.to_string_lossy()];
     kubectl::run(&scenario.namespace, &apply).await?;
-    let wait = ["wait", "--for=condition=Ready", "pn/demo", "--timeout=240s"];
+    let wait = ["wait", "--for=condition=Ready", "pn/demo", "--timeout=480s"];
     kubectl::run(&scenario.namespace, &wait).await?;
     scenario.note("kubectl wait has returned");
 
@@ -111,7 +112,11 @@ async fn join(scenario: &Scenario, network: &Arc<Network>, load: &Load) -> Resul
 
 async fn leave(scenario: &Scenario, network: &Arc<Network>, load: &Load) -> Result<()> {
     let guard = Guard::start(network).await?;
-    kubectl::run(&scenario.namespace, &["scale", "pn/demo", "--replicas=4"]).await?;
+    // While a peer that stays is not ready for a moment, it is refused.
+    eventually("four peers are allowed", RESIZING, async || {
+        kubectl::run(&scenario.namespace, &["scale", "pn/demo", "--replicas=4"]).await
+    })
+    .await?;
     network.ready(4, RESIZING).await?;
     network.pods_are(4).await?;
     let seen = guard.finish().await?;

@@ -21,7 +21,7 @@ use tokio::process::{ChildStdout, Command};
 use crate::access::command;
 
 /// Longest that a command may take; that of a scale covers joins and leaves.
-const COMMAND: Duration = Duration::from_secs(240);
+const COMMAND: Duration = Duration::from_secs(480);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_plugin_finds_the_network_and_needs_no_forwarded_port() {
@@ -121,10 +121,15 @@ impl Plugin<'_> {
             "explain names no peer"
         );
         // Every peer is asked, each through its own pod.
-        let status: Value = serde_json::from_str(&self.done(&["status", "-o", "json"]).await?)?;
-        let peers = status["peers"].as_array().context("status has peers")?;
-        let asked = peers.iter().filter(|p| p["slots"].is_u64()).count();
-        ensure!((peers.len(), asked) == (3, 3), "status has {status}");
+        eventually("status asks every peer", COMMAND, async || {
+            let status = self.done(&["status", "-o", "json"]).await?;
+            let status: Value = serde_json::from_str(&status)?;
+            let peers = status["peers"].as_array().context("status has peers")?;
+            let asked = peers.iter().filter(|p| p["slots"].is_u64()).count();
+            ensure!((peers.len(), asked) == (3, 3), "status has {status}");
+            Ok(())
+        })
+        .await?;
         eventually("status names the next command", COMMAND, async || {
             let status = self.done(&["status"]).await?;
             ensure!(

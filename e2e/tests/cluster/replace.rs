@@ -9,7 +9,7 @@ use peernet_e2e::cluster::scenario;
 use peernet_e2e::trial::{Fault, Trial};
 
 /// Longest that a refusal may take.
-const REFUSAL: Duration = Duration::from_secs(60);
+const REFUSAL: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_is_gone_for_good_is_replaced_and_one_that_answers_is_not() {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use hyper::Method;
 use peernet_e2e::client::{self, Protocol, rest};
 use peernet_e2e::content::Content;
+use peernet_e2e::files::put_at;
 use peernet_e2e::patience::{eventually, within};
 use peernet_e2e::peer::Peer;
 use serde_json::Value;
@@ -23,7 +24,7 @@ const SERVICES: [&str; 5] = ["Admin", "Files", "Peers", "Search", "Shares"];
 
 pub(super) async fn answer(peer: &Peer, program: Option<&Path>) -> Result<()> {
     let content = Content { seed: 3, len: 100 };
-    client::put(peer, Protocol::Rest, FILE, content).await?;
+    put_at(peer, Protocol::Rest, FILE, content).await?;
     search(peer, program).await?;
     reflection(peer).await?;
     events(peer).await?;
