@@ -18,15 +18,15 @@ PEAK = 6  # times the budget: the program, caches of the database, and what the 
 
 
 class Ratio:
-    """Something of PeerNet by something of the machine."""
+    """Something of PeerNet by something of the machine: the sum of these limits."""
 
-    def __init__(self, name, bound, cell, limit, means):
-        self.name, self.bound, self.cell, self.limit, self.means = name, bound, cell, limit, means
+    def __init__(self, name, bound, cell, limits, means):
+        self.name, self.bound, self.cell, self.limits, self.means = name, bound, cell, limits, means
 
     def of(self, results):
         """The median of the rounds, or None where nothing was measured."""
         rounds = zip(each(results, *self.cell), results["limits"])
-        values = [by(value, limits[self.limit]) for value, limits in rounds]
+        values = [by(value, sum(limits[name] for name in self.limits)) for value, limits in rounds]
         return median(values) if values else None
 
 
@@ -38,15 +38,16 @@ def each(results, op, size, at_once, figure):
 
 
 RATIOS = [
-    Ratio("PUT 1 KiB c1 p50 : fdatasync", 40, ("put", KIB1, 1, p50), "sync4KibP50Ms",  # [13 quiet, 2 where syncs take 4 ms]
+    # By both that such a write waits for: by syncs alone, a disk that is fast beside the processors would look like a fault.
+    Ratio("PUT 1 KiB c1 p50 : fdatasync and unary call", 25, ("put", KIB1, 1, p50), ("sync4KibP50Ms", "unaryP50Ms"),  # [about 8 quiet, 2 where syncs take 4 ms]
           "a small write waits for more syncs, or for more round trips, than it did"),
-    Ratio("PUT 1 KiB c8 CPU : unary call", 75, ("put", KIB1, 8, servers_micros), "unaryCpuMicros",  # [37]
+    Ratio("PUT 1 KiB c8 CPU : unary call", 75, ("put", KIB1, 8, servers_micros), ("unaryCpuMicros",),  # [37]
           "a small write costs the peers more messages or more work than it did"),
-    Ratio("GET 1 KiB c8 CPU : unary call", 25, ("get", KIB1, 8, servers_micros), "unaryCpuMicros",  # [12]
+    Ratio("GET 1 KiB c8 CPU : unary call", 25, ("get", KIB1, 8, servers_micros), ("unaryCpuMicros",),  # [12]
           "a small read costs the peers more messages or more work than it did"),
-    Ratio("PUT 64 MiB c8 CPU : BLAKE3", 85, ("put", MIB64, 8, servers_cpu), "blake3CpuSecondsPerGib",  # [42]
+    Ratio("PUT 64 MiB c8 CPU : BLAKE3", 85, ("put", MIB64, 8, servers_cpu), ("blake3CpuSecondsPerGib",),  # [42]
           "stored bytes are copied, hashed or sent more often than they were"),
-    Ratio("GET 64 MiB c8 CPU : loopback TCP", 6, ("get", MIB64, 8, servers_cpu), "loopbackCpuSecondsPerGib",  # [3.1]
+    Ratio("GET 64 MiB c8 CPU : loopback TCP", 6, ("get", MIB64, 8, servers_cpu), ("loopbackCpuSecondsPerGib",),  # [3.1]
           "read bytes are copied, hashed or sent more often than they were"),
 ]  # fmt: skip
 
@@ -73,12 +74,12 @@ def verdict(results):
 
 def self_test():
     """Whether a ratio that is past its bound is noticed, each of them, and none that is not."""
-    names = {ratio.limit for ratio in RATIOS}
+    names = {name for ratio in RATIOS for name in ratio.limits}
 
     def results(worse):
         def cell(ratio):
             op, size, at_once, figure = ratio.cell
-            value = ratio.bound * (1.1 if ratio is worse else 0.9)
+            value = ratio.bound * len(ratio.limits) * (1.1 if ratio is worse else 0.9)
             one = {"system": "peernet", "op": op, "size": size, "concurrency": at_once, "operations": 1, "bytes": GIB, "failed": 0}
             field, scale = {p50: ("p50Ms", 1), servers_cpu: ("serverCpuSeconds", 1), servers_micros: ("serverCpuSeconds", 1e-6)}[figure]
             return {**one, field: value * scale}

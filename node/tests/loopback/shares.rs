@@ -51,6 +51,20 @@ pub(crate) async fn fetch(peer: &Peer, name: &str, everywhere: bool) -> Result<V
     Ok(data)
 }
 
+/// Fetches it, and looks again for what was not found: who does not get to answer within a second is not.
+async fn fetched(peer: &Peer, name: &str, everywhere: bool) -> Vec<u8> {
+    let mut data = None;
+    until(&format!("'{name}' is fetched"), async || {
+        match fetch(peer, name, everywhere).await {
+            Ok(all) => data = Some(all),
+            Err(status) => println!("{name}: {status}"),
+        }
+        data.is_some()
+    })
+    .await;
+    data.expect("it was fetched")
+}
+
 /// Names of the peers that are found to share something, and the cost.
 async fn find(
     peer: &Peer,
@@ -96,9 +110,9 @@ async fn a_shared_file_is_found_in_its_zone_fetched_and_outlives_its_first_peer(
     until("it is found by flooding", async || {
         let method = v1::SearchMethod::Flood;
         let (peers, cost) = find(&network.peers[1], "sky drama", false, method).await;
-        assert!(cost.messages <= 6, "three links, both ways: {cost:?}");
-        // Who does not get to answer within a second is silent.
-        peers == ["p-0"] && (cost.peers, cost.silent) == (3, 0)
+        println!("{cost:?}");
+        // Three links, both ways. Who does not get to answer within a second is silent.
+        peers == ["p-0"] && (cost.peers, cost.silent) == (3, 0) && cost.messages <= 6
     })
     .await;
     until("it is found by walking", async || {
@@ -120,22 +134,24 @@ async fn a_shared_file_is_found_in_its_zone_fetched_and_outlives_its_first_peer(
     assert_eq!(stored.code(), Code::NotFound);
 
     // Who fetches it has it.
-    assert!(fetch(&network.peers[1], NAME, false).await.unwrap() == film);
+    assert!(fetched(&network.peers[1], NAME, false).await == film);
     until("the fetcher shares it", async || {
         flood(&network.peers[2], false).await == ["p-0", "p-1"]
     })
     .await;
     until("both are on record", async || {
-        let who = who(&network.peers[2], NAME, false).await.unwrap();
-        assert!(who.stored_content.is_none() && who.shared.len() == 2);
-        who.providers.len() == 1 && who.providers[0].peers.len() == 2
+        let Ok(who) = who(&network.peers[2], NAME, false).await else {
+            return false;
+        };
+        assert!(who.stored_content.is_none());
+        who.shared.len() == 2 && who.providers.len() == 1 && who.providers[0].peers.len() == 2
     })
     .await;
 
     // The first one dies; nobody has noticed yet.
     network.peers[0].kill();
-    assert!(fetch(&network.peers[2], NAME, false).await.unwrap() == film);
-    assert!(fetch(&network.peers[3], NAME, true).await.unwrap() == film);
+    assert!(fetched(&network.peers[2], NAME, false).await == film);
+    assert!(fetched(&network.peers[3], NAME, true).await == film);
     until("it is shared in the other zone too", async || {
         flood(&network.peers[3], false).await == ["p-3"]
     })
@@ -170,14 +186,14 @@ async fn small_shares_and_nonsense() {
     for (name, len) in [("empty", 0), ("small", 1_000), ("edge", 32 * 1024 + 1)] {
         let data = bytes(len, 5);
         share(one, name, &data).await.unwrap();
-        assert!(fetch(two, name, false).await.unwrap() == data, "{name}");
+        assert!(fetched(two, name, false).await == data, "{name}");
     }
     // A file stored with the same bytes has the same name for its content.
     let stored = one.put("stored", &bytes(1_000, 5)).await.unwrap();
     until("both are on record", async || {
         let found = who(two, "stored", false).await.unwrap();
         assert_eq!(found.stored_content.as_ref(), Some(&stored.etag));
-        found.providers[0].peers == ["p-0", "p-1"]
+        (found.providers.iter()).any(|found| found.peers == ["p-0", "p-1"])
     })
     .await;
     for bad in ["", "a\nb", &"x".repeat(1_025)] {

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::{Answer, get, put, send};
-use crate::network::{Network, bytes};
+use crate::network::{Network, bytes, until};
 
 const SIZE: usize = 3_500_000;
 const FIRST: usize = 1_572_864;
@@ -47,8 +47,13 @@ pub(crate) async fn begun(to: SocketAddr) -> String {
     begun.headers.remove("location").unwrap()
 }
 
-/// The peer that began the upload is gone, says the peer that was asked.
+/// The peer that began the upload is gone, says the peer that was asked, once it has heard.
 pub(crate) async fn is_gone(to: SocketAddr, place: &str) {
+    until("the peer has heard who is gone", async || {
+        let told = send(to, &format!("HEAD {place} HTTP/1.1"), b"").await;
+        told.status == 410
+    })
+    .await;
     let told = send(to, &patch(place, 5, false, 1), b"x").await;
     assert!(
         told.json()["detail"]
@@ -99,7 +104,7 @@ async fn an_upload_in_parts_goes_on_through_other_peers() {
     assert_eq!(waiting.headers["retry-after"], "1");
     waiting.is_problem(503, "unavailable");
     network.launch(0);
-    network.ready(0).await;
+    network.all_ready().await;
     assert!((came..=came + 300_000).contains(&offset(c, place).await));
     let came = offset(c, place).await;
     let right = sha_256("Repr-Digest", &data);
