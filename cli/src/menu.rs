@@ -24,6 +24,7 @@ use crate::menu::work::Work;
 mod app;
 mod listing;
 mod prompt;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod transfers;

@@ -21,7 +21,7 @@ use tokio_util::io::ReaderStream;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::get::{destination, is_special, temporary};
-use crate::servers::CallError;
+use crate::servers::{CallError, Connection, Servers};
 use crate::{output, prefetch, progress, watch, who};
 
 /// Bytes per message of a file on its way to the peer.
@@ -383,29 +383,61 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
 }
 
 async fn unshare(global: &Global, command: Unshare) -> Result<(), ShareError> {
-    let request = v1::UnshareRequest {
-        name: name(command.name)?.as_str().to_owned(),
-    };
+    let name = name(command.name)?;
     let connection = global.server.connect(0).await?;
-    SharesClient::new(connection.channel.clone())
-        .unshare(request.clone())
-        .await
-        .map_err(|status| connection.refused(status))?;
-    if !global.common.output.document(&[&request.name])? {
-        output::print(&format!("{} is not shared any more\n", request.name))?;
+    end(&connection, name.as_str().to_owned()).await?;
+    if !global.common.output.document(&[name.as_str()])? {
+        output::print(&format!("{name} is not shared any more\n"))?;
     }
     Ok(())
 }
 
-async fn list(global: &Global) -> Result<(), ShareError> {
-    let request = v1::ListSharesRequest {};
-    let connection = global.server.connect(0).await?;
+/// What the asked peer shares and fetches.
+async fn listed(connection: &Connection) -> Result<Vec<v1::SharedInfo>, CallError> {
     let listed = SharesClient::new(connection.channel.clone())
-        .list(request)
+        .list(v1::ListSharesRequest {})
         .await
         .map_err(|status| connection.refused(status))?;
-    let files = listed.into_inner().files.into_iter().map(Shared::from);
-    let files: Vec<Shared> = files.collect();
+    Ok(listed.into_inner().files)
+}
+
+/// Which peer was asked, and what it still fetches: names, bytes that are there, and all of them.
+pub(crate) async fn coming(
+    servers: &Servers,
+) -> Result<(String, Vec<(String, u64, u64)>), CallError> {
+    let connection = servers.connect(0).await?;
+    let files = listed(&connection).await?.into_iter();
+    let coming = files.filter_map(|file| {
+        let missing = file.missing.filter(|missing| *missing > 0)?;
+        Some((file.name, file.size.saturating_sub(missing), file.size))
+    });
+    Ok((connection.server.clone(), coming.collect()))
+}
+
+/// Ends a fetch of the asked peer; false: there is none of that name, or all of it is there by now and stays.
+pub(crate) async fn give_up(servers: &Servers, name: &str) -> Result<bool, CallError> {
+    let connection = servers.connect(0).await?;
+    let files = listed(&connection).await?;
+    let is_coming = |file: &v1::SharedInfo| file.name == name && file.missing.unwrap_or(0) > 0;
+    let found = files.iter().any(is_coming);
+    if found {
+        end(&connection, name.to_owned()).await?;
+    }
+    Ok(found)
+}
+
+async fn end(connection: &Connection, name: String) -> Result<(), CallError> {
+    SharesClient::new(connection.channel.clone())
+        .unshare(v1::UnshareRequest { name })
+        .await
+        .map_err(|status| connection.refused(status))?;
+    Ok(())
+}
+
+async fn list(global: &Global) -> Result<(), ShareError> {
+    let connection = global.server.connect(0).await?;
+    let files = listed(&connection).await?.into_iter();
+    let files: Vec<Shared> = files.map(Shared::from).collect();
     if !global.common.output.document(&files)? {
         let rows = files.iter().map(|f| {
             let (size, tags) = (output::bytes(f.size), f.tags.join(","));

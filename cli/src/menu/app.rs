@@ -4,6 +4,7 @@ use crossterm::event::{Event as Terminal, KeyCode, KeyEvent, KeyEventKind, KeyMo
 
 use crate::menu::listing::{Listing, Page, step};
 use crate::menu::prompt::{Answer, Prompt, Question};
+use crate::menu::swarm::{Fetches, Swarm};
 use crate::menu::transfers::{Meter, Stage, Transfers, UNDER_WAY, Way};
 use crate::names::File;
 use crate::status::picture::Picture;
@@ -71,6 +72,8 @@ pub(crate) enum Event {
     },
     /// The peers were asked.
     Looked(Result<Box<(Picture, Verdict)>, String>),
+    /// The asked peer said what it fetches, or why not.
+    Swarm(Result<Fetches, String>),
     /// A name was changed: what was done, or why not.
     Changed(Result<String, String>),
     /// A transfer ended: as what or where, or why not.
@@ -90,6 +93,12 @@ pub(crate) enum Effect {
         after: String,
     },
     Look,
+    /// Ask for the peer's fetches.
+    Swarm,
+    /// End one of them.
+    GiveUp {
+        name: String,
+    },
     Remove {
         name: String,
     },
@@ -134,6 +143,7 @@ pub(super) struct App {
     pub(super) network: Option<(Picture, Verdict)>,
     pub(super) peer: usize,
     pub(super) transfers: Transfers,
+    pub(super) swarm: Swarm,
     pub(super) prompt: Option<Prompt>,
     pub(super) message: Message,
     pub(super) help: bool,
@@ -153,6 +163,7 @@ impl App {
             network: None,
             peer: 0,
             transfers: Transfers::default(),
+            swarm: Swarm::default(),
             prompt: None,
             message: Message::Busy("listing files".into()),
             help: false,
@@ -187,6 +198,7 @@ impl App {
                 page,
             } => self.listed(which, ticket, first, page),
             Event::Looked(looked) => self.looked(looked),
+            Event::Swarm(answer) => self.swarming(answer),
             Event::Changed(outcome) => self.changed(outcome),
             Event::Moved { id, outcome } => self.moved(id, outcome),
         }
@@ -295,7 +307,8 @@ impl App {
                 vec![]
             }
             Pane::Peers | Pane::Ring => self.look(),
-            _ => vec![],
+            Pane::Transfers => self.ask_swarm(),
+            Pane::Files | Pane::Search => vec![],
         }
     }
 
@@ -308,8 +321,8 @@ impl App {
                 return vec![];
             }
             Pane::Transfers => {
-                let Transfers { all, selected } = &mut self.transfers;
-                *selected = step(*selected, by, all.len());
+                let rows = self.transfers.all.len() + self.swarm.fetches.all.len();
+                self.transfers.selected = step(self.transfers.selected, by, rows);
                 return vec![];
             }
         };
@@ -338,7 +351,11 @@ impl App {
                 self.message = Message::Busy("asking every peer".into());
                 self.look()
             }
-            Pane::Search | Pane::Transfers => vec![],
+            Pane::Transfers => {
+                self.message = Message::Busy("asking what the peer fetches".into());
+                self.ask_swarm()
+            }
+            Pane::Search => vec![],
         }
     }
 
@@ -398,6 +415,10 @@ impl App {
                 self.message = Message::Busy(format!("removing {name}"));
                 vec![Effect::Remove { name }]
             }
+            Question::GiveUp { name } => {
+                self.message = Message::Busy(format!("giving up {name}"));
+                vec![Effect::GiveUp { name }]
+            }
             Question::NewName { name } => {
                 self.message = Message::Busy(format!("renaming {name}"));
                 vec![Effect::Rename { name, to: text }]
@@ -428,12 +449,16 @@ impl App {
     }
 
     fn cancel(&mut self) -> Vec<Effect> {
-        let chosen = self
-            .transfers
-            .all
-            .get(self.transfers.selected)
-            .map(|t| t.id);
-        let Some(id) = chosen else { return vec![] };
+        let Transfers { all, selected } = &self.transfers;
+        let Some(id) = all.get(*selected).map(|t| t.id) else {
+            // Below the menu's own transfers are the peer's fetches.
+            let fetch = self.swarm.fetches.all.get(selected - all.len());
+            let question = fetch.map(|fetch| Question::GiveUp {
+                name: fetch.name.clone(),
+            });
+            self.prompt = question.map(|question| Prompt::new(question, ""));
+            return vec![];
+        };
         let Some(cancelled) = self.transfers.end(id, Stage::Cancelled) else {
             return vec![];
         };
@@ -479,6 +504,9 @@ impl App {
     fn tick(&mut self, meters: &[(u64, Meter)]) -> Vec<Effect> {
         self.transfers.measure(meters);
         self.since_look += 1;
+        if self.pane == Pane::Transfers && self.swarm.tick() {
+            return vec![Effect::Swarm];
+        }
         let shown = matches!(self.pane, Pane::Peers | Pane::Ring);
         if shown && self.since_look >= LOOK_EVERY {
             self.look()
@@ -533,6 +561,26 @@ impl App {
             }
             Err(reason) => self.message = Message::Failed(reason),
         }
+        vec![]
+    }
+
+    fn ask_swarm(&mut self) -> Vec<Effect> {
+        match self.swarm.ask() {
+            true => vec![Effect::Swarm],
+            false => vec![],
+        }
+    }
+
+    fn swarming(&mut self, answer: Result<Fetches, String>) -> Vec<Effect> {
+        let waiting = matches!(&self.message, Message::Busy(what) if what.starts_with("asking"));
+        match &answer {
+            Ok(_) if waiting => self.message = Message::Done("the peer was asked".into()),
+            Ok(_) => {}
+            Err(reason) => self.message = Message::Failed(reason.clone()),
+        }
+        self.swarm.answer(answer.ok());
+        let rows = self.transfers.all.len() + self.swarm.fetches.all.len();
+        self.transfers.selected = step(self.transfers.selected, 0, rows);
         vec![]
     }
 

@@ -27,6 +27,11 @@ pub(super) enum Question {
         /// In the network.
         name: String,
     },
+    /// Whether the peer is to give up fetching the shared file of that name.
+    GiveUp {
+        /// Under which the peer would share it.
+        name: String,
+    },
     /// What to call the file of that name.
     NewName {
         /// In the network.
@@ -66,7 +71,7 @@ impl Prompt {
     fn is_choice(&self) -> bool {
         matches!(
             self.question,
-            Question::Remove { .. } | Question::Quit { .. }
+            Question::Remove { .. } | Question::GiveUp { .. } | Question::Quit { .. }
         )
     }
 
@@ -78,6 +83,9 @@ impl Prompt {
             Question::GetPath { name } => format!("Write {name} to: "),
             Question::Prefix => "Names that begin with: ".into(),
             Question::Remove { name } => format!("Remove {name} from the network for good? y/n "),
+            Question::GiveUp { name } => {
+                format!("Give up fetching {name}, and drop what the peer has of it? y/n ")
+            }
             Question::NewName { name } => format!("Rename {name} to: "),
             Question::Quit { transfers: 1 } => "Give up 1 transfer and leave? y/n ".into(),
             Question::Quit { transfers } => {

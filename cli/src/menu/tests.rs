@@ -4,6 +4,7 @@ use ratatui::backend::TestBackend;
 
 use super::app::{App, Effect, Event, Message, Which};
 use super::listing::Page;
+use super::swarm::{Fetch, Fetches};
 use super::transfers::{Meter, UNDER_WAY};
 use super::view;
 use crate::names::File;
@@ -345,6 +346,83 @@ fn transfers_are_bounded_and_not_given_up_by_accident() {
     assert!(late.is_empty() && screen(&app, 80, 24).contains("cancelled"));
     press(&mut app, KeyCode::Char('q'));
     assert_eq!(press(&mut app, KeyCode::Char('y')), [Effect::Quit]);
+}
+
+#[test]
+fn what_the_peer_fetches_is_shown_and_given_up_on_a_yes() {
+    let mut app = with_files(&["a"]);
+    let ask = press(&mut app, KeyCode::Char('5'));
+    assert_eq!(ask, [Effect::Swarm]);
+    assert!(press(&mut app, KeyCode::Char('r')).is_empty(), "asked once");
+    assert!(screen(&app, 80, 24).contains("no shared file is on its way"));
+    let fetch = |name: &str, bytes_per_second| Fetch {
+        name: name.into(),
+        meter: Meter {
+            bytes: 3 << 20,
+            size: Some(4 << 20),
+            bytes_per_second,
+            seconds_left: 2,
+        },
+    };
+    let answer = |app: &mut App, all: &[Fetch]| {
+        app.update(Event::Swarm(Ok(Fetches {
+            peer: "peer:7000".into(),
+            all: all.to_vec(),
+        })))
+    };
+    let both = [fetch("film", 524_288.0), fetch("song", 0.0)];
+    assert!(answer(&mut app, &both).is_empty());
+    assert_eq!(app.message, Message::Done("the peer was asked".into()));
+    let text = screen(&app, 100, 24);
+    for expected in [
+        "0 under way, and 2 to peer:7000",
+        "swarm film",
+        "[=======   ] 3.0 MiB of 4.0 MiB, 512.0 KiB/s, 2 s left",
+        "3.0 MiB of 4.0 MiB, waiting",
+    ] {
+        assert!(text.contains(expected), "{expected}:\n{text}");
+    }
+    // Again about every second, while it is on the screen and has been answered.
+    let ticks = |app: &mut App| -> Vec<Effect> {
+        (0..10)
+            .flat_map(|_| app.update(Event::Tick(vec![])))
+            .collect()
+    };
+    assert_eq!(ticks(&mut app), [Effect::Swarm]);
+    app.update(Event::Swarm(Err("nobody answers".into())));
+    let text = screen(&app, 80, 24);
+    assert!(text.contains("failed: nobody answers") && text.contains("swarm film"));
+
+    // They are below the menu's own.
+    press(&mut app, KeyCode::Char('1'));
+    press(&mut app, KeyCode::Char('g'));
+    press(&mut app, KeyCode::Enter);
+    press(&mut app, KeyCode::Char('5'));
+    press(&mut app, KeyCode::End);
+    assert!(press(&mut app, KeyCode::Char('c')).is_empty());
+    assert!(screen(&app, 80, 24).contains("Give up fetching song"));
+    press(&mut app, KeyCode::Char('n'));
+    press(&mut app, KeyCode::Char('c'));
+    let effects = press(&mut app, KeyCode::Char('y'));
+    assert_eq!(
+        effects,
+        [Effect::GiveUp {
+            name: "song".into()
+        }]
+    );
+    app.update(Event::Changed(Ok("song is not fetched any more".into())));
+    answer(&mut app, &both[..1]);
+    assert_eq!(app.transfers.selected, 1, "the bar stays on a row");
+    assert!(!screen(&app, 80, 24).contains("swarm song"));
+    // Nobody is asked whether to leave for what goes on without the menu.
+    answer(&mut app, &[]);
+    press(&mut app, KeyCode::Home);
+    assert!(matches!(
+        &press(&mut app, KeyCode::Char('c'))[..],
+        [Effect::Cancel { .. }]
+    ));
+    answer(&mut app, &both);
+    assert_eq!(press(&mut app, KeyCode::Char('q')), [Effect::Quit]);
 }
 
 #[test]

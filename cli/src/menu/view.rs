@@ -244,8 +244,10 @@ fn peers(app: &App, frame: &mut Frame, area: Rect) {
 
 fn transfers(app: &App, frame: &mut Frame, area: Rect) {
     let all = &app.transfers.all;
-    if all.is_empty() {
-        return sentence("Nothing was put or got yet.", " Transfers ", frame, area);
+    let fetches = &app.swarm.fetches;
+    if all.is_empty() && fetches.all.is_empty() {
+        let text = "Nothing was put or got yet, and no shared file is on its way to the peer.";
+        return sentence(text, " Transfers ", frame, area);
     }
     let rows = all.iter().map(|t| {
         let way = match t.way {
@@ -258,16 +260,29 @@ fn transfers(app: &App, frame: &mut Frame, area: Rect) {
             Cell::new(stage(t)),
         ])
     });
+    let swarm = fetches.all.iter().map(|fetch| {
+        Row::new([
+            Cell::new("swarm"),
+            Cell::new(fetch.name.as_str()),
+            Cell::new(figures(&fetch.meter)),
+        ])
+    });
     let widths = [
-        Constraint::Length(4),
+        Constraint::Length(5),
         Constraint::Fill(1),
         Constraint::Fill(2),
     ];
-    let title = format!(" {} under way ", app.transfers.running());
+    let title = match fetches.all.len() {
+        0 => format!(" {} under way ", app.transfers.running()),
+        n => {
+            let peer = &fetches.peer;
+            format!(" {} under way, and {n} to {peer} ", app.transfers.running())
+        }
+    };
     table(
         &["WAY", "NAME", "STATE"],
         &widths,
-        rows.collect(),
+        rows.chain(swarm).collect(),
         app.transfers.selected,
         title,
         frame,
@@ -295,11 +310,12 @@ fn figures(meter: &Meter) -> String {
                 .checked_div(size)
                 .unwrap_or(0) as usize;
             let bar = format!("[{:<10}]", "=".repeat(filled));
+            let size = output::bytes(size);
             let left = meter.seconds_left;
-            format!(
-                "{bar} {moved} of {}, {rate}/s, {left} s left",
-                output::bytes(size)
-            )
+            match meter.bytes_per_second as u64 {
+                0 => format!("{bar} {moved} of {size}, waiting"),
+                _ => format!("{bar} {moved} of {size}, {rate}/s, {left} s left"),
+            }
         }
         None if meter.bytes == 0 => "waiting".into(),
         None => format!("{moved}, {rate}/s"),
@@ -316,7 +332,7 @@ fn help(frame: &mut Frame, area: Rect) {
         "d        delete the chosen file, after a question",
         "P        pin the chosen file (then it has a *), or unpin it",
         "/        search: names that begin with what you type",
-        "c        cancel the chosen transfer (in 5)",
+        "c        cancel the chosen transfer, or the peer's fetch (in 5)",
         "r        ask again",
         "q        quit; ctrl-C at once",
         "",

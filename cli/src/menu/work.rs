@@ -1,8 +1,10 @@
 //! Performing effects in the background.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ use crate::args::Put;
 use crate::get;
 use crate::menu::app::{Effect, Event, Which};
 use crate::menu::listing::Page;
+use crate::menu::swarm::{Fetch, Fetches};
 use crate::menu::transfers::Meter;
 use crate::names;
 use crate::put;
 use crate::servers::Servers;
+use crate::share;
 use crate::status;
 
 /// Transfers that move bytes at once; the others wait their turn. Guess: enough to fill a link, few enough to finish one
@@ -36,6 +40,8 @@ pub(super) struct Work {
     listings: BTreeMap<Which, AbortHandle>,
     transfers: BTreeMap<u64, (ProgressBar, AbortHandle)>,
     turns: Arc<Semaphore>,
+    /// How fast the peer's fetches are, by name.
+    rates: Rc<RefCell<BTreeMap<String, ProgressBar>>>,
 }
 
 impl Work {
@@ -46,6 +52,7 @@ impl Work {
             listings: BTreeMap::new(),
             transfers: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            rates: Rc::default(),
         }
     }
 
@@ -77,6 +84,26 @@ impl Work {
             Effect::Look => {
                 self.tasks.spawn_local(async move {
                     Event::Looked(patiently(status::look(&servers)).await.map(Box::new))
+                });
+            }
+            Effect::Swarm => {
+                let rates = self.rates.clone();
+                self.tasks.spawn_local(async move {
+                    let listed = patiently(share::coming(&servers)).await;
+                    Event::Swarm(listed.map(|(peer, coming)| Fetches {
+                        peer,
+                        all: measured(&mut rates.borrow_mut(), coming),
+                    }))
+                });
+            }
+            Effect::GiveUp { name } => {
+                self.tasks.spawn_local(async move {
+                    let outcome = patiently(share::give_up(&servers, &name)).await;
+                    Event::Changed(match outcome {
+                        Ok(true) => Ok(format!("{name} is not fetched any more")),
+                        Ok(false) => Err(format!("{name} is not on its way any more")),
+                        Err(reason) => Err(format!("{name} was not given up: {reason}")),
+                    })
                 });
             }
             Effect::Remove { name } => {
@@ -164,15 +191,37 @@ impl Work {
 
     /// How far each transfer is.
     pub(super) fn meters(&self) -> Vec<(u64, Meter)> {
-        let meter = |bar: &ProgressBar| Meter {
-            bytes: bar.position(),
-            size: bar.length(),
-            bytes_per_second: bar.per_sec(),
-            seconds_left: bar.eta().as_secs(),
-        };
         let all = self.transfers.iter();
         all.map(|(id, (bar, _))| (*id, meter(bar))).collect()
     }
+}
+
+fn meter(bar: &ProgressBar) -> Meter {
+    Meter {
+        bytes: bar.position(),
+        size: bar.length(),
+        bytes_per_second: bar.per_sec(),
+        seconds_left: bar.eta().as_secs(),
+    }
+}
+
+/// What is on its way, with rates since it was first seen; what is not on its way any more is forgotten.
+fn measured(
+    rates: &mut BTreeMap<String, ProgressBar>,
+    coming: Vec<(String, u64, u64)>,
+) -> Vec<Fetch> {
+    rates.retain(|name, _| coming.iter().any(|(n, ..)| n == name));
+    let fetches = coming.into_iter().map(|(name, here, size)| {
+        let bar = rates.entry(name.clone()).or_insert_with(|| {
+            // What was there before did not come just now.
+            ProgressBar::hidden().with_position(here)
+        });
+        bar.set_length(size);
+        bar.set_position(here);
+        let meter = meter(bar);
+        Fetch { name, meter }
+    });
+    fetches.collect()
 }
 
 /// With an end, and the failure in words.

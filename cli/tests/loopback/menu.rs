@@ -1,9 +1,10 @@
 //! The menu in a real terminal, against a real network.
 
 use std::fs;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
-use crate::network::Network;
+use crate::network::{Network, peernet};
 
 /// A terminal of 80 columns and 24 lines that runs the menu, and then tells how the menu left it.
 struct Terminal<'a> {
@@ -70,6 +71,62 @@ impl Drop for Terminal<'_> {
     }
 }
 
+/// A fetch that cannot end, because one piece of the file is not there.
+struct Fetch {
+    client: Child,
+    piece: PathBuf,
+}
+
+impl Fetch {
+    /// Of `film`, which the second peer shares, by the first.
+    fn begin(network: &Network) -> Self {
+        let path = network.path("film");
+        let film: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+            .take(4 << 20)
+            .collect();
+        fs::write(&path, film).unwrap();
+        let sharer = network.server(1);
+        network.run(&["share", path.to_str().unwrap(), "--server", &sharer]);
+        let mut piece = network.run_dir().join("peer-1/shared/chunks");
+        while piece.is_dir() {
+            let entry = fs::read_dir(&piece).unwrap().next().expect("a chunk");
+            piece = entry.unwrap().path();
+        }
+        fs::rename(&piece, piece.with_extension("away")).unwrap();
+        let fetcher = network.server(0);
+        let mut client = peernet(&["fetch", "film", "-", "--everywhere", "--server", &fetcher]);
+        client.stdout(Stdio::null()).stderr(Stdio::null());
+        let client = client.spawn().unwrap();
+        Fetch { client, piece }
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+        let _ = fs::rename(self.piece.with_extension("away"), &self.piece);
+    }
+}
+
+fn a_fetch_is_given_up(network: &Network, terminal: &Terminal<'_>) {
+    let fetch = Fetch::begin(network);
+    terminal.press(&["5"]);
+    terminal.sees("0 under way, and 1 to ");
+    terminal.sees("swarm film");
+    terminal.sees("[=======   ] 3.0 MiB of 4.0 MiB");
+    terminal.press(&["End"]);
+    terminal.press(&["c"]);
+    terminal.sees("Give up fetching film");
+    terminal.press(&["y"]);
+    terminal.sees("ok: film is not fetched any more");
+    terminal.sees("0 under way ─");
+    assert!(!network.run(&["shares"]).contains("film"));
+    drop(fetch);
+    network.run(&["unshare", "film", "--server", &network.server(1)]);
+}
+
 /// Everything once, by keys.
 pub(crate) fn everything_by_keys(network: &Network) {
     let (path, copy) = (network.path("menu.txt"), network.path("copy.txt"));
@@ -130,6 +187,8 @@ pub(crate) fn everything_by_keys(network: &Network) {
     terminal.press(&["y"]);
     terminal.sees("ok: removed menu/b.txt");
     assert_eq!(network.fail(&["get", "menu/b.txt", "-"]).0, 3);
+
+    a_fetch_is_given_up(network, &terminal);
 
     terminal.press(&["q"]);
     terminal.sees("left with 0");
