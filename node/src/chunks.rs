@@ -24,7 +24,7 @@ use crate::driver::{PeerError, PeerHandle};
 use crate::wire::Wire;
 
 pub(crate) mod fetch;
-mod remote;
+pub(crate) mod remote;
 pub(crate) mod scrub;
 pub(crate) mod sweep;
 pub(crate) mod writes;

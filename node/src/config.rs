@@ -77,7 +77,7 @@ pub struct Config {
     /// Percent of the disk kept free for repair; clients' writes are refused below
     #[arg(long, env = "PEERNET_DISK_RESERVE_PERCENT", default_value_t = 5)]
     pub disk_reserve_percent: u8,
-    /// Connections at once over HTTP, and as many over gRPC, those of other peers included; more wait for a place
+    /// Connections at once over HTTP, where more wait for a place, and as many over gRPC, where a quarter is kept for peers and more clients are told to come again
     #[arg(long, env = "PEERNET_CONNECTIONS", default_value_t = CONNECTIONS)]
     pub connections: u32,
     /// Seconds a client may be silent, or take nothing of what is sent to it, before it is cut off

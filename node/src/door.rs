@@ -3,10 +3,15 @@
 //! Who finds all places taken waits in the system's queue until somebody goes, which silent guests do after a while. So
 //! what strangers can make this process hold is bounded before they have said anything, and files and peers keep the
 //! descriptors they need.
+//!
+//! Peers and their clients come by the same door for gRPC, and nobody can tell who comes before the first call. So some
+//! places are kept: whoever finds only these is let in for as long as a first call takes, and stays if it is one of those
+//! that peers make of each other ([`Seat::admits`]). A client is told to come again there, and has the next place that
+//! others leave.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,13 +20,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 use tokio_io_timeout::TimeoutStream;
 use tonic::transport::server::Connected;
 use tracing::warn;
 
 /// Pause after the system refused a connection, usually for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// One place of so many is kept for peers, where they share them with clients (guess).
+const KEPT: usize = 4;
+/// How long who is in such a place may take to show that it belongs there (guess: a peer that connects has something to
+/// say).
+const FIRST_CALL: Duration = Duration::from_secs(5);
 
 /// All doors of a peer.
 pub(crate) struct Doors {
@@ -36,8 +46,8 @@ impl Doors {
     pub(crate) fn new(connections: u32, write: Duration) -> Self {
         let places = places(connections);
         Doors {
-            http: Door::new(places, write),
-            grpc: Door::new(places, write),
+            http: Door::new(places, 0, write),
+            grpc: Door::new(places, places / KEPT, write),
         }
     }
 }
@@ -45,6 +55,8 @@ impl Doors {
 /// Where connections come in.
 pub(crate) struct Door {
     places: Arc<Semaphore>,
+    /// For peers, when there are no others.
+    kept: Arc<Semaphore>,
     /// Held once by each guest.
     guests: Arc<()>,
     /// How long a guest may take nothing of what is sent to it.
@@ -52,10 +64,12 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// With `places` for connections, each of which takes what is sent to it within `write` or is closed.
-    fn new(places: usize, write: Duration) -> Self {
+    /// With `places` for connections, of which so many are `kept` for peers. Each takes what is sent to it within `write` or
+    /// is closed.
+    fn new(places: usize, kept: usize, write: Duration) -> Self {
         Door {
-            places: Arc::new(Semaphore::new(places)),
+            places: Arc::new(Semaphore::new(places - kept)),
+            kept: Arc::new(Semaphore::new(kept)),
             guests: Arc::default(),
             write,
         }
@@ -86,16 +100,28 @@ impl Door {
     }
 
     async fn admit(&self, listener: &TcpListener, silence: Option<Duration>) -> io::Result<Guest> {
-        let place = self.places.clone().acquire_owned().await;
+        let (place, is_kept) = tokio::select! {
+            biased;
+            place = self.places.clone().acquire_owned() => (place, false),
+            place = self.kept.clone().acquire_owned() => (place, true),
+        };
         let place = place.map_err(io::Error::other)?;
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write));
         stream.set_read_timeout(silence);
+        let held = Held {
+            _place: place,
+            for_now: is_kept,
+        };
         Ok(Guest {
             stream: Box::pin(stream),
-            _place: place,
+            seat: Seat(Arc::new(Taken {
+                held: Mutex::new(held),
+                places: self.places.clone(),
+            })),
+            first_call: is_kept.then(|| Box::pin(sleep(FIRST_CALL))),
             _counted: self.guests.clone(),
         })
     }
@@ -104,13 +130,55 @@ impl Door {
 /// A connection with its place.
 pub(crate) struct Guest {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
-    _place: OwnedSemaphorePermit,
+    seat: Seat,
+    /// Until it has shown that its place is its own.
+    first_call: Option<Pin<Box<Sleep>>>,
     _counted: Arc<()>,
 }
 
+/// The place of a connection.
+#[derive(Clone)]
+pub(crate) struct Seat(Arc<Taken>);
+
+struct Taken {
+    held: Mutex<Held>,
+    /// For clients.
+    places: Arc<Semaphore>,
+}
+
+struct Held {
+    _place: OwnedSemaphorePermit,
+    /// It is kept for peers, and nobody knows yet who this is.
+    for_now: bool,
+}
+
+impl Seat {
+    /// Whether who sits here may make a call: one that peers make of each other, or a client's.
+    pub(crate) fn admits(&self, of_peers: bool) -> bool {
+        let mut held = self.held();
+        if held.for_now && of_peers {
+            held.for_now = false;
+        } else if held.for_now
+            && let Ok(place) = self.0.places.clone().try_acquire_owned()
+        {
+            *held = Held {
+                _place: place,
+                for_now: false,
+            };
+        }
+        !held.for_now
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Connected for Guest {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Seat;
+    fn connect_info(&self) -> Seat {
+        self.seat.clone()
+    }
 }
 
 impl AsyncRead for Guest {
@@ -119,6 +187,14 @@ impl AsyncRead for Guest {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(first_call) = &mut self.first_call
+            && first_call.as_mut().poll(cx).is_ready()
+        {
+            if self.seat.held().for_now {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.first_call = None;
+        }
         self.stream.as_mut().poll_read(cx, buffer)
     }
 }

@@ -48,7 +48,7 @@ pub(crate) use record::{
     CONTENT_TYPE_MAX, Kind, RecordError, Summary, TAGS_MAX, decode_head, labels,
 };
 
-use budget::{Budget, Share};
+pub(crate) use budget::{Budget, Share};
 use record::Content;
 
 /// Bytes of chunks on their way to their replicas at once; with [`GATHERING`] and [`DOWNLOADS`] the peer's budget of 96 MiB

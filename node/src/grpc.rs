@@ -22,9 +22,11 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use crate::daemon::Life;
 use crate::files::STREAM;
 use crate::transport::MESSAGE_MAX;
+use entrance::Entrance;
 
 mod admin;
 mod chunks;
+mod entrance;
 mod files;
 mod peers;
 mod ring;
@@ -41,6 +43,8 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const FRAME: u32 = 1024 * 1024;
 /// Calls at once on one connection; bounds what one peer or client can make this one hold.
 const STREAMS: u32 = 256;
+/// Largest request of those that only ask something, in bytes (guess: sixteen of the longest names and what is beside them).
+const QUESTION_MAX: usize = 64 * 1024;
 /// How often the health service looks whether the peer is ready.
 const HEALTH: Duration = Duration::from_secs(1);
 
@@ -58,11 +62,11 @@ pub(crate) async fn serve(
         // What errors carry, for those who know nothing but what they are told here.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    /// Messages as large as a chunk with its envelope.
+    /// What comes in is at most so large.
     macro_rules! sized {
-        ($server:ident, $service:expr) => {
+        ($server:ident, $service:expr, $max:expr) => {
             $server::new($service)
-                .max_decoding_message_size(MESSAGE_MAX)
+                .max_decoding_message_size($max)
                 .max_encoding_message_size(MESSAGE_MAX)
         };
     }
@@ -78,26 +82,40 @@ pub(crate) async fn serve(
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(check))
         .http2_keepalive_timeout(Some(check))
+        .layer(Entrance::new(patience))
         .add_service(health)
         .add_service(reflection)
-        .add_service(sized!(AdminServer, admin::Admin::new(life.clone())))
-        .add_service(sized!(ChunksServer, chunks::Chunks::new(life.clone())))
+        .add_service(sized!(AdminServer, admin::Admin::new(life.clone()), STREAM))
+        .add_service(sized!(
+            ChunksServer,
+            chunks::Chunks::new(life.clone()),
+            MESSAGE_MAX
+        ))
         // Clients' messages keep to tonic's limit of 4 MiB: each upload may hold one that has not come in whole.
         .add_service(
             FilesServer::new(files::Files::new(life.clone()))
                 .max_encoding_message_size(MESSAGE_MAX),
         )
-        .add_service(sized!(PeersServer, peers::Peers::new(life.clone())))
+        .add_service(sized!(
+            PeersServer,
+            peers::Peers::new(life.clone()),
+            QUESTION_MAX
+        ))
         .add_service(
             SharesServer::new(shares::Shares::new(life.clone()))
                 .max_encoding_message_size(MESSAGE_MAX),
         )
-        .add_service(
-            SwarmServer::new(swarm::Swarm::new(life.clone()))
-                .max_encoding_message_size(MESSAGE_MAX),
-        )
-        .add_service(sized!(SearchServer, search::Search::new(life.clone())))
-        .add_service(sized!(RingServer, ring::Ring::new(life)))
+        .add_service(sized!(
+            SwarmServer,
+            swarm::Swarm::new(life.clone()),
+            QUESTION_MAX
+        ))
+        .add_service(sized!(
+            SearchServer,
+            search::Search::new(life.clone()),
+            QUESTION_MAX
+        ))
+        .add_service(sized!(RingServer, ring::Ring::new(life), MESSAGE_MAX))
         .serve_with_incoming_shutdown(guests, stop.cancelled())
         .await;
     watching.abort();

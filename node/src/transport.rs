@@ -31,7 +31,7 @@ const QUEUE: usize = 4096;
 /// Their bytes (guess: several batches).
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// How long a batch may take; a peer that needs longer is suspected anyway.
-const DELIVERY: Duration = Duration::from_secs(2);
+pub(crate) const DELIVERY: Duration = Duration::from_secs(2);
 /// How long a connection may take to be made, everywhere in the daemon.
 pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 /// A destination that nothing is sent to for so long is forgotten.

@@ -1,7 +1,7 @@
 //! The menu in a real terminal, against a real network.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::network::{Network, peernet};
@@ -87,11 +87,8 @@ impl Fetch {
         fs::write(&path, film).unwrap();
         let sharer = network.server(1);
         network.run(&["share", path.to_str().unwrap(), "--server", &sharer]);
-        let mut piece = network.run_dir().join("peer-1/shared/chunks");
-        while piece.is_dir() {
-            let entry = fs::read_dir(&piece).unwrap().next().expect("a chunk");
-            piece = entry.unwrap().path();
-        }
+        let chunks = network.run_dir().join("peer-1/shared/chunks");
+        let piece = any_file_below(&chunks).expect("a chunk");
         fs::rename(&piece, piece.with_extension("away")).unwrap();
         let fetcher = network.server(0);
         let mut client = peernet(&["fetch", "film", "-", "--everywhere", "--server", &fetcher]);
@@ -108,6 +105,15 @@ impl Drop for Fetch {
         let _ = self.client.wait();
         let _ = fs::rename(self.piece.with_extension("away"), &self.piece);
     }
+}
+
+fn any_file_below(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    paths.find_map(|path| match path.is_dir() {
+        true => any_file_below(&path),
+        false => Some(path),
+    })
 }
 
 fn a_fetch_is_given_up(network: &Network, terminal: &Terminal<'_>) {
@@ -174,7 +180,8 @@ pub(crate) fn everything_by_keys(network: &Network) {
     terminal.answer("menu/b.txt");
     terminal.sees("ok: renamed menu/a.txt to menu/b.txt");
     assert_eq!(network.fail(&["get", "menu/a.txt", "-"]).0, 3);
-    terminal.sees("1 beginning with menu/");
+    // In the list, not only in the message.
+    terminal.sees("Z   menu/b.txt");
     terminal.press(&["P"]);
     terminal.sees("ok: pinned menu/b.txt");
     terminal.sees("* menu/b.txt");

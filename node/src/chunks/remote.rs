@@ -22,7 +22,7 @@ use crate::transport::{MESSAGE_MAX, endpoint};
 use crate::wire::Wire;
 
 /// How long moving one chunk may take: a megabyte over a slow link, and a busy disk at its end (guess).
-const TRANSFER: Duration = Duration::from_secs(10);
+pub(crate) const TRANSFER: Duration = Duration::from_secs(10);
 /// How long a peer may take to say what it has.
 const ASK: Duration = Duration::from_secs(10);
 /// Connections not used for so long are closed.

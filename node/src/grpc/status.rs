@@ -50,6 +50,11 @@ fn with_details(kind: ErrorKind, sentence: String, mut details: ErrorDetails) ->
     status
 }
 
+/// Too much is going on here: to be said again in a moment.
+pub(super) fn busy(sentence: &str) -> Status {
+    of_kind(ErrorKind::Busy, sentence.to_owned())
+}
+
 pub(super) fn of_file(error: FileError) -> Status {
     let sentence = error.to_string();
     let mut details = ErrorDetails::new();

@@ -4,6 +4,7 @@ mod broker;
 mod collect;
 mod commands;
 mod crowds;
+mod doors;
 mod events;
 mod files;
 mod grpcurl;
