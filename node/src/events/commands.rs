@@ -175,7 +175,7 @@ async fn handle(
             return Ok(());
         }
     };
-    let carried = carry::once(running, &commands.allow, &order);
+    let carried = carry::once(running, &commands.origins, &order);
     match timeout(PATIENCE, carried).await.unwrap_or_else(|_| late()) {
         Outcome::Final(answer) => {
             info!(id = order.id, ok = answer.ok, "a command is answered");

@@ -78,6 +78,13 @@ pub struct EventsConfig {
         value_name = "LIST"
     )]
     pub fetch_allow: Vec<String>,
+    /// PEM file with certificates that those of the servers that files are fetched from may be signed by, besides the public ones; read again for each file
+    #[arg(
+        long = "events-fetch-ca-file",
+        env = "PEERNET_EVENTS_FETCH_CA_FILE",
+        value_name = "FILE"
+    )]
+    pub fetch_ca_file: Option<PathBuf>,
 }
 
 /// Why flags about events make no sense.
@@ -125,7 +132,16 @@ pub(super) struct Commands {
     /// Where they wait.
     pub(super) queue: String,
     /// Where files may be fetched from.
+    pub(super) origins: Origins,
+}
+
+/// Where files may be fetched from.
+#[derive(Clone, Debug)]
+pub(super) struct Origins {
+    /// Hosts and addresses.
     pub(super) allow: Vec<Allowed>,
+    /// Whose signature on a server's certificate counts, besides the public authorities'.
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -144,6 +160,7 @@ impl EventsConfig {
             exchange,
             commands,
             fetch_allow,
+            fetch_ca_file,
         } = self;
         let given = uri.filter(|uri| !uri.0.is_empty()).map(Source::Given);
         let file = uri_file.filter(|f| !f.as_os_str().is_empty());
@@ -167,11 +184,15 @@ impl EventsConfig {
             return Err(EventsError::NoCommands);
         }
         let queue = format!("{exchange}.commands");
+        let origins = Origins {
+            allow,
+            ca_file: fetch_ca_file.filter(|f| !f.as_os_str().is_empty()),
+        };
         Ok(Some(Events {
             source,
             ca_file: ca_file.filter(|f| !f.as_os_str().is_empty()),
             exchange,
-            commands: commands.then_some(Commands { queue, allow }),
+            commands: commands.then_some(Commands { queue, origins }),
         }))
     }
 }
@@ -223,6 +244,7 @@ mod tests {
             exchange: exchange.into(),
             commands: false,
             fetch_allow: Vec::new(),
+            fetch_ca_file: None,
         }
     }
 
@@ -276,7 +298,10 @@ mod tests {
         let commands = told(true, &["*.example.org", "10.0.0.0/8"])
             .unwrap()
             .unwrap();
-        assert_eq!((&*commands.queue, commands.allow.len()), ("x.commands", 2));
+        assert_eq!(
+            (&*commands.queue, commands.origins.allow.len()),
+            ("x.commands", 2)
+        );
         assert!(matches!(
             told(true, &["10.0.0.0/99"]),
             Err(EventsError::Allow(_))

@@ -68,7 +68,7 @@ async fn serve(State(asked): State<Arc<Mutex<Vec<String>>>>, request: Request) -
 }
 
 /// Who sends commands and reads the answers.
-struct Sender {
+pub(crate) struct Sender {
     channel: Channel,
     answers: Reader,
     /// Answers to others than the one that was waited for, in the order they came.
@@ -76,7 +76,7 @@ struct Sender {
 }
 
 impl Sender {
-    async fn start(broker: &Broker) -> Sender {
+    pub(crate) async fn start(broker: &Broker) -> Sender {
         // The queue of commands is there once a peer is.
         until("commands are taken", async || {
             let channel = broker.channel().await;
@@ -131,7 +131,7 @@ impl Sender {
         }
     }
 
-    async fn ask(&mut self, id: &str, command: &Value) -> Value {
+    pub(crate) async fn ask(&mut self, id: &str, command: &Value) -> Value {
         self.send(id, &command.to_string()).await;
         self.answer_to(id).await
     }

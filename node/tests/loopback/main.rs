@@ -1,5 +1,6 @@
 //! Real processes on loopback: files in and out through any peer, what is refused, and what survives.
 
+mod authorities;
 mod broker;
 mod collect;
 mod commands;

@@ -10,11 +10,11 @@ use peernet_core::key::Name;
 use peernet_core::register::{Register, Value, WriteId};
 use serde::Deserialize;
 
-use super::address::Allowed;
 use super::answer::{Answer, Outcome};
 use super::fetch::{self, Fetched, TOO_LARGE};
 use super::memory::{self, Known, MemoryError};
 use crate::daemon::Running;
+use crate::events::settings::Origins;
 use crate::files::{ErrorKind, FileError, Kind, Precondition, Tags, decode_head};
 
 /// What may be asked for.
@@ -76,13 +76,13 @@ enum Change {
 }
 
 /// Carries out a command unless that is done.
-pub(super) async fn once(running: &Running, allowed: &[Allowed], order: &Order) -> Outcome {
+pub(super) async fn once(running: &Running, origins: &Origins, order: &Order) -> Outcome {
     let done = match order.command.clone() {
         Command::Prefetch { name } => prefetch(running, name).await,
         Command::Put { ref name, .. }
         | Command::Pin { ref name, .. }
         | Command::Unpin { ref name, .. }
-        | Command::Delete { ref name, .. } => change(running, allowed, order, name).await,
+        | Command::Delete { ref name, .. } => change(running, origins, order, name).await,
     };
     done.map_or_else(|outcome| outcome, Outcome::Final)
 }
@@ -102,7 +102,7 @@ async fn prefetch(running: &Running, name: String) -> Result<Answer, Outcome> {
 
 async fn change(
     running: &Running,
-    allowed: &[Allowed],
+    origins: &Origins,
     order: &Order,
     name: &str,
 ) -> Result<Answer, Outcome> {
@@ -110,7 +110,7 @@ async fn change(
     if let Some(Known::Answered(answer)) = memory::recall(&running.peer, order).await? {
         return Ok(answer);
     }
-    let (change, mut when) = prepare(allowed, &order.command).await?;
+    let (change, mut when) = prepare(origins, &order.command).await?;
     let found = read(running, &name).await?;
     let base = found.as_ref().map(|r| r.write);
     let answer = match memory::begin(&running.peer, order, base).await? {
@@ -126,10 +126,7 @@ async fn change(
 }
 
 /// What can be done before anything is begun.
-async fn prepare(
-    allowed: &[Allowed],
-    command: &Command,
-) -> Result<(Change, Precondition), Outcome> {
+async fn prepare(origins: &Origins, command: &Command) -> Result<(Change, Precondition), Outcome> {
     let matching = |etag: &Option<String>| etag.clone().map(|etag| Tags::Of(vec![etag]));
     let only = |etag| Precondition {
         if_match: matching(etag),
@@ -143,7 +140,7 @@ async fn prepare(
             if_absent,
             ..
         } => {
-            let fetched = fetch::fetch(url, allowed).await.map_err(|error| {
+            let fetched = fetch::fetch(url, origins).await.map_err(|error| {
                 let detail = error.to_string();
                 if error.is_passing() {
                     Outcome::Passing(Answer::unavailable(detail))

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +17,14 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use super::address::{Allowed, address_allowed, host_allowed};
+use super::address::{address_allowed, host_allowed};
+use crate::events::settings::Origins;
 use crate::files::BrokenOff;
 use crate::http::client::shake_hands;
 
@@ -36,6 +39,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(30);
 /// Redirects that are followed; browsers stop at 20, honest mirrors need two.
 const REDIRECTS: usize = 5;
+/// Authorities that are taken from a file (guess: more than the public ones together).
+const AUTHORITIES: usize = 1024;
 /// Addresses of a host that are tried.
 const ADDRESSES: usize = 4;
 
@@ -55,6 +60,13 @@ pub(super) enum FetchError {
     Address(String),
     #[error("'{host}' cannot be reached: {reason}")]
     Unreachable { host: String, reason: String },
+    #[error(
+        "the certificate of '{host}' is not trusted ({reason}); whoever runs the peers may add its authority to \
+         --events-fetch-ca-file"
+    )]
+    Untrusted { host: String, reason: String },
+    #[error("the file {} with certificates is of no use: {reason}", file.display())]
+    Certificates { file: PathBuf, reason: String },
     #[error("'{host}' did not answer with a file but with {status}")]
     Status { host: String, status: StatusCode },
     #[error("more than {REDIRECTS} redirects")]
@@ -67,7 +79,7 @@ impl FetchError {
     /// It may be otherwise the next time.
     pub(super) fn is_passing(&self) -> bool {
         match self {
-            FetchError::Unreachable { .. } => true,
+            FetchError::Unreachable { .. } | FetchError::Certificates { .. } => true,
             FetchError::Status { status, .. } => status.is_server_error(),
             _ => false,
         }
@@ -107,10 +119,10 @@ impl Fetched {
 }
 
 /// Asks for a URL and follows redirects, checking each host and address anew.
-pub(super) async fn fetch(url: &str, allowed: &[Allowed]) -> Result<Fetched, FetchError> {
+pub(super) async fn fetch(url: &str, origins: &Origins) -> Result<Fetched, FetchError> {
     let mut url = parse(url)?;
     for _ in 0..=REDIRECTS {
-        let (response, connection) = ask(&url, allowed).await?;
+        let (response, connection) = ask(&url, origins).await?;
         let status = response.status();
         let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
         if status.is_redirection()
@@ -153,10 +165,10 @@ fn parse(text: &str) -> Result<Url, FetchError> {
 
 async fn ask(
     url: &Url,
-    allowed: &[Allowed],
+    origins: &Origins,
 ) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), FetchError> {
     let host = url.host_str().unwrap_or_default().to_owned();
-    if !host_allowed(allowed, &host) {
+    if !host_allowed(&origins.allow, &host) {
         return Err(FetchError::Host(host));
     }
     let unreachable = |reason: String| FetchError::Unreachable {
@@ -174,7 +186,7 @@ async fn ask(
             .map_err(|e| unreachable(e.to_string()))?;
         let (good, bad): (Vec<SocketAddr>, Vec<SocketAddr>) = found
             .take(64)
-            .partition(|a| address_allowed(allowed, a.ip()));
+            .partition(|a| address_allowed(&origins.allow, a.ip()));
         if good.is_empty() && !bad.is_empty() {
             return Err(FetchError::Address(host.clone()));
         }
@@ -187,8 +199,9 @@ async fn ask(
                 .map_err(|e| unreachable(e.to_string()));
         }
         let name = ServerName::try_from(bare.clone()).map_err(|e| unreachable(e.to_string()))?;
-        let secured = tls().map_err(unreachable)?.connect(name, stream).await;
-        shake_hands(secured.map_err(|e| unreachable(e.to_string()))?)
+        let tls = tls(origins.ca_file.as_deref())?;
+        let secured = tls.connect(name, stream).await;
+        shake_hands(secured.map_err(|error| insecure(&host, &error))?)
             .await
             .map_err(|e| unreachable(e.to_string()))
     });
@@ -223,14 +236,35 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Trusts the public authorities.
-fn tls() -> Result<TlsConnector, String> {
+/// Why there is no TLS.
+fn insecure(host: &str, error: &io::Error) -> FetchError {
+    let (host, reason) = (host.to_owned(), error.to_string());
+    let cause = error.get_ref().and_then(|e| e.downcast_ref());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => FetchError::Untrusted { host, reason },
+        _ => FetchError::Unreachable { host, reason },
+    }
+}
+
+/// Trusts the public authorities, and those in the file.
+fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, FetchError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    if let Some(file) = ca_file {
+        let useless = |reason: String| FetchError::Certificates {
+            file: file.to_owned(),
+            reason,
+        };
+        let certificates =
+            CertificateDer::pem_file_iter(file).map_err(|e| useless(e.to_string()))?;
+        for certificate in certificates.take(AUTHORITIES) {
+            let certificate = certificate.map_err(|e| useless(e.to_string()))?;
+            roots.add(certificate).map_err(|e| useless(e.to_string()))?;
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .expect("the provider has suites of these versions");
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }
