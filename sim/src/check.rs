@@ -210,21 +210,8 @@ fn ring(statuses: &[(HostId, Status)]) -> Result<(), Unsettled> {
 fn placement(fleet: &Fleet, peers: &BTreeMap<PeerId, (HostId, String)>) -> Result<(), Unsettled> {
     let zones: BTreeSet<&String> = peers.values().map(|(_, zone)| zone).collect();
     let factor = (fleet.settings().replication.factor as usize).min(peers.len());
-    let mut newest: BTreeMap<Slot, SlotConfig> = BTreeMap::new();
-    for (host, _) in peers.values() {
-        for (slot, record) in fleet
-            .host(*host)
-            .store()
-            .remembered()
-            .expect("a store in memory does not fail")
-            .slots
-        {
-            let entry = newest.entry(slot).or_insert_with(|| record.config.clone());
-            if record.config.epoch > entry.epoch {
-                *entry = record.config;
-            }
-        }
-    }
+    let hosts: Vec<HostId> = peers.values().map(|(host, _)| *host).collect();
+    let mut newest = configurations(fleet, &hosts);
     for slot in Slot::all() {
         let config = newest.remove(&slot).ok_or(Unsettled::Unknown(slot))?;
         let fault = |fault| {
@@ -259,6 +246,28 @@ fn placement(fleet: &Fleet, peers: &BTreeMap<PeerId, (HostId, String)>) -> Resul
         copies(fleet, slot, &hosts)?;
     }
     Ok(())
+}
+
+/// The newest configuration of each slot on these machines' volumes.
+fn configurations(fleet: &Fleet, hosts: &[HostId]) -> BTreeMap<Slot, SlotConfig> {
+    let mut newest: BTreeMap<Slot, SlotConfig> = BTreeMap::new();
+    for host in hosts {
+        let remembered = fleet.host(*host).store().remembered();
+        let remembered = remembered.expect("a store in memory does not fail");
+        for (slot, record) in remembered.slots {
+            let entry = newest.entry(slot).or_insert_with(|| record.config.clone());
+            if record.config.epoch > entry.epoch {
+                *entry = record.config;
+            }
+        }
+    }
+    newest
+}
+
+/// Whether some slot, as far as these machines know, still counts on a peer.
+pub fn is_named(fleet: &Fleet, hosts: &[HostId], id: PeerId) -> bool {
+    let mut configs = configurations(fleet, hosts).into_values();
+    configs.any(|config| config.involves(id))
 }
 
 /// The first table of a peer that holds more at rest than it may. What belongs to clients, writers or fetches is over;

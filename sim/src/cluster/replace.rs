@@ -9,7 +9,9 @@ use peernet_plan::names;
 use peernet_plan::observed::{Asked, Claim};
 
 use super::{Cluster, RESTART};
+use crate::check;
 use crate::model::Violation;
+use crate::network::HostId;
 
 impl Cluster {
     /// `kubectl peernet replace`, or its contrary.
@@ -135,7 +137,12 @@ impl Cluster {
             self.model.borrow_mut().report(violation);
         }
         let others = self.pods().into_iter().filter(|p| p.ordinal != ordinal);
-        self.audit(others.map(|p| p.host).collect());
+        let others: Vec<HostId> = others.map(|p| p.host).collect();
+        // Where nobody else could take its slots, what it holds with one other may go: of W copies one is left.
+        if retired.is_some_and(|id| check::is_named(&self.fleet, &others, id)) {
+            self.note_loss();
+        }
+        self.audit(others);
         self.fleet.wipe(pod.host);
         if pod.stranded {
             let zone = self.fleet.world().random(0..u64::from(self.zones)) as u32;
