@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -69,14 +70,18 @@ impl Census {
 async fn count(network: Arc<Network>, mut stopped: watch::Receiver<bool>) -> Result<Counts> {
     let selector = format!("app.kubernetes.io/instance={}", network.name);
     let config = watcher::Config::default().labels(&selector);
-    let mut events = Box::pin(watcher(network.pods.clone(), config));
+    let mut events = Box::pin(watcher(network.pods.clone(), config).default_backoff());
     let mut register = Register::default();
     loop {
         tokio::select! {
             biased;
             event = events.next() => {
                 let Some(event) = event else { bail!("the watch has ended") };
-                register.note(event?);
+                match event {
+                    Ok(event) => register.note(event),
+                    // It goes on by itself.
+                    Err(error) => eprintln!("  watching pods: {error}"),
+                }
             }
             _ = stopped.changed() => return Ok(register.counts),
         }

@@ -15,14 +15,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::wait::{await_condition, conditions};
+use kube::runtime::wait::conditions;
 use kube::{Api, Client, ResourceExt};
 use peernet_crd::PeerNetwork;
 use serde_json::json;
 use tokio::process::Command;
 
 use crate::dump;
-use crate::patience::{eventually, within};
+use crate::patience::{eventually, watched, within};
 
 /// Label on each test's namespace: `kubectl delete ns -l peernet.dev/e2e` removes what an interrupted run left.
 pub const LABEL: &str = "peernet.dev/e2e";
@@ -107,7 +107,7 @@ impl Scenario {
         operator_available(&client).await?;
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
         let established = conditions::is_crd_established();
-        let definition = await_condition(definitions, "peernetworks.peernet.dev", established);
+        let definition = watched(definitions, "peernetworks.peernet.dev", established);
         within("the API server knows PeerNetworks", POWER, definition).await?;
 
         let suffix: String = (0..4).map(|_| fastrand::lowercase()).collect();
@@ -285,7 +285,7 @@ impl Scenario {
             .delete(&self.namespace, &DeleteParams::default())
             .await?;
         let deleted = conditions::is_deleted(&uid);
-        let gone = await_condition(namespaces, &self.namespace, deleted);
+        let gone = watched(namespaces, &self.namespace, deleted);
         within("the namespace vanishes", REMOVAL, gone).await?;
         self.note("done");
         Ok(())
@@ -329,9 +329,9 @@ async fn operator_available(client: &Client) -> Result<()> {
             .and_then(|s| s.available_replicas)
             .is_some_and(|n| n > 0)
     };
-    let operator = await_condition(deployments, "peernet-operator", available);
+    let operator = watched(deployments, "peernet-operator", available);
     let what = "the operator is available (dev/deploy installs it)";
-    within(what, POWER, operator).await.map(drop)
+    within(what, POWER, operator).await
 }
 
 async fn dev_cluster(arguments: &[&str]) -> Result<()> {

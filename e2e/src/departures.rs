@@ -122,8 +122,7 @@ async fn judge_all(
         tokio::select! {
             // In this order, so that what has already happened is judged before the watch stops.
             biased;
-            Some(event) = lowerings.recv() => {
-                let Lowered { from, to, at } = event?;
+            Some(Lowered { from, to, at }) = lowerings.recv() => {
                 floor = floor.min(to);
                 let departed = departed(&seen, to..from, at);
                 judge(&network, floor, &departed)
@@ -140,27 +139,30 @@ async fn judge_all(
 }
 
 /// Tells of each lowering, and when it was seen.
-async fn watch_set(network: Arc<Network>, size: i32, lowerings: mpsc::Sender<Result<Lowered>>) {
+async fn watch_set(network: Arc<Network>, size: i32, lowerings: mpsc::Sender<Lowered>) {
     let only = watcher::Config::default().fields(&format!("metadata.name={}", network.name));
     let sets = watcher(network.sets.clone(), only).default_backoff();
     let mut sets = Box::pin(sets.applied_objects());
     let mut from = size;
     while let Some(set) = sets.next().await {
-        let told = match set {
-            Err(error) => Err(anyhow::Error::new(error).context("watching the StatefulSet")),
-            Ok(StatefulSet { spec, .. }) => {
-                let to = spec.and_then(|s| s.replicas).unwrap_or(from);
-                let lowered = (to < from).then(|| Lowered {
-                    from,
-                    to,
-                    at: Instant::now(),
-                });
-                from = to;
-                let Some(lowered) = lowered else { continue };
-                Ok(lowered)
+        let StatefulSet { spec, .. } = match set {
+            Ok(set) => set,
+            // It goes on by itself.
+            Err(error) => {
+                eprintln!("  watching the StatefulSet: {error}");
+                continue;
             }
         };
-        if lowerings.send(told).await.is_err() {
+        let to = spec.and_then(|s| s.replicas).unwrap_or(from);
+        let lowered = (to < from).then(|| Lowered {
+            from,
+            to,
+            at: Instant::now(),
+        });
+        from = to;
+        if let Some(lowered) = lowered
+            && lowerings.send(lowered).await.is_err()
+        {
             return;
         }
     }

@@ -152,7 +152,7 @@ async fn watch_leave(
             // In this order, so that what has already happened is judged before the guard stops.
             biased;
             Some(set) = sets.next() => {
-                let now = set?.spec.and_then(|s| s.replicas).unwrap_or(before);
+                let now = set.spec.and_then(|s| s.replicas).unwrap_or(before);
                 if now < before {
                     let departed = (now..before).filter_map(|n| identities.get(&n).cloned());
                     least_wanted = least_wanted.min(network.resource().await?.spec.replicas);
@@ -164,7 +164,6 @@ async fn watch_leave(
                 before = now;
             }
             Some(resource) = resources.next() => {
-                let resource = resource?;
                 least_wanted = least_wanted.min(resource.spec.replicas);
                 let drain = resource.status.and_then(|s| s.drain);
                 seen.progress.extend(drain.filter(|d| seen.progress.last() != Some(d)));
@@ -194,13 +193,17 @@ async fn judge(network: &Network, stay: i32, departed: BTreeSet<String>) -> Resu
     departed_hold_nothing(&departed, 3, &reports.await?).map_err(|early| anyhow!(early))
 }
 
-fn changes<K>(api: Api<K>, name: &str) -> impl Stream<Item = Result<K>> + Unpin + use<K>
+fn changes<K>(api: Api<K>, name: &str) -> impl Stream<Item = K> + Unpin + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let objects = watcher(api, only).default_backoff().applied_objects();
-    Box::pin(objects.map(|object| object.context("watching")))
+    // It goes on by itself after an error.
+    Box::pin(objects.filter_map(|object| {
+        let object = object.inspect_err(|error| eprintln!("  watching: {error}"));
+        futures::future::ready(object.ok())
+    }))
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use peernet_crd::{PeerNetwork, PeerNetworkSpec};
@@ -20,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::cluster::Scenario;
 use crate::copies::{self, Copies};
 use crate::files::FileSet;
-use crate::patience::{eventually, within};
+use crate::patience::{eventually, watched, within};
 use crate::peer::Peer;
 use crate::ring;
 
@@ -145,7 +144,7 @@ impl Network {
     pub async fn ready(&self, replicas: i32, limit: Duration) -> Result<()> {
         let all = |n: Option<&PeerNetwork>| n.is_some_and(|n| is_ready(n, replicas));
         let what = format!("{replicas} ready peers");
-        let waiting = await_condition(self.resources.clone(), &self.name, all);
+        let waiting = watched(self.resources.clone(), &self.name, all);
         match within(&what, limit, waiting).await {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -166,8 +165,8 @@ impl Network {
         state: impl Fn(&PeerNetwork) -> bool,
     ) -> Result<()> {
         let state = |n: Option<&PeerNetwork>| n.is_some_and(&state);
-        let waiting = await_condition(self.resources.clone(), &self.name, state);
-        within(what, limit, waiting).await.map(drop)
+        let waiting = watched(self.resources.clone(), &self.name, state);
+        within(what, limit, waiting).await
     }
 
     /// Deletes a peer's pod without warning and waits for its successor, which need not be ready.
@@ -182,10 +181,8 @@ impl Network {
         };
         self.pods.delete(name, &at_once).await?;
         let another = |p: Option<&Pod>| p.is_some_and(|p| p.uid() != old);
-        let waiting = await_condition(self.pods.clone(), name, another);
-        within("the pod comes back", FORMATION, waiting)
-            .await
-            .map(drop)
+        let waiting = watched(self.pods.clone(), name, another);
+        within("the pod comes back", FORMATION, waiting).await
     }
 
     /// All pods as they are now.

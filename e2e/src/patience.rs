@@ -1,8 +1,12 @@
 //! Waiting for something to become true, for a bounded time.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use kube::runtime::wait::{Condition, await_condition};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Between two looks at something that cannot be watched.
@@ -31,6 +35,23 @@ where
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Watches an object until it is as wanted. A watch that a busy API server breaks off begins anew: what an object is now is
+/// told first.
+///
+/// # Errors
+/// None.
+pub async fn watched<K>(api: Api<K>, name: &str, wanted: impl Condition<K>) -> Result<()>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let wanted = |object: Option<&K>| wanted.matches_object(object);
+    while let Err(error) = await_condition(api.clone(), name, wanted).await {
+        eprintln!("  the watch of {name} begins anew: {error}");
+        sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Gives `work` a limit.

@@ -10,7 +10,6 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, PropagationPolicy};
-use kube::runtime::wait::await_condition;
 use peernet_crd::PeerNetwork;
 use peernet_proto::v1::{PeerInfo, PeerState};
 use tokio::time::Instant;
@@ -21,7 +20,7 @@ use crate::cluster::Cut;
 use crate::departures::Departures;
 use crate::kubectl;
 use crate::network::RESIZING;
-use crate::patience::{eventually, within};
+use crate::patience::{eventually, watched, within};
 use crate::peer::Peer;
 use crate::recovery::Back;
 
@@ -196,10 +195,8 @@ impl Trial<'_> {
             let (sets, fewer) = (self.network.sets.clone(), self.size - 1);
             let asks = |s: &StatefulSet| s.spec.as_ref().and_then(|s| s.replicas);
             let lowered = move |s: Option<&StatefulSet>| s.and_then(asks) == Some(fewer);
-            let waiting = await_condition(sets, &self.network.name, lowered);
-            return within("the set is lowered", RESIZING, waiting)
-                .await
-                .map(drop);
+            let waiting = watched(sets, &self.network.name, lowered);
+            return within("the set is lowered", RESIZING, waiting).await;
         }
         let (half, fewer) = (REPLICAS / self.size / 2, self.size - 1);
         let state = |n: &PeerNetwork| {
@@ -242,7 +239,7 @@ impl Trial<'_> {
             let ready = |s: &StatefulSet| s.status.as_ref().and_then(|s| s.ready_replicas);
             s.is_some_and(|s| s.uid() != old && ready(s) == Some(size))
         };
-        let waiting = await_condition(sets, &name, another);
+        let waiting = watched(sets, &name, another);
         within("the set is made anew, with all its pods", PASSING, waiting).await?;
         Ok(harm)
     }
@@ -336,9 +333,9 @@ impl Trial<'_> {
             let mut ready = conditions.flatten().filter(|c| c.type_ == "Ready");
             ready.any(|c| c.status == "True")
         };
-        let waiting = await_condition(self.network.pods.clone(), &name, ready);
+        let waiting = watched(self.network.pods.clone(), &name, ready);
         let what = format!("{name} is ready again");
-        within(&what, PASSING, waiting).await.map(drop)
+        within(&what, PASSING, waiting).await
     }
 
     fn pod(&self, ordinal: i32) -> String {
