@@ -28,6 +28,7 @@ pub(super) async fn answer(peer: &Peer, program: Option<&Path>) -> Result<()> {
     search(peer, program).await?;
     reflection(peer).await?;
     events(peer).await?;
+    pins(peer, program).await?;
     let (_, description) = lines(peer, "/openapi.json").await?;
     let description: Value = serde_json::from_str(&description.concat())?;
     ensure!(description["openapi"] == "3.1.0", "{description}");
@@ -58,6 +59,26 @@ async fn search(peer: &Peer, program: Option<&Path>) -> Result<()> {
         let server = format!("http://{}", peer.grpc);
         let found = printed(program, &["search", "beach", "trip", "--server", &server]).await?;
         ensure!(found.contains(FILE), "the command found {found}");
+    }
+    Ok(())
+}
+
+/// What REST pins cannot be deleted until the command, or REST where there is none, unpins it.
+async fn pins(peer: &Peer, program: Option<&Path>) -> Result<()> {
+    let (file, pin) = (format!("/v1/files/{FILE}"), format!("/v1/pins/{FILE}"));
+    let pinned = rest::request(peer, Method::PUT, &pin).await?;
+    ensure!(pinned.status == 200, "pinning ends with {pinned:?}");
+    let refused = rest::request(peer, Method::DELETE, &file).await?;
+    ensure!(
+        refused.status == 409 && refused.body.contains("is pinned; unpin it first"),
+        "deleting what is pinned ends with {refused:?}"
+    );
+    if let Some(program) = program {
+        let server = format!("http://{}", peer.grpc);
+        printed(program, &["unpin", FILE, "--server", &server]).await?;
+    } else {
+        let unpinned = rest::request(peer, Method::DELETE, &pin).await?;
+        ensure!(unpinned.status == 204, "unpinning ends with {unpinned:?}");
     }
     Ok(())
 }
