@@ -12,6 +12,7 @@
 //! | `delay=0..500ms` | each message to another peer waits that long, so messages overtake each other |
 //! | `duplicate=5%` | so many messages are sent twice |
 //! | `drop=5%` | so many messages are never sent |
+//! | `crash=rename` | the process ends between the two halves of a rename |
 //! | `seed=7` | of all that is random here; 0 unless given |
 //!
 //! A sync that fails once and then succeeds is the fault on which databases lost acknowledged data (Rebello et al., "Can
@@ -39,6 +40,8 @@ pub struct Faults {
     pub messages: MessagePlan,
     /// How far ahead the peer's clock is.
     pub clock_offset: Duration,
+    /// See [`rename_is_half_done`].
+    pub crash_in_rename: bool,
 }
 
 /// What goes wrong with the disk.
@@ -111,6 +114,7 @@ impl Faults {
             }
             "duplicate" => self.messages.duplicate = share(value)?,
             "drop" => self.messages.drop = share(value)?,
+            "crash" => self.crash_in_rename = (value == "rename").then_some(true)?,
             "seed" => self.messages.seed = value.parse().ok()?,
             _ => return None,
         }
@@ -132,6 +136,14 @@ fn duration(text: &str) -> Option<Duration> {
 fn share(text: &str) -> Option<f64> {
     let percent: f64 = text.strip_suffix('%')?.parse().ok()?;
     (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
+}
+
+/// The new name is there, and the old one is too: ends the process as a power cut would, if that `crashes`.
+pub(crate) fn rename_is_half_done(crashes: bool) {
+    if crashes {
+        tracing::warn!("this process ends on purpose");
+        std::process::abort();
+    }
 }
 
 /// Which part of the volume is synced.
@@ -233,7 +245,8 @@ mod tests {
 
     #[test]
     fn faults_are_read_or_named_as_unreadable() {
-        let faults = parse("drop=5%, duplicate=100%,delay=0..500ms,slow-disk=200ms,clock-offset=3600s,meta-sync-fails=7,seed=3").unwrap();
+        let faults = parse("drop=5%, duplicate=100%,delay=0..500ms,slow-disk=200ms,clock-offset=3600s,meta-sync-fails=7,seed=3,crash=rename").unwrap();
+        assert!(faults.crash_in_rename);
         assert_eq!(faults.messages.drop, 0.05);
         assert_eq!(faults.messages.duplicate, 1.0);
         assert_eq!(
@@ -253,6 +266,7 @@ mod tests {
             "slow-disk=1h",
             "meta-sync-fails=0",
             "fsync=1",
+            "crash=now",
         ] {
             assert_eq!(
                 parse(&format!("seed=1,{wrong}")),

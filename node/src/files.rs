@@ -403,6 +403,8 @@ pub(crate) struct Files {
     shelf: Arc<Shelf>,
     tasks: TaskTracker,
     parts: Arc<Records>,
+    /// Only in tests.
+    crash_in_rename: bool,
 }
 
 impl Files {
@@ -427,6 +429,7 @@ impl Files {
             shelf,
             tasks,
             parts: Arc::new(Records::new(setup.data_dir.join("uploads"))),
+            crash_in_rename: setup.faults.crash_in_rename,
         }
     }
 

@@ -4,6 +4,9 @@
 //! Two names are two registers, mostly on different peers, so this is not atomic. In between both names lead to the file;
 //! whoever reads finds it under at least one of them at any moment. A rename that got no further is finished by asking for
 //! it again: a new name that holds the very record of the old one, its time included, is taken for the first half.
+//! Whoever does not ask again has two files of the same bytes, which are stored once, and may remove either; they are listed
+//! and found under both names. If one of them is written anew meanwhile, they are two files for good: the same request is
+//! refused then, since the new name is taken.
 
 use peernet_core::collect::upload_of;
 use peernet_core::io::RequestError;
@@ -18,6 +21,7 @@ use super::put::Sent;
 use super::record::Content;
 use super::{FileError, Files, Precondition, open};
 use crate::driver::{PeerError, Written};
+use crate::faults::rename_is_half_done;
 
 /// What is renamed.
 struct Renamed {
@@ -67,6 +71,7 @@ impl Files {
         };
         let _kept = upload_of(&file.register.value).map(|u| self.keep(file.name.clone(), u));
         self.link(&file, &to).await?;
+        rename_is_half_done(self.crash_in_rename);
         self.unlink(file, &to).await?;
         Ok(summary.to_info(&to))
     }

@@ -6,7 +6,7 @@ use peernet_proto::v1::search_client::SearchClient;
 use peernet_proto::v1::{FileInfo, FindRequest, Precondition, RenameRequest, RenameResponse};
 use tonic::{Code, Status};
 
-use crate::network::{Network, Peer, bytes, until};
+use crate::network::{NETWORK, Network, Peer, bytes, until};
 
 const KIB: usize = 1024;
 
@@ -150,4 +150,74 @@ async fn renames_at_once(network: &Network) {
         assert_eq!(gone.code(), Code::NotFound);
         peer.delete("race/b").await.unwrap();
     }
+}
+
+/// Has the first peer begin to rename a file, and die between the halves.
+async fn half(network: &mut Network, from: &str, to: &str) {
+    let place = [
+        "--network-id",
+        NETWORK,
+        "--zone",
+        "a",
+        "--faults=crash=rename",
+    ];
+    network.peers[0].kill();
+    network.launch_with(0, &place);
+    network.ready(0).await;
+    rename(&network.peers[0], from, to).await.unwrap_err();
+    network.peers[0].ended().await;
+}
+
+async fn listed(peer: &Peer, prefix: &str) -> Vec<FileInfo> {
+    let request = v1::ListRequest {
+        prefix: prefix.into(),
+        ..Default::default()
+    };
+    let answer = peer.files().list(request).await.unwrap();
+    answer.into_inner().files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_broke_off_leaves_both_names_and_is_finished_by_the_same_request() {
+    let mut network = Network::start(3).await;
+    for (size, name) in [(100, "in-record"), (1500 * KIB, "in-chunks")] {
+        let (from, to) = (format!("{name}/a"), format!("{name}/b"));
+        let data = bytes(size, size as u64);
+        let stored = network.peers[1].put(&from, &data).await.unwrap();
+        half(&mut network, &from, &to).await;
+        let [b, c] = [1, 2].map(|n| &network.peers[n]);
+        // The same file twice, in all but the name.
+        let twice = [&from, &to].map(|name| FileInfo {
+            name: name.clone(),
+            ..stored.clone()
+        });
+        assert_eq!(listed(c, name).await, twice);
+        for name in [&from, &to] {
+            assert!(b.get(name, 0, None).await.unwrap() == data, "{name}");
+        }
+        until("both are found", async || {
+            found(c, name).await == [from.clone(), to.clone()]
+        })
+        .await;
+        let finished = rename(c, &from, &to).await.unwrap();
+        assert_eq!(finished, twice[1]);
+        assert_eq!(listed(b, name).await, twice[1..]);
+        assert!(b.get(&to, 0, None).await.unwrap() == data);
+        let over = rename(b, &from, &to).await.unwrap_err();
+        assert_eq!(over.code(), Code::NotFound);
+    }
+
+    // Who wrote the old name anew has two files, and the request is not that of the one that broke off any more.
+    let (first, second) = (bytes(300 * KIB, 8), bytes(300 * KIB, 9));
+    network.peers[1].put("two/a", &first).await.unwrap();
+    half(&mut network, "two/a", "two/b").await;
+    let [b, c] = [1, 2].map(|n| &network.peers[n]);
+    b.put("two/a", &second).await.unwrap();
+    let taken = rename(c, "two/a", "two/b").await.unwrap_err();
+    assert_eq!(taken.code(), Code::FailedPrecondition);
+    assert!(taken.message().contains("already"), "{taken}");
+    assert!(b.get("two/a", 0, None).await.unwrap() == second);
+    // And either may go: the other keeps its bytes.
+    c.delete("two/a").await.unwrap();
+    assert!(b.get("two/b", 0, None).await.unwrap() == first);
 }
