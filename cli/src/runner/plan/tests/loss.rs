@@ -118,3 +118,15 @@ fn it_ends_with_a_new_peer_or_with_the_old_one_back() {
     assert!(back.actions.contains(&Action::EndReplacement));
     assert!(sentence(&back).contains("stays"));
 }
+
+#[test]
+fn a_volume_on_which_somebody_else_runs_by_now_is_kept() {
+    let mut observed = crashed();
+    observed.peers[2] = ready(7);
+    let waits = plan(&replacing(false), &observed);
+    assert!(!waits.actions.contains(&Action::Wipe(2)), "{waits:?}");
+    assert!(!waits.actions.contains(&Action::EndReplacement));
+    observed.members.get_mut(&id(2)).unwrap().liveness = Liveness::Left;
+    let done = plan(&replacing(false), &observed);
+    assert!(done.actions.contains(&Action::EndReplacement), "{done:?}");
+}
