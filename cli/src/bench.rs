@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use peernet_proto::v1::peers_client::PeersClient;
-use peernet_proto::v1::{ListPeersRequest, PeerState};
+use peernet_proto::v1::{ListPeersRequest, PeerInfo, PeerState};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -35,6 +35,7 @@ use usage::UsageError;
 mod content;
 mod limits;
 mod load;
+mod lookups;
 mod stats;
 mod target;
 mod usage;
@@ -64,6 +65,10 @@ pub struct Bench {
     /// Most bytes of files stored at a time; each peer's share of the copies comes on top
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "4GiB")]
     pub store: u64,
+    /// Measure lookups instead: so many keys in a question for who holds them, 1 to 1,024
+    #[arg(long, value_name = "KEYS,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1024),
+        conflicts_with_all = ["s3", "limits", "op", "size"])]
+    pub lookups: Vec<u32>,
     /// Do not compare what is read with what was stored
     #[arg(long)]
     pub no_verify: bool,
@@ -216,6 +221,14 @@ pub async fn run(global: &Global, bench: Bench) -> Result<(), BenchError> {
         }
         return Ok(());
     }
+    if !bench.lookups.is_empty() {
+        let peers = members(&global.server).await?;
+        let lookups = lookups::measure(&global.server, &peers, &bench).await?;
+        if !global.common.output.document(&lookups)? {
+            output::print(&lookups::table(&lookups))?;
+        }
+        return Ok(());
+    }
     let (plan, skipped) = bench.plan();
     if plan.is_empty() {
         return Err(BenchError::Nothing(skipped.join(", ")));
@@ -223,7 +236,10 @@ pub async fn run(global: &Global, bench: Bench) -> Result<(), BenchError> {
     let seed = fastrand::u64(..);
     let prefix = format!("bench-{seed:016x}");
     let target = match &bench.s3[..] {
-        [] => Target::rest(members(&global.server).await?, prefix)?,
+        [] => {
+            let peers = members(&global.server).await?;
+            Target::rest(peers.into_iter().map(|p| p.http_address), prefix)?
+        }
         urls => Target::s3(urls, &bench.owner(), prefix)?,
     };
     let session = Session {
@@ -266,8 +282,8 @@ pub async fn run(global: &Global, bench: Bench) -> Result<(), BenchError> {
     })
 }
 
-/// The active members' addresses for REST, as a peer knows them.
-async fn members(servers: &Servers) -> Result<Vec<String>, BenchError> {
+/// The active members that serve REST, as a peer knows them.
+async fn members(servers: &Servers) -> Result<Vec<PeerInfo>, BenchError> {
     let answer = servers
         .call(async |channel| PeersClient::new(channel).list(ListPeersRequest {}).await)
         .await?;
@@ -276,11 +292,11 @@ async fn members(servers: &Servers) -> Result<Vec<String>, BenchError> {
         .peers
         .into_iter()
         .filter(|p| p.state() == PeerState::Active && !p.http_address.is_empty());
-    let addresses: Vec<String> = active.map(|p| p.http_address).collect();
-    if addresses.is_empty() {
+    let active: Vec<PeerInfo> = active.collect();
+    if active.is_empty() {
         return Err(BenchError::Nobody);
     }
-    Ok(addresses)
+    Ok(active)
 }
 
 impl Bench {

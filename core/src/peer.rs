@@ -216,6 +216,13 @@ impl<S: Store> Peer<S> {
         self.gossip.news
     }
 
+    /// Grows with each change of what [`crate::io::Route`]s are made of: a member's record or a slot's configuration.
+    /// At least 1.
+    pub fn routes_version(&self) -> u64 {
+        // Both only grow, so that their sum stays the same only if both do.
+        self.gossip.news + self.slots.digest()
+    }
+
     /// The peer's memory.
     pub fn store(&mut self) -> &mut S {
         &mut self.store

@@ -154,23 +154,28 @@ class System:
 
 
 class PeerNet(System):
-    """Three peers, R = 3, acknowledged when two have synced."""
+    """Three peers unless told otherwise, R = 3, acknowledged when two have synced."""
+
+    def __init__(self, name, place, peernet, peers=NODES, options=()):
+        super().__init__(name, place, peernet)
+        self.peers, self.options = peers, options
 
     def start(self):
         self.place.mkdir()
-        grpc, http = ports(NODES), ports(NODES)
+        grpc, http = ports(self.peers), ports(self.peers)
         # The reserve changes no figure, and other programs' files are on this disk too.
         self.server = f"http://127.0.0.1:{grpc[0]}"
         network = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10"
-        for n in range(NODES):
+        for n in range(self.peers):
             self.launch(n, [
                 self.peernet, "peer", "--name", f"peer-{n}", "--data-dir", self.place / str(n), "--network-id", network,
-                "--zone", f"zone-{n}", "--seeds", f"127.0.0.1:{grpc[0]}", "--grpc-listen", f"127.0.0.1:{grpc[n]}",
+                "--zone", f"zone-{n % NODES}", "--seeds", f"127.0.0.1:{grpc[0]}", "--grpc-listen", f"127.0.0.1:{grpc[n]}",
                 "--http-listen", f"127.0.0.1:{http[n]}", *(["--found"] if n == 0 else []), "--disk-reserve-percent", "1",
+                *self.options,
             ])  # fmt: skip
         for port in http:
             self.wait("the peers are ready", lambda: answers(f"http://127.0.0.1:{port}/readyz"))
-        self.wait("all are active", lambda: self.active() == NODES)
+        self.wait("all are active", lambda: self.active() == self.peers)
 
     def active(self):
         listed = run(self.peernet, "peers", "--server", self.server, "--output", "json")

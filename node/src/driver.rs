@@ -32,8 +32,10 @@ use crate::disk::{ChunkFiles, DiskStore};
 use crate::transport::Transport;
 
 mod handle;
+mod routes;
 
 pub(crate) use handle::{PeerError, PeerHandle, Written};
+use routes::RouteCache;
 
 /// Inputs waiting for the peer's thread; senders wait when it is full (guess).
 const INBOX: usize = 1024;
@@ -113,6 +115,7 @@ pub(crate) struct Inbox {
     commands: mpsc::Receiver<Command>,
     /// Raised when the table of members has changed.
     news: watch::Sender<u64>,
+    routes: Arc<RouteCache>,
 }
 
 /// A running thread, as its owner sees it.
@@ -127,11 +130,13 @@ pub(crate) struct Thread {
 pub(crate) fn channel() -> (PeerHandle, Inbox) {
     let (sender, receiver) = mpsc::channel(INBOX);
     let (news, heard) = watch::channel(0);
+    let routes = Arc::new(RouteCache::default());
     let inbox = Inbox {
         commands: receiver,
         news,
+        routes: routes.clone(),
     };
-    (PeerHandle::new(sender, heard), inbox)
+    (PeerHandle::new(sender, heard, routes), inbox)
 }
 
 /// Starts the thread. `origin` is the time the peer was started at, its time zero.
@@ -152,6 +157,7 @@ pub(crate) fn spawn(
         origin,
         inbox: inbox.commands,
         news: inbox.news,
+        routes: inbox.routes,
         effects,
         pending: HashMap::new(),
         requests: 0,
@@ -178,6 +184,7 @@ struct Driver {
     origin: Instant,
     inbox: mpsc::Receiver<Command>,
     news: watch::Sender<u64>,
+    routes: Arc<RouteCache>,
     effects: Effects,
     pending: HashMap<RequestId, oneshot::Sender<Answer>>,
     requests: u64,
@@ -194,7 +201,9 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self) -> Ended {
-        match self.drive().await {
+        let driven = self.drive().await;
+        self.routes.close();
+        match driven {
             Ok(()) => Ended::Stopped(Box::new(self.peer.into_store())),
             Err(failure) => Ended::Failed(failure.into()),
         }
@@ -260,6 +269,9 @@ impl Driver {
         let news = self.peer.news();
         self.news
             .send_if_modified(|known| std::mem::replace(known, news) != news);
+        if !*self.departed.borrow() {
+            self.routes.publish(self.peer.routes_version());
+        }
         self.guards.clear();
         self.drop_some()
     }
@@ -327,6 +339,7 @@ impl Driver {
             Output::Left => {
                 info!(peer = %self.peer.id(), "this peer has left the network for good");
                 self.departed.send_replace(true);
+                self.routes.close();
             }
         }
     }

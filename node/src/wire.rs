@@ -27,8 +27,8 @@ mod tests;
 
 pub use message::{Delivery, PROTOCOL, deliver_request};
 pub use public::{
-    Disk, drain_orders, hints, member_from_info, peer_ids, peer_info, recover_request, recovery,
-    report, report_response, status_response,
+    Disk, drain_orders, hints, looked_up, lookup_response, member_from_info, peer_ids, peer_info,
+    recover_request, recovery, report, report_response, status_response,
 };
 
 /// Longest text of a member's record (names, addresses, zones), in bytes. Host names have at most 253; the rest is room.

@@ -47,7 +47,20 @@ impl Tally {
         self.failed
     }
 
-    fn millis(&self, quantile: f64) -> f64 {
+    /// What another has counted as well.
+    pub(crate) fn join(&mut self, other: &Tally) {
+        self.times += &other.times;
+        self.bytes += other.bytes;
+        self.failed += other.failed;
+    }
+
+    /// Operations that succeeded.
+    pub(crate) fn count(&self) -> u64 {
+        self.times.len()
+    }
+
+    /// The time that this share of the operations stayed below.
+    pub(crate) fn millis(&self, quantile: f64) -> f64 {
         self.times.value_at_quantile(quantile) as f64 / 1_000.0
     }
 }

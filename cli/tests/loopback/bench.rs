@@ -52,7 +52,25 @@ fn a_load_is_measured_and_leaves_nothing_behind() {
             .any(|r| r["serverCpuSeconds"].as_f64() > Some(0.0))
     );
     assert_eq!(names(&network), ["mine.txt"]);
+    lookups_are_measured(&network, &pids.join(","));
     interrupted_it_leaves_nothing_behind(&network);
+}
+
+fn lookups_are_measured(network: &Network, pids: &str) {
+    let question = ["--lookups", "1,1024", "--concurrency", "2", "--seconds"];
+    let arguments = [&["bench"], &question[..], &["0.1", "--pid", pids]].concat();
+    let report = network.json(&arguments);
+    let [one, many] = &report.as_array().unwrap()[..] else {
+        panic!("{report:#}");
+    };
+    for (result, keys) in [(one, 1), (many, 1024)] {
+        assert_eq!(result["keys"], json!(keys));
+        assert_eq!(result["peers"], json!(3));
+        // A question was answered, and one question is one hop.
+        assert!(result["lookupsPerSecond"].as_f64() > Some(0.0), "{result}");
+        assert!(result["p50Ms"].as_f64() > Some(0.0), "{result}");
+        assert!(result["serverCpuMicros"].is_number(), "{result}");
+    }
 }
 
 fn interrupted_it_leaves_nothing_behind(network: &Network) {

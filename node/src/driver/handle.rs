@@ -1,5 +1,6 @@
 //! How the rest of the daemon asks the peer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use peernet_core::collect::{Referrer, Upload};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::Command;
+use super::routes::RouteCache;
 use crate::chunks::writes::WriteGuard;
 
 /// How long an answer may take. The core gives up on its own after ten seconds; this only catches a thread that is
@@ -61,6 +63,7 @@ pub(crate) enum Written {
 pub(crate) struct PeerHandle {
     commands: mpsc::Sender<Command>,
     news: watch::Receiver<u64>,
+    routes: Arc<RouteCache>,
 }
 
 /// Takes the wanted kind of answer.
@@ -74,8 +77,16 @@ macro_rules! expect {
 }
 
 impl PeerHandle {
-    pub(super) fn new(commands: mpsc::Sender<Command>, news: watch::Receiver<u64>) -> Self {
-        PeerHandle { commands, news }
+    pub(super) fn new(
+        commands: mpsc::Sender<Command>,
+        news: watch::Receiver<u64>,
+        routes: Arc<RouteCache>,
+    ) -> Self {
+        PeerHandle {
+            commands,
+            news,
+            routes,
+        }
     }
 
     /// Changes when the table of members does; ends with the peer.
@@ -245,12 +256,17 @@ impl PeerHandle {
 
     /// Who holds each of these slots, in their order.
     pub(crate) async fn routes(&self, slots: Vec<Slot>) -> Result<Vec<Route>, PeerError> {
-        let asked = slots.len();
+        if let Some(known) = self.routes.get(&slots) {
+            return Ok(known);
+        }
+        let (asked, version) = (slots.len(), self.routes.version());
         let routes =
             expect!(self.request(Request::Routes(slots)).await?, Answer::Routes(routes) => routes)?;
-        (routes.len() == asked)
-            .then_some(routes)
-            .ok_or(PeerError::Confused)
+        if routes.len() != asked {
+            return Err(PeerError::Confused);
+        }
+        self.routes.keep(version, &routes);
+        Ok(routes)
     }
 
     /// Counts a chunk that is durable here, or should be, with its reference and under the writer's epoch.

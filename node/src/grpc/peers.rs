@@ -6,11 +6,11 @@ use futures::stream::{self, BoxStream, Stream, StreamExt};
 use peernet_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::status::{crowded, not_serving, of_peer};
+use super::status::{crowded, not_serving, of_peer, of_wire};
 use crate::daemon::{Life, NotServing, Remembered, Running};
 use crate::driver::PeerError;
 use crate::registry::{Entry, Listener};
-use crate::wire::{peer_info, status_response};
+use crate::wire::{looked_up, lookup_response, peer_info, status_response};
 
 pub(super) struct Peers {
     life: Arc<Life>,
@@ -62,6 +62,16 @@ impl v1::peers_server::Peers for Peers {
             load: Some(self.life.load()),
             ..response
         }))
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<v1::LookupRequest>,
+    ) -> Result<Response<v1::LookupResponse>, Status> {
+        let slots = looked_up(request.into_inner()).map_err(of_wire)?;
+        let running = self.life.member().map_err(not_serving)?;
+        let routes = running.peer.routes(slots).await.map_err(of_peer)?;
+        Ok(Response::new(lookup_response(routes)))
     }
 }
 

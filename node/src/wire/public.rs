@@ -1,14 +1,16 @@
 //! What operators and clients see of peers, slots and leaves: identities are hex digits there.
 
-use peernet_core::io::Status;
-use peernet_core::key::{Position, Slot};
+use std::collections::HashMap;
+
+use peernet_core::io::{Endpoint, Route, Status};
+use peernet_core::key::{Key, Position, Slot};
 use peernet_core::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
 use peernet_core::member::{Drain, Hint, Liveness, Member, PeerId};
 use peernet_core::recover::Recovery;
 use peernet_core::slot::SlotConfig;
 use peernet_proto::v1;
 
-use super::{Fault, REPLICAS_MAX, Wire, WireError, counted, distinct, text};
+use super::{Fault, REPLICAS_MAX, Wire, WireError, count, counted, distinct, text};
 
 /// A peer's disk as its status shows it; bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -125,6 +127,49 @@ pub fn status_response(status: &Status, disk: Disk) -> v1::StatusResponse {
         broker: None,
         load: None,
     }
+}
+
+/// Keys in one lookup.
+const KEYS_MAX: usize = 1_024;
+
+/// The slots of the keys in a lookup.
+pub fn looked_up(request: v1::LookupRequest) -> Result<Vec<Slot>, WireError> {
+    count(request.keys.len(), 1, KEYS_MAX, "LookupRequest.keys")?;
+    let slot = |key| Ok(Key::from_wire(key, "LookupRequest.keys")?.slot());
+    request.keys.into_iter().map(slot).collect()
+}
+
+/// The answer to a lookup, with every holder once.
+pub fn lookup_response(routes: Vec<Route>) -> v1::LookupResponse {
+    let mut places: HashMap<PeerId, u32> = HashMap::new();
+    let mut response = v1::LookupResponse::default();
+    for Route {
+        slot,
+        config,
+        holders,
+    } in routes
+    {
+        let place = |holder: Endpoint| {
+            let known = &mut response.holders;
+            *places.entry(holder.id).or_insert_with(|| {
+                let place = known.len() as u32;
+                known.push(v1::Holder {
+                    id: holder.id.to_string(),
+                    name: holder.name,
+                    address: holder.address,
+                    up: holder.up,
+                });
+                place
+            })
+        };
+        let holders = holders.into_iter().map(place).collect();
+        response.located.push(v1::Located {
+            slot: slot.to_wire(),
+            epoch: config.map_or(0, |c| c.epoch),
+            holders,
+        });
+    }
+    response
 }
 
 /// Orders as the core takes them: identity, epoch, leaving.
@@ -365,4 +410,39 @@ fn peer_id(id: &str, field: &'static str) -> Result<PeerId, WireError> {
 
 fn hex(ids: &[PeerId]) -> Vec<String> {
     ids.iter().map(PeerId::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookup_names_each_holder_once_and_has_bounds() {
+        let ask = |keys: Vec<Vec<u8>>| {
+            let keys = keys.into_iter().map(Into::into).collect();
+            looked_up(v1::LookupRequest { keys })
+        };
+        for bad in [vec![], vec![vec![0; 31]], vec![vec![0; 32]; KEYS_MAX + 1]] {
+            assert_eq!(ask(bad).unwrap_err().field, "LookupRequest.keys");
+        }
+        let slots = ask(vec![vec![0; 32]; KEYS_MAX]).unwrap();
+        assert_eq!(slots.len(), KEYS_MAX);
+        let holder = |n: u128| Endpoint {
+            id: PeerId(n),
+            name: format!("p-{n}"),
+            address: format!("127.0.0.1:{n}"),
+            up: n != 2,
+        };
+        let route = |holders: [u128; 2]| Route {
+            slot: slots[0],
+            config: None,
+            holders: holders.map(holder).into(),
+        };
+        let answer = lookup_response(vec![route([1, 2]), route([2, 3])]);
+        let places: Vec<&[u32]> = answer.located.iter().map(|l| &l.holders[..]).collect();
+        assert_eq!(places, [[0, 1], [1, 2]]);
+        let known: Vec<(&str, bool)> = answer.holders.iter().map(|h| (&h.name[..], h.up)).collect();
+        assert_eq!(known, [("p-1", true), ("p-2", false), ("p-3", true)]);
+        assert_eq!(answer.located[0].epoch, 0, "no configuration is known");
+    }
 }
