@@ -54,17 +54,29 @@ pub fn involves(slot: &SlotReport, peer: PeerId) -> bool {
 /// While the others are enough for every copy, its slots have to live on them first, by the same verdict as for a leave.
 /// With fewer peers than copies nobody else could take them: then it suffices that the survivors of each of its slots
 /// hold all that was acknowledged, which those do that have compared with so many that they meet every quorum.
+///
+/// Who is not known to be down is not given up, unless it is `doomed`: its volume goes as soon as its process ends, for
+/// whatever reason, so it is better to end it while that is proved to cost nothing. What it acknowledges meanwhile, a
+/// survivor of each quorum has too.
 pub fn replaceable(
     dead: PeerId,
     members: &BTreeMap<PeerId, Member>,
     reports: &BTreeMap<PeerId, Report>,
     replication: Replication,
+    doomed: bool,
 ) -> Verdict {
     let name = members.get(&dead).map(|m| &m.name);
     let others = members.values().filter(|m| m.id != dead && !m.is_gone());
     let namesakes = others.filter(|m| Some(&m.name) == name).map(|m| m.id);
     let judged = std::iter::once(dead).chain(namesakes);
-    let mut verdicts = judged.map(|id| gives_up(id, members, reports, replication));
+    let mut verdicts = judged.map(|id| match members.get(&id) {
+        Some(member) if member.is_present() && !doomed => Verdict::Stay {
+            slots_left: 0,
+            bytes_left: 0,
+            blocker: format!("{} is not yet known to be down", member.name),
+        },
+        _ => gives_up(id, members, reports, replication),
+    });
     let stays = verdicts.find(|verdict| *verdict != Verdict::Proved);
     stays.unwrap_or(Verdict::Proved)
 }
@@ -75,13 +87,6 @@ fn gives_up(
     reports: &BTreeMap<PeerId, Report>,
     replication: Replication,
 ) -> Verdict {
-    if let Some(member) = members.get(&dead).filter(|m| m.is_present()) {
-        return Verdict::Stay {
-            slots_left: 0,
-            bytes_left: 0,
-            blocker: format!("{} is not yet known to be down", member.name),
-        };
-    }
     let others = || members.values().filter(|m| m.id != dead);
     let remaining: BTreeSet<PeerId> = others().filter(|m| m.is_present()).map(|m| m.id).collect();
     let strict = verdict(dead, &remaining, reports);

@@ -218,14 +218,14 @@ fn stays(verdict: &Verdict) -> &str {
 fn with_enough_others_a_dead_peer_is_given_up_only_when_no_slot_names_it() {
     let members = members(&[1, 2, 3, 4, 5], &[2]);
     let named = reports(&[1, 3, 4, 5], &members, halves);
-    let verdict = replaceable(id(2), &members, &named, TWO_OF_THREE);
+    let verdict = replaceable(id(2), &members, &named, TWO_OF_THREE, false);
     assert!(
         stays(&verdict).contains("still held by the leaver"),
         "{verdict:?}"
     );
     let moved = reports(&[1, 3, 4, 5], &members, |_| (vec![1, 3, 4], None));
     assert_eq!(
-        replaceable(id(2), &members, &moved, TWO_OF_THREE),
+        replaceable(id(2), &members, &moved, TWO_OF_THREE, false),
         Verdict::Proved
     );
 }
@@ -236,22 +236,25 @@ fn with_too_few_others_the_survivors_must_hold_everything() {
     let everywhere = |_: Slot| (vec![1, 2, 3], None);
     let told = reports(&[1, 3], &all, everywhere);
     assert_eq!(
-        replaceable(id(2), &all, &told, TWO_OF_THREE),
+        replaceable(id(2), &all, &told, TWO_OF_THREE, false),
         Verdict::Proved
     );
     let mut behind = told.clone();
     behind.get_mut(&id(3)).unwrap().slots[0].synced = false;
-    let verdict = replaceable(id(2), &all, &behind, TWO_OF_THREE);
+    let verdict = replaceable(id(2), &all, &behind, TWO_OF_THREE, false);
     assert!(
         stays(&verdict).contains("only 1 of the 2 survivors"),
         "{verdict:?}"
     );
     let silent = reports(&[1], &all, everywhere);
-    stays(&replaceable(id(2), &all, &silent, TWO_OF_THREE));
+    stays(&replaceable(id(2), &all, &silent, TWO_OF_THREE, false));
     let alive = members(&[1, 2, 3], &[]);
-    let verdict = replaceable(id(2), &alive, &told, TWO_OF_THREE);
+    let verdict = replaceable(id(2), &alive, &told, TWO_OF_THREE, false);
     assert!(
         stays(&verdict).contains("not yet known to be down"),
         "{verdict:?}"
     );
+    let doomed = |told| replaceable(id(2), &alive, told, TWO_OF_THREE, true);
+    assert_eq!(doomed(&told), Verdict::Proved);
+    assert!(stays(&doomed(&behind)).contains("only 1 of the 2 survivors"));
 }

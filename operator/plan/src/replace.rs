@@ -85,6 +85,26 @@ fn old_claim<'a>(observed: &'a Observed, under_way: &ReplacementStatus) -> Optio
     claim.filter(|c| Some(&c.uid) == under_way.claim_uid.as_ref())
 }
 
+fn replication(observed: &Observed) -> Replication {
+    let spec = &observed.network.spec.replication;
+    Replication {
+        factor: spec.factor.unsigned_abs(),
+        write: spec.write.unsigned_abs(),
+    }
+}
+
+/// Whether who runs on the old claim can neither stay, as that is deleted and goes with its pod, nor leave, as there are no
+/// more peers than copies and so nobody to take its slots.
+fn is_cornered(observed: &Observed, under_way: &ReplacementStatus) -> bool {
+    let others = observed
+        .members
+        .values()
+        .filter(|m| m.name != under_way.pod);
+    let receivers = others.filter(|m| m.is_eligible()).count();
+    old_claim(observed, under_way).is_some_and(|claim| claim.deleting)
+        && receivers < replication(observed).factor as usize
+}
+
 /// Decides the next step.
 pub(crate) fn decide(observed: &Observed) -> Option<Replace> {
     let network = &observed.network;
@@ -213,22 +233,25 @@ fn next(
     claim_is_old: bool,
 ) -> (String, Option<Removal>) {
     let name = &under_way.pod;
-    if let Some(member) = member.filter(|m| m.is_present()) {
+    let doomed = is_cornered(observed, under_way);
+    if let Some(member) = member.filter(|m| m.is_present() && !doomed) {
         return (
             format!("waiting for the ring to see that {} is down", member.name),
             None,
         );
     }
-    let spec = &observed.network.spec.replication;
-    let replication = Replication {
-        factor: spec.factor.unsigned_abs(),
-        write: spec.write.unsigned_abs(),
-    };
+    let replication = replication(observed);
     // The operator wrote it itself; whoever changed it has nobody replaced.
     let Ok(dead) = under_way.peer.parse::<PeerId>() else {
         return (format!("{} is no identity", under_way.peer), None);
     };
-    match replaceable(dead, &observed.members, &observed.reports, replication) {
+    match replaceable(
+        dead,
+        &observed.members,
+        &observed.reports,
+        replication,
+        doomed,
+    ) {
         Verdict::Stay {
             slots_left,
             blocker,
@@ -240,7 +263,7 @@ fn next(
                 None,
             )
         }
-        Verdict::Proved if pod.is_some_and(PeerPod::is_running) => (
+        Verdict::Proved if pod.is_some_and(PeerPod::is_running) && !doomed => (
             format!("waiting for the peer that runs as {name} to leave"),
             None,
         ),

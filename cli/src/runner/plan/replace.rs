@@ -92,7 +92,13 @@ pub(super) fn replace(
         )
     } else {
         let replication = decided.replication;
-        match replaceable(*dead, &observed.members, &observed.reports, replication) {
+        match replaceable(
+            *dead,
+            &observed.members,
+            &observed.reports,
+            replication,
+            false,
+        ) {
             Verdict::Proved => (
                 Some(Action::Wipe(*ordinal)),
                 "all it held is proved to be held elsewhere".to_owned(),

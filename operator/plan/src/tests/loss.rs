@@ -240,6 +240,27 @@ fn a_namesake_that_answers_keeps_its_volume_or_leaves_in_order() {
     assert_eq!(plan.replace.unwrap().removal, None);
 }
 
+/// Found by the simulation: it could not leave, and its replacement never ended.
+#[test]
+fn who_came_back_on_a_claim_that_goes_is_ended_on_proof_where_it_cannot_leave() {
+    let mut observed = reported(accepted(), &[0, 1, 2]);
+    observed.pods.insert(2, running(2));
+    is(&mut observed, 2, Liveness::Active);
+    observed.claim.as_mut().unwrap().deleting = true;
+    assert_eq!(replacing(&observed).removal, None, "others take its slots");
+    for gone in [3, 4] {
+        is(&mut observed, gone, Liveness::Left);
+    }
+    let removal = replacing(&observed).removal.expect("it is proved");
+    assert_eq!(removal.pod_uid, Some(observed.pods[&2].uid.clone()));
+    assert_eq!((removal.claim, removal.force), (None, false));
+    let mut behind = observed.clone();
+    behind.reports.get_mut(&id(1)).unwrap().slots[0].synced = false;
+    assert_eq!(replacing(&behind).removal, None, "its copy is needed");
+    observed.claim.as_mut().unwrap().deleting = false;
+    assert!(replacing(&observed).forget.is_some(), "it stays");
+}
+
 #[test]
 fn a_replacement_of_whom_nobody_wants_any_more_is_over() {
     let mut observed = reported(accepted(), &[0, 1, 3]);
