@@ -118,7 +118,7 @@ impl Cluster {
     }
 
     /// The claim goes, and with it the volume. Nothing may depend on that, and it must be the volume of the identity that
-    /// is retired.
+    /// is retired, or of one of the same name that no slot names.
     pub(super) fn renew(&self, ordinal: u32) {
         let pod = self.pod(ordinal);
         self.fleet.world().note(("renew", ordinal), || {
@@ -130,14 +130,15 @@ impl Cluster {
         let identity = identity.expect("a store in memory does not fail");
         let living = identity.map(|identity| identity.member);
         let living = living.filter(|member| member.liveness != Liveness::Left);
+        let others = self.pods().into_iter().filter(|p| p.ordinal != ordinal);
+        let others: Vec<HostId> = others.map(|p| p.host).collect();
         if let Some(member) = living
             && Some(member.id) != retired
+            && check::is_named(&self.fleet, &others, member.id)
         {
             let violation = Violation::WrongVolume { peer: member.id };
             self.model.borrow_mut().report(violation);
         }
-        let others = self.pods().into_iter().filter(|p| p.ordinal != ordinal);
-        let others: Vec<HostId> = others.map(|p| p.host).collect();
         // Where nobody else could take its slots, what it holds with one other may go: of W copies one is left.
         if retired.is_some_and(|id| check::is_named(&self.fleet, &others, id)) {
             self.note_loss();

@@ -66,7 +66,7 @@ pub enum Violation {
         /// Who did not.
         replica: PeerId,
     },
-    /// The volume of an identity that nobody retired was deleted.
+    /// The volume of an identity that nobody retired, and that slots name, was deleted.
     WrongVolume {
         /// Whose.
         peer: PeerId,
