@@ -252,14 +252,22 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    /// Lets a name be decided again, so that this peer may store it.
-    fn settle(&mut self, name: Name) -> Done {
-        let key = Key::of_name(&name);
+    /// Lets a name be decided again, so that this peer may store it. Where a quorum holds nothing, what another replica
+    /// holds was proposed and never decided: it is proposed again, for of a write that was proposed anywhere nobody is told
+    /// that it had no effect before something else is decided. Else whoever alone holds it, a leaver perhaps, would differ
+    /// from the others for ever.
+    fn settle(&mut self, theirs: &Register) -> Done {
+        let (name, key) = (theirs.name.clone(), Key::of_name(&theirs.name));
         let under_way = |o: &Operation| o.key == key && o.client == Client::Settle;
         if self.names.operations.values().any(under_way) {
             return Ok(());
         }
-        self.start_operation(Client::Settle, name, None, (None, false))
+        let change = Change {
+            write: theirs.write,
+            value: theirs.value.clone(),
+            condition: Condition::Unwritten,
+        };
+        self.start_operation(Client::Settle, name, Some(change), (None, false))
     }
 
     /// Reads a name for the outbox, which decides it.
@@ -343,11 +351,7 @@ impl<S: Store> Peer<S> {
             operation.config = config.clone();
         }
         let Some(change) = &operation.change else {
-            return if operation.client == Client::Settle {
-                self.claim(operation)
-            } else {
-                self.ask(operation, Phase::Read(Heard::default()))
-            };
+            return self.ask(operation, Phase::Read(Heard::default()));
         };
         let owner = operation.config.owner();
         if let Client::Peer { epoch, .. } = operation.client {
@@ -359,7 +363,8 @@ impl<S: Store> Peer<S> {
                 self.conclude(operation, outcome)
             };
         }
-        if operation.base.is_some() || operation.client == Client::Fence {
+        let inward = matches!(operation.client, Client::Settle | Client::Fence);
+        if operation.base.is_some() || inward {
             self.claim(operation)
         } else if self.leads(operation.slot()) {
             self.lead(operation)

@@ -348,8 +348,9 @@ impl<S: Store> Peer<S> {
                     since: ballot,
                     replaces: Some(holds),
                 });
-                // A fence stores nothing new: it frees what an upload holds, also where there is no room.
-                (register, true, operation.client == Client::Fence)
+                // These store nothing new: a fence frees what an upload holds, also where there is no room.
+                let stored = matches!(operation.client, Client::Settle | Client::Fence);
+                (register, true, stored)
             }
             (Step::Settle | Step::Finish, Some(best), _) => {
                 let register = Register {

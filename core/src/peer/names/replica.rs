@@ -139,7 +139,7 @@ impl<S: Store> Peer<S> {
             return Ok(true);
         }
         if acceptor.admit(register.version).is_err() {
-            self.settle(register.name.clone())?;
+            self.settle(register)?;
             return Ok(false);
         }
         self.put_name(slot, held.as_ref(), register, consumers)?;

@@ -3,6 +3,7 @@ use crate::boot::{Assignment, boot};
 use crate::config::{Replication, Settings};
 use crate::io::{Input, Output, Request};
 use crate::key::Position;
+use crate::outbox::Consumers;
 use crate::store::memory::MemoryStore;
 use bytes::Bytes;
 
@@ -156,4 +157,54 @@ fn conditions_are_judged_by_who_wrote_last() {
     assert!(matches!(gone, Answer::Written { .. }));
     let back = write_if(&mut peer, some("3"), Condition::Absent);
     assert!(matches!(back, Answer::Written { .. }));
+}
+
+/// Found by the simulation: a leaver alone held a value that was never decided, and waited for ever for the others to hold
+/// it too.
+#[test]
+fn what_another_holds_is_decided_where_a_promise_forbids_to_store_it() {
+    let mut peer = alone();
+    let name = Name::new("f").unwrap();
+    let key = Key::of_name(&name);
+    let version = |epoch| Version {
+        epoch,
+        round: 0,
+        writer: PeerId(2),
+        op: 5,
+    };
+    let epoch = peer.slots.config(key.slot()).unwrap().epoch;
+    let theirs = Register {
+        name: name.clone(),
+        version: version(epoch - 1),
+        write: WriteId {
+            peer: PeerId(2),
+            op: 4,
+        },
+        value: some("theirs"),
+        trail: Box::default(),
+    };
+    peer.store.put_promise(&key, &version(epoch)).unwrap();
+    let kept = peer.keep_register(key.slot(), &theirs, Consumers::NONE);
+    assert!(!kept.unwrap(), "it is promised");
+    ask(&mut peer, Request::ReadName(name.clone()));
+    let Answer::Register(Some(found)) = ask(&mut peer, Request::ReadName(name)) else {
+        panic!("nothing was decided")
+    };
+    assert_eq!((found.write, &found.value), (theirs.write, &theirs.value));
+    assert!(found.version > version(epoch));
+    // What was decided meanwhile stays.
+    let later = Register {
+        value: some("too late"),
+        write: WriteId {
+            peer: PeerId(2),
+            op: 9,
+        },
+        ..theirs
+    };
+    assert!(
+        peer.keep_register(key.slot(), &later, Consumers::NONE)
+            .unwrap()
+    );
+    let kept = ask(&mut peer, Request::ReadName(found.name.clone()));
+    assert!(matches!(kept, Answer::Register(kept) if kept == Some(found)));
 }
