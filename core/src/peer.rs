@@ -266,6 +266,7 @@ impl<S: Store> Peer<S> {
 
     fn housekeep(&mut self) -> Done {
         self.retire_drained_dead()?;
+        self.readmit_needed()?;
         self.schedule_anti_entropy();
         self.ask_owners()?;
         self.refresh_shares();

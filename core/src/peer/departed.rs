@@ -6,7 +6,7 @@
 use super::gossip::Gossip;
 use super::{Done, Peer};
 use crate::io::Output;
-use crate::member::{Liveness, Member, PeerId};
+use crate::member::{Drain, Liveness, Member, PeerId};
 use crate::message::Message;
 use crate::quorum::majority;
 use crate::store::{Store, StoreError};
@@ -122,14 +122,31 @@ impl<S: Store> Peer<S> {
         gone.into_iter()
             .try_for_each(|id| self.believe(id, Liveness::Retired))
     }
+
+    /// Who retired it knew too little: a slot names it still, and may need it. Its order is renewed, as a retirement holds
+    /// under the order that those who said it knew of; whoever knows no better retires it again, until it does.
+    pub(super) fn readmit_needed(&mut self) -> Done {
+        let retired = |m: &&Member| m.liveness == Liveness::Retired && self.slots.names(m.id);
+        let retired = self.gossip.others().filter(retired);
+        let needed: Vec<(PeerId, Drain)> = retired.map(|m| (m.id, m.drain)).collect();
+        let renewed = needed.into_iter().map(|(id, order)| {
+            let epoch = order.epoch + 1;
+            (id, epoch, order.leaving)
+        });
+        self.on_drain_orders(renewed.collect())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
     use crate::io::Time;
-    use crate::member::Drain;
+    use crate::key::Slot;
     use crate::member::tests::member;
+    use crate::slot::{SlotConfig, SlotRecord};
+    use crate::store::Identity;
+    use crate::store::memory::MemoryStore;
 
     fn seen_by_the_first(others: &[(Liveness, bool)]) -> bool {
         let others = (2..).zip(others).map(|(n, (liveness, leaving))| Member {
@@ -161,6 +178,54 @@ mod tests {
             dead,
             (Left, false)
         ]));
+    }
+
+    /// The first of two members, in whose eyes the second has been retired, while these are the replicas of one slot.
+    fn with_retired(replicas: &[u128]) -> Peer<MemoryStore> {
+        let mut store = MemoryStore::default();
+        let identity = Identity {
+            network: "n".into(),
+            member: member(1),
+        };
+        let retired = Member {
+            liveness: Liveness::Retired,
+            drain: order(4),
+            ..member(2)
+        };
+        store.put_identity(&identity).unwrap();
+        store.put_member(&retired).unwrap();
+        let config = SlotConfig {
+            epoch: 1,
+            replicas: replicas.iter().copied().map(PeerId).collect(),
+            next: None,
+        };
+        let slot = Slot::new(7).unwrap();
+        store.put_slot(slot, &SlotRecord::of(config)).unwrap();
+        store.commit().unwrap();
+        Peer::start(store, identity, false, Settings::default(), 1, Time(0)).unwrap()
+    }
+
+    fn order(epoch: u64) -> Drain {
+        let leaving = true;
+        Drain { epoch, leaving }
+    }
+
+    #[test]
+    fn who_was_retired_while_a_slot_names_it_is_so_no_more() {
+        let known = |peer: &Peer<MemoryStore>| {
+            let second = peer.gossip.get(PeerId(2)).unwrap();
+            (second.liveness, second.drain)
+        };
+        let mut gone = with_retired(&[1, 3]);
+        gone.housekeep().unwrap();
+        assert_eq!(known(&gone), (Liveness::Retired, order(4)));
+        let mut needed = with_retired(&[1, 2]);
+        let said = needed.gossip.get(PeerId(2)).unwrap().clone();
+        needed.housekeep().unwrap();
+        assert_eq!(known(&needed), (Liveness::Down, order(5)));
+        // Who has not heard of the new order says so again.
+        needed.learn(vec![said]).unwrap();
+        assert_eq!(known(&needed), (Liveness::Down, order(5)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use peernet_core::key::Position;
 use peernet_core::member::{Liveness, PeerId};
-use peernet_core::recover::{Stuck, stuck};
+use peernet_core::recover::{Stuck, involves, newest, stuck};
 use peernet_crd::Preflight;
 
 use crate::observed::{Observed, PeerPod};
@@ -143,7 +143,8 @@ pub fn plan(observed: &Observed) -> Plan {
 }
 
 /// Identities that should leave, with their ordinals: members of a pod that is not wanted any more, and whoever such a
-/// pod's volume belongs to. Those known to have left need no more proof, unless their pod is still there.
+/// pod's volume belongs to. Those known to have left need no more proof, unless their pod is still there, or a slot names
+/// them: then those who said so knew too little.
 pub fn leavers(observed: &Observed) -> BTreeMap<PeerId, u32> {
     let Observed {
         network,
@@ -152,9 +153,11 @@ pub fn leavers(observed: &Observed) -> BTreeMap<PeerId, u32> {
         ..
     } = observed;
     let desired = network.desired();
+    let newest = newest(&observed.reports);
+    let needed = |id| newest.values().any(|slot| involves(slot, id));
     let members = members
         .values()
-        .filter(|member| member.liveness != Liveness::Left);
+        .filter(|member| member.liveness != Liveness::Left || needed(member.id));
     let named = members.filter_map(|m| Some((m.id, names::ordinal(&network.name, &m.name)?)));
     let volumes = pods
         .iter()

@@ -339,6 +339,28 @@ fn a_member_whose_pod_is_gone_comes_back_only_if_the_ring_counts_on_it() {
     );
 }
 
+/// Found by the simulation: members that had missed the newest configurations retired two dead leavers, and their pods went
+/// while slots named them.
+#[test]
+fn who_is_said_to_have_left_stays_while_a_slot_names_it() {
+    let dead = |holders| {
+        let mut observed = with_reports(founded(4, 5), holders, &[]);
+        observed.members.get_mut(&id(4)).unwrap().liveness = Liveness::Left;
+        observed.pods.get_mut(&4).unwrap().answer = None;
+        observed.reports.remove(&id(4));
+        observed
+    };
+    assert_eq!(plan(&dead(&[0, 1, 2])).replicas, 4);
+    let mut needed = dead(&[0, 1, 4]);
+    needed.pods.get_mut(&4).unwrap().ready = false;
+    let held = plan(&needed);
+    assert_eq!(held.replicas, 5);
+    assert!(blocker(&held).contains("still held by the leaver"));
+    needed.pods.remove(&4);
+    needed.set = Some(set(4));
+    assert_eq!(plan(&needed).replicas, 5, "it comes back");
+}
+
 #[test]
 fn a_change_of_mind_cancels_and_raises_at_once() {
     let mut observed = founded(9, 9);
