@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use peernet_e2e::patience::eventually;
-use peernet_e2e::processes::trial::{Trial, trial};
+use peernet_e2e::processes::trial::{PEERS, Trial, trial};
 use peernet_e2e::processes::{HEALING, volume};
 use peernet_proto::v1::admin_client::AdminClient;
 use peernet_proto::v1::{DrainOrder, DrainRequest, IdentifyRequest};
@@ -16,11 +16,7 @@ async fn a_chunk_that_rotted_or_vanished_is_replaced_from_the_others() {
         trial
             .rounds(async || {
                 trial.healed("nothing").await?;
-                let [rotten, lacking] = trial.some_peers();
-                let (bad, gone) = (
-                    some_kept_chunk(trial, rotten).await?,
-                    some_kept_chunk(trial, lacking).await?,
-                );
+                let [(rotten, bad), (_, gone)] = some_kept_chunks(trial).await?;
                 let length = fs::metadata(&bad)?.len();
                 let (place, bit) = {
                     let mut random = trial.random.lock().expect("nobody panics with it");
@@ -51,8 +47,18 @@ async fn a_chunk_that_rotted_or_vanished_is_replaced_from_the_others() {
     .await;
 }
 
-/// The file of a chunk that belongs to one of the files that stay.
-async fn some_kept_chunk(trial: &Trial, n: usize) -> Result<PathBuf> {
+/// The files of two chunks that belong to files that stay, at two of the peers that hold any.
+async fn some_kept_chunks(trial: &Trial) -> Result<[(usize, PathBuf); 2]> {
+    let mut found = Vec::new();
+    for n in trial.some_peers::<PEERS>() {
+        found.extend(some_kept_chunk(trial, n).await?.map(|file| (n, file)));
+    }
+    found.truncate(2);
+    let found = found.try_into().ok();
+    found.context("fewer than two peers hold chunks")
+}
+
+async fn some_kept_chunk(trial: &Trial, n: usize) -> Result<Option<PathBuf>> {
     let mut held = Vec::new();
     let peer = trial.ring.peer(n);
     for file in &trial.files.files {
@@ -72,8 +78,7 @@ async fn some_kept_chunk(trial: &Trial, n: usize) -> Result<PathBuf> {
         .collect();
     let mut random = trial.random.lock().expect("nobody panics with it");
     random.shuffle(&mut kept);
-    kept.pop()
-        .with_context(|| format!("{} holds no chunk", peer.name))
+    Ok(kept.pop())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,7 @@ use super::client::shake_hands;
 use super::files::deepest;
 use super::problem::Problem;
 use crate::daemon::Running;
+use crate::files::FileError;
 use crate::transport::CONNECT;
 
 /// Requests that this process passes on at once. Far fewer than a door has places, so that peers that pass on to each
@@ -86,10 +87,12 @@ pub(super) async fn forward(
         via.to_str()
             .is_ok_and(|via| via.split(',').any(|v| v.trim().starts_with(PSEUDONYM)))
     });
-    let member = member(running, peer).await?;
-    let Some(member) = member.filter(|_| !was_passed_on) else {
+    let known = member(running, peer).await?.filter(|_| !was_passed_on);
+    // Whoever never was a member began nothing.
+    let member = known.ok_or(FileError::NoParts)?;
+    if member.liveness.is_gone() {
         return Err(ForwardError::Gone(peer).into());
-    };
+    }
     let unreachable = |reason: String| ForwardError::Unreachable {
         name: member.name.clone(),
         reason,
@@ -102,10 +105,10 @@ pub(super) async fn forward(
     }
 }
 
-/// A peer that belongs to the network, as far as is known.
+/// A peer that belongs to the network or did, as far as is remembered.
 async fn member(running: &Running, peer: PeerId) -> Result<Option<Member>, Problem> {
     let mut members = running.peer.members().await?.into_iter();
-    Ok(members.find(|member| member.id == peer && !member.liveness.is_gone()))
+    Ok(members.find(|member| member.id == peer))
 }
 
 /// Waits until a peer is down: what was sent to it would never be answered, and its node may be unable to say so.
@@ -114,7 +117,7 @@ async fn lost(running: &Running, peer: PeerId) {
     changes.mark_changed();
     while changes.changed().await.is_ok() {
         match member(running, peer).await {
-            Ok(Some(member)) if member.liveness != Liveness::Down => {}
+            Ok(Some(member)) if member.liveness < Liveness::Down => {}
             _ => return,
         }
     }

@@ -168,10 +168,10 @@ pub(super) async fn append(
     id: Named,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (part, content) = part_of(request.headers())?;
     where_it_is(&life, id, request, async |running, id, request| {
-        let (head, body) = request.into_parts();
-        let (part, content) = part_of(&head.headers)?;
-        let body = digest::checked(bytes_of(body), content.into_iter().collect());
+        let body = bytes_of(request.into_body());
+        let body = digest::checked(body, content.into_iter().collect());
         let files = &running.files;
         match files.append(id, part, body).await? {
             Appended::Open(offset) => {

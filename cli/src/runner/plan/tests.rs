@@ -416,6 +416,19 @@ fn a_process_of_unknown_identity_ends_only_when_nobody_knows_it() {
 }
 
 #[test]
+fn who_is_said_to_have_left_stays_while_a_slot_names_it() {
+    let state = decided(5, 6);
+    let mut observed = healthy(6);
+    observed.members.get_mut(&id(5)).unwrap().liveness = Liveness::Left;
+    observed.peers[5] = Peer::default();
+    observed.reports = proofs(5, 5..5);
+    assert_eq!(plan(&state, &observed).actions, [Action::Run(5)]);
+    observed.reports = proofs(6, 5..5);
+    observed.reports.remove(&id(5));
+    assert_eq!(plan(&state, &observed).actions, []);
+}
+
+#[test]
 fn more_wanted_while_leaving_cancels() {
     let state = decided(7, 7);
     let mut observed = healthy(7);
