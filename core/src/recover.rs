@@ -44,8 +44,13 @@ pub fn newest(reports: &BTreeMap<PeerId, Report>) -> BTreeMap<Slot, &SlotReport>
 }
 
 /// Whether `peer` takes part in the configuration.
-pub fn involves(slot: &SlotReport, peer: PeerId) -> bool {
+fn involves(slot: &SlotReport, peer: PeerId) -> bool {
     slot.replicas.contains(&peer) || slot.next.iter().flatten().any(|p| *p == peer)
+}
+
+/// Whether any slot's newest configuration names the peer: then those who said that it has left knew too little.
+pub fn is_named(newest: &BTreeMap<Slot, &SlotReport>, peer: PeerId) -> bool {
+    newest.values().any(|slot| involves(slot, peer))
 }
 
 /// Whether the volume of the dead peer may be given up: that nothing depends on it, nor on any other identity of its

@@ -24,6 +24,16 @@ fn unexpected<T>(sentence: String) -> Result<T, Failure> {
     Err(Failure::Unexpected(sentence))
 }
 
+/// A ring that is whole, with files in it.
+async fn found(s: &Scenario) -> Result<(), Failure> {
+    s.apply(PEERS);
+    s.settle(5 * MINUTE).await?;
+    let load = s.load(3);
+    s.world.sleep(5_000).await;
+    load.stop().await;
+    s.settle(5 * MINUTE).await
+}
+
 fn identity(s: &Scenario, ordinal: u32) -> PeerId {
     let host = s.cluster.pod(ordinal).host;
     let host = s.fleet.host(host);
@@ -106,12 +116,7 @@ fn two_holders(s: &Scenario) -> [u32; 2] {
 /// Two of the three replicas of many slots burn down at once. What the third holds is readable again, everything can be
 /// written again, and the count of what may be lost is exact: the slots named both.
 async fn two_of_three(s: Scenario) -> Result<(), Failure> {
-    s.apply(PEERS);
-    s.settle(5 * MINUTE).await?;
-    let load = s.load(3);
-    s.world.sleep(5_000).await;
-    load.stop().await;
-    s.settle(5 * MINUTE).await?;
+    found(&s).await?;
     let [first, second] = two_holders(&s);
     let gone = BTreeSet::from([identity(&s, first), identity(&s, second)]);
     let (members, reports) = look(&s).await;
@@ -175,12 +180,7 @@ fn what_a_survivor_holds_is_readable_and_writes_go_on() {
 /// The machines were only away. Their volumes still hold a majority of the old configurations, but never bring back the
 /// past: nobody of them speaks for a slot again, and what was written since stays.
 async fn old_volumes_return(s: Scenario) -> Result<(), Failure> {
-    s.apply(PEERS);
-    s.settle(5 * MINUTE).await?;
-    let load = s.load(3);
-    s.world.sleep(3_000).await;
-    load.stop().await;
-    s.settle(5 * MINUTE).await?;
+    found(&s).await?;
     let away = two_holders(&s);
     let gone: BTreeSet<PeerId> = away.iter().map(|o| identity(&s, *o)).collect();
     away.iter().for_each(|o| s.cluster.kill(*o, FOREVER));
@@ -221,12 +221,7 @@ fn volumes_that_were_given_up_never_bring_back_the_past() {
 /// Two machines burn down at once, and a person orders the way out: what the survivors hold is readable, the status says
 /// what may be lost, and both pods begin anew elsewhere. Asked too early, or for one of them alone, nothing is given up.
 async fn ordered(s: Scenario) -> Result<(), Failure> {
-    s.apply(PEERS);
-    s.settle(5 * MINUTE).await?;
-    let load = s.load(3);
-    s.world.sleep(5_000).await;
-    load.stop().await;
-    s.settle(5 * MINUTE).await?;
+    found(&s).await?;
     let lost = two_holders(&s);
     let answered = async |lost: &[u32]| {
         s.cluster.ask_to_recover(lost);

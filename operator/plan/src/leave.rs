@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peernet_core::leave::{Verdict, verdict};
 use peernet_core::member::{Liveness, PeerId};
-use peernet_core::recover::{involves, newest};
+use peernet_core::recover::{is_named, newest};
 
 use crate::names;
 use crate::observed::Observed;
@@ -129,7 +129,7 @@ fn stays(observed: &Observed) -> BTreeMap<u32, Stay> {
     for (leaver, ordinal) in leavers.iter().filter(|(_, ordinal)| **ordinal < ORDINALS) {
         // A pod that is gone already comes back only if the ring still counts on it; that the ring is busy, which a
         // verdict also has to refuse, is no reason.
-        let counts = || newest.values().any(|slot| involves(slot, *leaver));
+        let counts = || is_named(&newest, *leaver);
         if *ordinal >= current && !counts() {
             continue;
         }

@@ -17,11 +17,12 @@ mod recovery;
 mod replace;
 mod spread;
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 
 use peernet_core::key::Position;
 use peernet_core::member::{Liveness, PeerId};
-use peernet_core::recover::{Stuck, involves, newest, stuck};
+use peernet_core::recover::{Stuck, is_named, newest, stuck};
 use peernet_crd::Preflight;
 
 use crate::observed::{Observed, PeerPod};
@@ -153,11 +154,11 @@ pub fn leavers(observed: &Observed) -> BTreeMap<PeerId, u32> {
         ..
     } = observed;
     let desired = network.desired();
-    let newest = newest(&observed.reports);
-    let needed = |id| newest.values().any(|slot| involves(slot, id));
+    // Mostly nobody has left, and it is asked several times.
+    let newest = LazyCell::new(|| newest(&observed.reports));
     let members = members
         .values()
-        .filter(|member| member.liveness != Liveness::Left || needed(member.id));
+        .filter(|member| member.liveness != Liveness::Left || is_named(&newest, member.id));
     let named = members.filter_map(|m| Some((m.id, names::ordinal(&network.name, &m.name)?)));
     let volumes = pods
         .iter()

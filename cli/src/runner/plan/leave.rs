@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use peernet_core::leave::{Verdict, verdict};
 use peernet_core::member::{Liveness, PeerId};
-use peernet_core::recover::{involves, newest};
+use peernet_core::recover::{is_named, newest};
 
 use super::{Decided, Leaving, Observed, Peer, Volume, leavers};
 
@@ -62,12 +62,10 @@ fn judge(
     };
     let volume = peer.and_then(|p| p.volume.as_ref());
     let newest = newest(&observed.reports);
-    // Those who said that it has left knew too little if a slot names it.
-    let needed = |id| newest.values().any(|slot| involves(slot, id));
     let mut ids: BTreeSet<PeerId> = observed
         .members
         .values()
-        .filter(|m| m.name == name && (m.liveness != Liveness::Left || needed(m.id)))
+        .filter(|m| m.name == name && (m.liveness != Liveness::Left || is_named(&newest, m.id)))
         .map(|m| m.id)
         .collect();
     match volume {
