@@ -20,7 +20,7 @@ use thiserror::Error;
 use crate::config::Replication;
 use crate::key::Slot;
 use crate::leave::{Report, SlotReport, Verdict, verdict};
-use crate::member::{Member, PeerId};
+use crate::member::{Liveness, Member, PeerId};
 use crate::placement::{Candidate, replicas};
 use crate::quorum::{catch_up_quorum, count, majority};
 use crate::slot::SlotConfig;
@@ -231,6 +231,35 @@ pub enum Refused {
     /// There is no need.
     #[error("every slot still has a majority of its replicas: nothing has to be given up")]
     NothingStuck,
+}
+
+/// Whom giving up the peers of these names is about: of each name the identities that are down. If a volume came back
+/// empty, its name has a newcomer as well, which is alive and stays. Once it has `begun`, those that were given up are gone.
+///
+/// # Errors
+/// A name that nobody has or had. Whether the others may be given up, [`recover`] says.
+pub fn identities<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    members: &BTreeMap<PeerId, Member>,
+    begun: bool,
+) -> Result<BTreeSet<PeerId>, Refused> {
+    let mut identities = BTreeSet::new();
+    for name in names {
+        let named = || members.values().filter(|m| m.name == name);
+        let down = named().filter(|m| m.liveness == Liveness::Down);
+        let gone = named().filter(|m| begun && m.is_gone());
+        let living = named().filter(|m| !m.is_gone());
+        let any = [
+            down.collect(),
+            gone.collect(),
+            living.collect(),
+            named().collect(),
+        ];
+        let first = any.into_iter().find(|found: &Vec<_>| !found.is_empty());
+        let found = first.ok_or_else(|| Refused::Unknown(name.to_owned()))?;
+        identities.extend(found.iter().map(|m| m.id));
+    }
+    Ok(identities)
 }
 
 /// Decides the configurations of all slots whose majority is among `gone`, which are given up for good. Slots with a

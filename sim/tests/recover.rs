@@ -9,6 +9,8 @@ use peernet_core::member::{Liveness, Member, PeerId};
 use peernet_core::recover::{self, Loss, Refused};
 use peernet_core::slot::SlotConfig;
 use peernet_core::store::Store;
+use peernet_crd::RecoveryStatus;
+use peernet_plan::names;
 use peernet_sim::network::HostId;
 use peernet_sim::scenario::{Failure, Scenario, Setup, for_each_seed, run};
 
@@ -218,39 +220,52 @@ fn volumes_that_were_given_up_never_bring_back_the_past() {
     );
 }
 
-/// Two machines burn down at once, and a person orders the way out: what the survivors hold is readable, the status says
-/// what may be lost, and both pods begin anew elsewhere. Asked too early, or for one of them alone, nothing is given up.
-async fn ordered(s: Scenario) -> Result<(), Failure> {
-    found(&s).await?;
-    let lost = two_holders(&s);
-    let answered = async |lost: &[u32]| {
-        s.cluster.ask_to_recover(lost);
-        while s.cluster.asked().recover.is_some() {
-            s.world.sleep(500).await;
-        }
-        s.cluster.status().recovery
-    };
-    if let Some(given_up) = answered(&lost).await {
-        return unexpected(format!("peers that are alive were given up: {given_up:?}"));
+/// Asks for these pods to be given up, and waits for the answer.
+async fn answered(s: &Scenario, lost: &[u32]) -> Option<RecoveryStatus> {
+    s.cluster.ask_to_recover(lost);
+    while s.cluster.asked().recover.is_some() {
+        s.world.sleep(500).await;
     }
-    let gone = lost.map(|ordinal| identity(&s, ordinal));
+    s.cluster.status().recovery
+}
+
+/// The slots that both of these hold.
+fn held_by_both(s: &Scenario, gone: &[PeerId; 2]) -> usize {
     let both = |slot: &Slot| {
-        let config = config(&s, *slot);
+        let config = config(s, *slot);
         gone.iter().all(|id| config.replicas.contains(id))
     };
-    let hit = Slot::all().filter(both).count();
-    lost.iter().for_each(|ordinal| s.cluster.strand(*ordinal));
-    all_know(&s, &gone.into()).await;
-    if let Some(given_up) = answered(&lost[..1]).await {
-        return unexpected(format!("the other may come back, but {given_up:?}"));
-    }
-    let Some(status) = answered(&lost).await else {
+    Slot::all().filter(both).count()
+}
+
+/// Has both given up: the status says what may be lost, which is what so many slots held.
+async fn give_up(s: &Scenario, lost: &[u32], hit: usize) -> Result<(), Failure> {
+    let Some(status) = answered(s, lost).await else {
         return unexpected("nothing was given up".into());
     };
     let said = (status.slots_lost, status.slots_partial, status.finished);
     if said != (0, i32::try_from(hit).expect("a few"), true) {
         return unexpected(format!("{hit} slots lost two replicas, but {status:?}"));
     }
+    Ok(())
+}
+
+/// Two machines burn down at once, and a person orders the way out: what the survivors hold is readable, the status says
+/// what may be lost, and both pods begin anew elsewhere. Asked too early, or for one of them alone, nothing is given up.
+async fn ordered(s: Scenario) -> Result<(), Failure> {
+    found(&s).await?;
+    let lost = two_holders(&s);
+    if let Some(given_up) = answered(&s, &lost).await {
+        return unexpected(format!("peers that are alive were given up: {given_up:?}"));
+    }
+    let gone = lost.map(|ordinal| identity(&s, ordinal));
+    let hit = held_by_both(&s, &gone);
+    lost.iter().for_each(|ordinal| s.cluster.strand(*ordinal));
+    all_know(&s, &gone.into()).await;
+    if let Some(given_up) = answered(&s, &lost[..1]).await {
+        return unexpected(format!("the other may come back, but {given_up:?}"));
+    }
+    give_up(&s, &lost, hit).await?;
     let load = s.load(3);
     for ordinal in lost {
         s.cluster.ask_to_replace(Some(ordinal));
@@ -262,6 +277,40 @@ async fn ordered(s: Scenario) -> Result<(), Failure> {
     s.settle(10 * MINUTE).await?;
     s.read_all().await;
     Ok(())
+}
+
+/// Two pods come back at once on volumes that are empty: only their predecessors are given up, not the newcomers.
+async fn emptied(s: Scenario) -> Result<(), Failure> {
+    found(&s).await?;
+    let lost = two_holders(&s);
+    let gone = lost.map(|ordinal| identity(&s, ordinal));
+    let hit = held_by_both(&s, &gone);
+    for ordinal in lost {
+        s.cluster.destroy(ordinal, Some(1_000));
+    }
+    all_know(&s, &gone.into()).await;
+    let names = lost.map(|ordinal| names::pod("demo", ordinal));
+    loop {
+        let (members, _) = look(&s).await;
+        let present = |name: &String| members.values().any(|m| m.name == *name && m.is_present());
+        if names.iter().all(present) {
+            break;
+        }
+        s.world.sleep(200).await;
+    }
+    give_up(&s, &lost, hit).await?;
+    s.settle(10 * MINUTE).await?;
+    s.read_all().await;
+    Ok(())
+}
+
+#[test]
+fn who_came_back_without_anything_is_not_given_up() {
+    for_each_seed(
+        "who_came_back_without_anything_is_not_given_up",
+        301..303,
+        |seed| run(Setup::good_or_bad(seed), 60 * MINUTE, emptied),
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use peernet_core::key::Slot;
 use peernet_core::member::{Liveness, PeerId};
 use peernet_core::preflight::{Standing, lowest};
-use peernet_core::recover::{Loss, Recovery, Refused, recover, stuck};
+use peernet_core::recover::{Loss, Recovery, Refused, identities, recover, stuck};
 
 use crate::runner::control::{self, Ask, Reply, Request};
 use crate::runner::home::{HomeError, Replaced};
@@ -145,17 +145,7 @@ fn give_up(observed: &Observed, names: &[String], factor: u32) -> Result<Decisio
     let Observed {
         members, reports, ..
     } = observed;
-    let mut gone = BTreeSet::new();
-    for name in names {
-        let living = members
-            .values()
-            .filter(|m| m.name == *name && m.liveness != Liveness::Left);
-        let before = gone.len();
-        gone.extend(living.map(|m| m.id));
-        if gone.len() == before {
-            return Err(Refused::Unknown(name.clone()));
-        }
-    }
+    let mut gone = identities(names.iter().map(String::as_str), members, false)?;
     if names.is_empty() {
         let stuck = stuck(members, reports);
         let down = members.values().filter(|m| m.liveness == Liveness::Down);

@@ -177,6 +177,30 @@ fn the_living_and_the_silent_stop_it() {
 }
 
 #[test]
+fn of_each_name_those_that_are_down_are_meant() {
+    let mut all = members(&[1, 2, 3, 4, 5], &[1]);
+    for newcomer in [4, 5] {
+        all.get_mut(&id(newcomer)).unwrap().name = "demo-1".into();
+    }
+    let meant = |all: &_, begun| identities(["demo-1", "demo-2"], all, begun).unwrap();
+    assert_eq!(
+        meant(&all, false),
+        gone(&[1, 2]),
+        "2 is alive, which stops it"
+    );
+    all.get_mut(&id(1)).unwrap().liveness = Liveness::Left;
+    assert_eq!(meant(&all, true), gone(&[1, 2]), "1 was given up");
+    assert_eq!(meant(&all, false), gone(&[2, 4, 5]));
+    all.get_mut(&id(4)).unwrap().liveness = Liveness::Joining;
+    all.get_mut(&id(5)).unwrap().liveness = Liveness::Down;
+    assert_eq!(meant(&all, false), gone(&[2, 5]));
+    assert_eq!(
+        identities(["demo-9"], &all, false),
+        Err(Refused::Unknown("demo-9".into()))
+    );
+}
+
+#[test]
 fn a_later_recovery_wins_and_different_configurations_never_share_an_epoch() {
     let slot = Slot::new(0).unwrap();
     let first = proclaimed(slot, 1, vec![id(3)]);

@@ -1,11 +1,8 @@
 //! Giving up what only lost peers held, when a majority of a slot's replicas is gone for good. Asked for by annotation,
 //! decided by `peernet-core`'s `recover`, and what may be lost is written to the status before it is done.
 
-use std::collections::BTreeSet;
-
 use peernet_core::key::Slot;
-use peernet_core::member::{Liveness, PeerId};
-use peernet_core::recover::{Loss, Recovery, Refused, recover};
+use peernet_core::recover::{Loss, Recovery, Refused, identities, recover};
 use peernet_crd::RecoveryStatus;
 
 use crate::observed::Observed;
@@ -38,7 +35,8 @@ pub(crate) fn decide(observed: &Observed) -> Option<Recover> {
         outcome: Some((false, format!("nothing is given up: {why}"))),
         forget: Some(asked.clone()),
     };
-    let gone = match identities(observed, asked) {
+    let names = asked.split(',').map(str::trim);
+    let gone = match identities(names, &observed.members, begun.is_some()) {
         Ok(gone) => gone,
         Err(refused) => return Some(refuse(refused.to_string())),
     };
@@ -83,32 +81,6 @@ pub(crate) fn decide(observed: &Observed) -> Option<Recover> {
             Err(refused) => refuse(refused.to_string()),
         },
     )
-}
-
-fn identities(observed: &Observed, asked: &str) -> Result<BTreeSet<PeerId>, Refused> {
-    let mut gone = BTreeSet::new();
-    for name in asked.split(',').map(str::trim) {
-        let mut named = observed
-            .members
-            .values()
-            .filter(|m| m.name == name)
-            .peekable();
-        if named.peek().is_none() {
-            return Err(Refused::Unknown(name.to_owned()));
-        }
-        // Earlier identities of the name have left already. Once given up, this one has too.
-        let living: Vec<PeerId> = named
-            .clone()
-            .filter(|m| m.liveness != Liveness::Left)
-            .map(|m| m.id)
-            .collect();
-        gone.extend(
-            named
-                .filter(|m| living.is_empty() || m.liveness != Liveness::Left)
-                .map(|m| m.id),
-        );
-    }
-    Ok(gone)
 }
 
 fn status(asked: &str, loss: &Loss) -> RecoveryStatus {

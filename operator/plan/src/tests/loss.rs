@@ -369,6 +369,39 @@ fn what_is_given_up_is_written_down_then_told_and_then_forgotten() {
     assert!(third.status.unwrap().finished);
 }
 
+/// Their volumes came back empty, so both names have a newcomer as well.
+#[test]
+fn newcomers_on_the_volumes_of_the_lost_are_not_given_up() {
+    let mut observed = two_lost();
+    observed.network.asked.recover = Some("demo-1,demo-2".into());
+    for (ordinal, newcomer) in [(1, 7), (2, 8)] {
+        let mut member = observed.members[&id(ordinal)].clone();
+        (member.id, member.liveness) = (id(newcomer), Liveness::Active);
+        observed.members.insert(member.id, member);
+        observed.pods.insert(ordinal, running(newcomer));
+        observed
+            .reports
+            .insert(id(newcomer), report(newcomer, &[], &[]));
+    }
+    observed.network.status.recovery = plan(&observed).recover.unwrap().status;
+    let told = plan(&observed)
+        .recover
+        .unwrap()
+        .tell
+        .expect("it is decided");
+    assert_eq!(told.gone, [id(1), id(2)]);
+    for lost in [1, 2] {
+        is(&mut observed, lost, Liveness::Left);
+    }
+    for report in observed.reports.values_mut() {
+        for slot in &mut report.slots {
+            (slot.epoch, slot.replicas) = (told.configs[0].1.epoch, vec![id(0)]);
+        }
+    }
+    let done = plan(&observed).recover.unwrap();
+    assert!(matches!(done.outcome, Some((true, _))), "{done:?}");
+}
+
 #[test]
 fn nothing_is_given_up_while_majorities_live() {
     let mut observed = reported(crashed(), &[0, 1, 3]);
