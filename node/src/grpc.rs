@@ -86,11 +86,11 @@ pub(crate) async fn serve(
         .add_service(health)
         .add_service(reflection)
         .add_service(sized!(AdminServer, admin::Admin::new(life.clone()), STREAM))
-        .add_service(sized!(
+        .add_service(chunks::Unpacking(sized!(
             ChunksServer,
             chunks::Chunks::new(life.clone()),
             MESSAGE_MAX
-        ))
+        )))
         // Clients' messages keep to tonic's limit of 4 MiB: each upload may hold one that has not come in whole.
         .add_service(
             FilesServer::new(files::Files::new(life.clone()))

@@ -5,7 +5,7 @@
 //! a bound of their own are bounded by the transport's largest frame.
 //!
 //! [`records`] holds what is both sent and stored, [`message`] the peers' messages, [`stored`] what only a volume sees,
-//! and [`public`] what operators and clients see.
+//! [`public`] what operators and clients see, and `bulk` how a chunk travels in its message.
 
 use bytes::Bytes;
 use peernet_core::collect::Upload;
@@ -16,6 +16,7 @@ use peernet_core::swarm::pieces::InvalidPieces;
 use peernet_proto::v1;
 use thiserror::Error;
 
+pub(crate) mod bulk;
 mod flood;
 mod message;
 mod public;

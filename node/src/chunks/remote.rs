@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use hyper::Request;
 use peernet_core::collect::Referrer;
 use peernet_core::io::ChunkOutcome;
 use peernet_core::key::Key;
@@ -13,13 +14,15 @@ use peernet_proto::v1::chunks_client::ChunksClient;
 use peernet_proto::v1::put_chunk_response::Outcome;
 use peernet_proto::v1::shares_client::SharesClient;
 use tokio::time::timeout;
+use tonic::body::Body;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tower::util::MapRequest;
 
 use super::ChunkError;
 use crate::config::CHUNK_SIZE_MAX;
 use crate::transport::{MESSAGE_MAX, endpoint};
-use crate::wire::Wire;
+use crate::wire::{Wire, bulk};
 
 /// How long moving one chunk may take: a megabyte over a slow link, and a busy disk at its end (guess).
 pub(crate) const TRANSFER: Duration = Duration::from_secs(10);
@@ -34,6 +37,9 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 
 /// Largest frame: bigger ones cost less each (measured: 256 KiB to 1 MiB are best).
 const FRAME: u32 = 1024 * 1024;
+
+/// A connection on which chunks go out as they lie in memory.
+type Packed = MapRequest<Channel, fn(Request<Body>) -> Request<Body>>;
 
 /// Connections by address, apart from those for messages, so that a ping never waits behind a megabyte.
 #[derive(Default)]
@@ -60,7 +66,7 @@ impl Pool {
             length,
         };
         let mut client = self.client(address)?;
-        let response = within(TRANSFER, client.put(request)).await?;
+        let response = within(TRANSFER, client.put(bulk::pack(request))).await?;
         match response.into_inner().outcome {
             Some(Outcome::Stored(_)) => Ok(ChunkOutcome::Stored),
             Some(Outcome::NewerEpoch(epoch)) => Ok(ChunkOutcome::Stale(epoch)),
@@ -149,10 +155,12 @@ impl Pool {
         Ok(within(ASK, client.describe(request)).await?.into_inner())
     }
 
-    fn client(&self, address: &str) -> Result<ChunksClient<Channel>, ChunkError> {
-        Ok(ChunksClient::new(self.channel(address)?)
-            .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX))
+    fn client(&self, address: &str) -> Result<ChunksClient<Packed>, ChunkError> {
+        Ok(
+            ChunksClient::new(MapRequest::new(self.channel(address)?, bulk::send as _))
+                .max_decoding_message_size(MESSAGE_MAX)
+                .max_encoding_message_size(MESSAGE_MAX),
+        )
     }
 
     pub(super) fn channel(&self, address: &str) -> Result<Channel, ChunkError> {

@@ -23,7 +23,8 @@ use crate::driver::{PeerError, Written};
 /// Chunks of one upload hashed and sent at once (guess: covers two syncs of a busy disk).
 pub(super) const IN_FLIGHT: usize = 8;
 
-/// How often a chunk's bytes are in memory while they are sent: as they came, and in a message to each of two others.
+/// How often a chunk's bytes are in memory while they are sent: here, and at each of two others until their disks have
+/// them. Nobody there counts what has come in whole, so whoever sends it does.
 const IN_MEMORY: usize = 3;
 
 /// Chunks of one upload pinned anew at once (guess: as many as are sent).

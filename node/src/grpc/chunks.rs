@@ -1,25 +1,32 @@
 //! `Chunks`: bulk bytes from and to other peers.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use peernet_core::collect::Referrer;
 use peernet_core::io::ChunkOutcome;
 use peernet_core::key::Key;
 use peernet_proto::v1;
 use peernet_proto::v1::put_chunk_response::Outcome;
+use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
+use tower::Service;
 
 use super::status::{check_network, not_serving, of_chunk};
 use crate::chunks::ChunkError;
 use crate::daemon::{Life, Running};
-use crate::wire::Wire;
+use crate::wire::{Wire, bulk};
 
 /// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
 pub(super) const PART: usize = 256 * 1024;
 /// Most hashes in one question.
 const HASHES: usize = 16_384;
+/// The call whose request carries a chunk.
+const PUT: &str = "/peernet.v1.Chunks/Put";
 
 pub(super) struct Chunks {
     life: Arc<Life>,
@@ -50,7 +57,7 @@ impl v1::chunks_server::Chunks for Chunks {
             data,
             referrer,
             length,
-        } = request.into_inner();
+        } = bulk::whole(request);
         let running = self.member(&network_id)?;
         let referrer =
             referrer.ok_or_else(|| Status::invalid_argument("a chunk comes with its referrer"))?;
@@ -114,6 +121,43 @@ impl v1::chunks_server::Chunks for Chunks {
             .collect::<Result<Vec<Key>, Status>>()?;
         let held = running.chunks.held(keys, verify).await.map_err(of_chunk)?;
         Ok(Response::new(v1::HaveChunksResponse { held }))
+    }
+}
+
+/// The service behind [`bulk::unpack`].
+#[derive(Clone)]
+pub(super) struct Unpacking<S>(pub(super) S);
+
+impl<S: NamedService> NamedService for Unpacking<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<hyper::Request<Body>> for Unpacking<S>
+where
+    S: Service<hyper::Request<Body>, Response = hyper::Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: hyper::Request<Body>) -> Self::Future {
+        if request.uri().path() != PUT {
+            return Box::pin(self.0.call(request));
+        }
+        // The one that is ready, as tower wants it.
+        let unready = self.0.clone();
+        let mut ready = std::mem::replace(&mut self.0, unready);
+        Box::pin(async move {
+            match bulk::unpack(request).await {
+                Ok(request) => ready.call(request).await,
+                Err(status) => Ok(status.into_http()),
+            }
+        })
     }
 }
 
