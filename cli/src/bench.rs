@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use peernet_proto::v1::peers_client::PeersClient;
-use peernet_proto::v1::{ListPeersRequest, PeerInfo, PeerState};
+use peernet_proto::v1::{Durability, ListPeersRequest, PeerInfo, PeerState, StatusRequest};
 use serde::Serialize;
 use thiserror::Error;
 
@@ -196,6 +196,9 @@ impl BenchError {
 struct Report {
     /// host:port of those that the load was for.
     servers: Vec<String>,
+    /// When the peer asked acknowledges a write: once it is `synced`, or `written`; none for other stores, and where it does
+    /// not say.
+    durability: Option<&'static str>,
     /// Whether content was compared.
     verified: bool,
     /// In the order in which they were made.
@@ -235,12 +238,16 @@ pub async fn run(global: &Global, bench: Bench) -> Result<(), BenchError> {
     }
     let seed = fastrand::u64(..);
     let prefix = format!("bench-{seed:016x}");
-    let target = match &bench.s3[..] {
+    let (target, durability) = match &bench.s3[..] {
         [] => {
             let peers = members(&global.server).await?;
-            Target::rest(peers.into_iter().map(|p| p.http_address), prefix)?
+            let addresses = peers.into_iter().map(|p| p.http_address);
+            (
+                Target::rest(addresses, prefix)?,
+                durability(&global.server).await?,
+            )
         }
-        urls => Target::s3(urls, &bench.owner(), prefix)?,
+        urls => (Target::s3(urls, &bench.owner(), prefix)?, None),
     };
     let session = Session {
         load: Load {
@@ -262,6 +269,7 @@ pub async fn run(global: &Global, bench: Bench) -> Result<(), BenchError> {
     let load = &session.load;
     let report = Report {
         servers: load.target.addresses().map(str::to_owned).collect(),
+        durability,
         verified: load.verify,
         measurements,
         skipped,
@@ -269,6 +277,9 @@ pub async fn run(global: &Global, bench: Bench) -> Result<(), BenchError> {
     if !global.common.output.document(&report)? {
         let wide = global.common.output.is_wide();
         output::print(&stats::table(&report.measurements, wide))?;
+        if let Some(durability) = report.durability {
+            output::print(&format!("Durability of what was stored: {durability}\n"))?;
+        }
     }
     for line in &report.skipped {
         eprintln!("not measured: {line}");
@@ -297,6 +308,18 @@ async fn members(servers: &Servers) -> Result<Vec<PeerInfo>, BenchError> {
         return Err(BenchError::Nobody);
     }
     Ok(active)
+}
+
+/// When the peer that is asked acknowledges a write.
+async fn durability(servers: &Servers) -> Result<Option<&'static str>, BenchError> {
+    let answer = servers
+        .call(async |channel| PeersClient::new(channel).status(StatusRequest {}).await)
+        .await?;
+    Ok(match answer.into_inner().durability() {
+        Durability::Unspecified => None,
+        Durability::Synced => Some("synced"),
+        Durability::Written => Some("written"),
+    })
 }
 
 impl Bench {

@@ -185,6 +185,15 @@ class PeerNet(System):
         return ["--server", self.server]
 
 
+class PeerNetWritten(PeerNet):
+    """The same, acknowledged when two have it in the page cache, and synced within about a second."""
+
+    skips = ("64KiB", "512MiB")
+
+    def __init__(self, name, place, peernet):
+        super().__init__(name, place, peernet, options=("--durability", "written"))
+
+
 class Garage(System):
     """Three nodes, three copies, LMDB. It syncs nothing unless told so."""
 
@@ -253,4 +262,4 @@ class MinIO(System):
         return self.s3([f"http://127.0.0.1:{port}" for port in self.api], "us-east-1")
 
 
-ALL = {"peernet": PeerNet, "garage": Garage, "garage-sync": GarageSync, "minio": MinIO}
+ALL = {"peernet": PeerNet, "peernet-written": PeerNetWritten, "garage": Garage, "garage-sync": GarageSync, "minio": MinIO}

@@ -11,6 +11,7 @@ use peernet_core::key::Position;
 use peernet_core::outbox::Consumer;
 use thiserror::Error;
 
+use crate::disk::Durability;
 use crate::events::{Events, EventsConfig, EventsError};
 use crate::faults::{Faults, NotAFault};
 use crate::files::labels;
@@ -68,6 +69,10 @@ pub struct Config {
     /// Durable copies of a chunk before a write is acknowledged
     #[arg(long, env = "PEERNET_REPLICATION_WRITE", default_value_t = Replication::default().write)]
     pub replication_write: u32,
+    /// When a write is acknowledged: once the write quorum has synced it, or once their systems have it, which sync it
+    /// within about a second
+    #[arg(long, env = "PEERNET_DURABILITY", value_enum, default_value_t)]
+    pub durability: Durability,
     /// Bytes files are cut into, 65536 to 4194304
     #[arg(long, env = "PEERNET_CHUNK_SIZE", default_value_t = 1024 * 1024)]
     pub chunk_size: u32,
@@ -200,6 +205,8 @@ pub struct Setup {
     pub seeds: Vec<String>,
     /// See [`Config::seeds_file`].
     pub seeds_file: Option<PathBuf>,
+    /// See [`Config::durability`].
+    pub durability: Durability,
     /// See [`Config::chunk_size`].
     pub chunk_size: u32,
     /// See [`Config::disk_reserve_percent`].
@@ -233,6 +240,7 @@ impl Config {
             seeds_file,
             replication_factor: factor,
             replication_write: write,
+            durability,
             chunk_size,
             grace_seconds,
             disk_reserve_percent,
@@ -297,6 +305,7 @@ impl Config {
             advertise_host,
             seeds,
             seeds_file,
+            durability,
             chunk_size,
             disk_reserve_percent,
             connections,

@@ -81,10 +81,10 @@ impl Bound {
             warn!(faults = ?setup.faults, "this peer fails on purpose");
         }
         let (dir, reserve) = (setup.data_dir.clone(), setup.disk_reserve_percent);
-        let plan = setup.faults.disk;
+        let (durability, plan) = (setup.durability, setup.faults.disk);
         let opened = spawn_blocking(move || {
             // The store first: it keeps a second process away from all the rest.
-            let (store, files) = disk::open_faulty(&dir, reserve, plan)?;
+            let (store, files) = disk::open_with(&dir, reserve, durability, plan)?;
             Ok::<_, OpenError>((store, files, Shelf::open(&dir, reserve)?))
         });
         let (store, files, shelf) = opened.await.map_err(|_| Failure::Panicked)??;

@@ -3,6 +3,7 @@
 //! ```text
 //! meta.redb      all that `peernet-core` remembers: one redb database, see `meta`
 //! chunks/ab/     chunks as files named by their hash, see `chunks`
+//! journal        what `meta.redb` does not hold yet, where writes may reach the disk late, see `late`
 //! tmp/           chunks being written; emptied at start
 //! bad/           copies that failed their check, set aside for people to look at
 //! ```
@@ -21,9 +22,12 @@ use crate::faults::{DiskFaults, DiskPlan};
 pub mod chunks;
 mod direct;
 mod faulty;
+mod late;
 pub mod meta;
 
 pub use chunks::{Chunk, ChunkError, ChunkFiles, Purpose, Space};
+pub(crate) use late::Late;
+pub use late::{Durability, LATE};
 pub use meta::DiskStore;
 
 /// Why a volume cannot be used.
@@ -92,20 +96,32 @@ impl OpenError {
 /// Opens the volume at `dir`, creating what is missing. `reserve_percent` of the file system is kept free of clients'
 /// chunks (see [`ChunkFiles`]).
 pub fn open(dir: &Path, reserve_percent: u8) -> Result<(DiskStore, ChunkFiles), OpenError> {
-    open_faulty(dir, reserve_percent, DiskPlan::default())
+    open_with(
+        dir,
+        reserve_percent,
+        Durability::Synced,
+        DiskPlan::default(),
+    )
 }
 
-/// The same, on a disk that fails as planned.
-pub fn open_faulty(
+/// The same, for writes that are so durable when they are acknowledged, on a disk that fails as planned.
+pub fn open_with(
     dir: &Path,
     reserve_percent: u8,
+    durability: Durability,
     plan: DiskPlan,
 ) -> Result<(DiskStore, ChunkFiles), OpenError> {
     fs::create_dir_all(dir).map_err(OpenError::io(dir))?;
-    // The database first: its lock keeps a second process from emptying `tmp` under the first.
     let faults = Arc::new(DiskFaults::new(plan));
-    let store = DiskStore::open_faulty(&dir.join("meta.redb"), &faults)?;
+    let late = Late::open(dir, faults.clone())?;
+    // The database first: its lock keeps a second process from emptying `tmp` under the first.
+    let mut store = DiskStore::open_faulty(&dir.join("meta.redb"), late.clone(), &faults)?;
     let chunks = ChunkFiles::open(dir, reserve_percent)?.with_faults(faults);
+    store.recover(dir, durability, |key| chunks.read(key).is_ok())?;
+    let chunks = match durability {
+        Durability::Synced => chunks,
+        Durability::Written => chunks.synced_late(late),
+    };
     Ok((store, chunks))
 }
 

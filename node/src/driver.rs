@@ -5,6 +5,9 @@
 //! performed, so nothing is said that is not durable; what only asks or proposes goes out before, so that other peers
 //! store what this one proposes while it does.
 //!
+//! Where writes may be durable late ([`Durability::Written`](crate::disk::Durability)), most commits need no sync, and
+//! [`sync`] says which do and when all is synced; the order is the same.
+//!
 //! **Dropping a chunk's bytes** must not race with storing them again: a writer puts the file in place first and asks
 //! the peer to index it after. So this thread, which alone knows the index, also removes files, and it removes one only
 //! if the index does not name it *and* no write of it is under way ([`Writes`]). A write registers before it touches
@@ -33,9 +36,11 @@ use crate::transport::Transport;
 
 mod handle;
 mod routes;
+mod sync;
 
 pub(crate) use handle::{PeerError, PeerHandle, Written};
 use routes::RouteCache;
+use sync::{Flush, Gate};
 
 /// Inputs waiting for the peer's thread; senders wait when it is full (guess).
 const INBOX: usize = 1024;
@@ -165,6 +170,8 @@ pub(crate) fn spawn(
         guards: Vec::new(),
         drops: VecDeque::new(),
         missed: Vec::new(),
+        flush: Flush::default(),
+        gate: Gate::Open,
         departed,
         stopping: false,
     };
@@ -195,6 +202,8 @@ struct Driver {
     drops: VecDeque<Key>,
     /// Fetches that could not even be started; told to the peer with the next batch.
     missed: Vec<Key>,
+    flush: Flush,
+    gate: Gate,
     departed: watch::Sender<bool>,
     stopping: bool,
 }
@@ -204,12 +213,20 @@ impl Driver {
         let driven = self.drive().await;
         self.routes.close();
         match driven {
+            Ok(()) => self.stopped(),
+            Err(failure) => Ended::Failed(failure.into()),
+        }
+    }
+
+    fn stopped(mut self) -> Ended {
+        match self.peer.store().rest() {
             Ok(()) => Ended::Stopped(Box::new(self.peer.into_store())),
             Err(failure) => Ended::Failed(failure.into()),
         }
     }
 
     async fn drive(&mut self) -> Result<(), StoreError> {
+        self.gate = Gate::of(self.peer.store())?;
         let mut batch = Vec::with_capacity(BATCH);
         while !self.stopping {
             let wake = self.wake();
@@ -217,6 +234,7 @@ impl Driver {
                 biased;
                 received = self.inbox.recv_many(&mut batch, BATCH) => Some(received),
                 () = sleep_until(wake.into()) => None,
+                () = self.flush.done() => None,
             };
             // Nothing at once: all handles are gone.
             self.stopping |= received == Some(0);
@@ -233,13 +251,14 @@ impl Driver {
     }
 
     /// When to wake up though nothing came in.
-    fn wake(&self) -> Instant {
+    fn wake(&mut self) -> Instant {
         if !self.drops.is_empty() || !self.missed.is_empty() {
             return Instant::now();
         }
         let deadline = Duration::from_millis(self.peer.next_deadline().0)
             .min(self.origin.elapsed() + SLEEP_MAX);
-        self.origin + deadline
+        let due = self.sync_due().into_iter().chain(self.gate.next_look());
+        due.fold(self.origin + deadline, Instant::min)
     }
 
     fn now(&self) -> Time {
@@ -258,12 +277,13 @@ impl Driver {
         if self.peer.next_deadline() <= now {
             self.handle(Input::Timer, now)?;
         }
+        self.look(now)?;
         let mut outputs = std::mem::take(&mut self.outputs);
         let early = |output: &mut Output| matches!(output, Output::Send { early: true, .. });
         for question in outputs.extract_if(.., early) {
             self.perform(question);
         }
-        self.peer.store().commit()?;
+        self.commit(&outputs)?;
         outputs.drain(..).for_each(|output| self.perform(output));
         self.outputs = outputs;
         let news = self.peer.news();
@@ -284,10 +304,17 @@ impl Driver {
         match command {
             Command::Input(input, guard) => {
                 self.guards.extend(guard);
-                self.handle(input, now)?;
+                if self.admits(&input) {
+                    self.handle(input, now)?;
+                }
             }
             Command::Request(request, answer, guard) => {
                 self.guards.extend(guard);
+                if self.gate.refuses(&request) {
+                    // The asker may be gone; then nobody needs to know.
+                    let _ = answer.send(Answer::Failed(RequestError::NotReady));
+                    return Ok(());
+                }
                 if self.pending.len() >= PENDING {
                     // The asker may be gone; then nobody needs to know.
                     let _ = answer.send(Answer::Failed(RequestError::Busy));
@@ -331,6 +358,7 @@ impl Driver {
                 }
             }
             Output::DropChunks(keys) => self.drops.extend(keys),
+            Output::Answer { id, answer } if self.gate.asked(id) => self.looked(&answer),
             Output::Answer { id, answer } => match self.pending.remove(&id) {
                 // The asker may have given up.
                 Some(asker) => drop(asker.send(answer)),

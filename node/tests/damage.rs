@@ -8,7 +8,7 @@ use peernet_core::key::{Key, Position, SLOTS, Slot};
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
 use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::{Entry, Remembered, Store};
-use peernet_node::disk::{self, Chunk, DiskStore, Purpose};
+use peernet_node::disk::{self, Chunk, DiskStore, Durability, Purpose};
 use peernet_node::faults::{DiskPlan, Faults};
 
 fn key(slot: u16, n: u8) -> Key {
@@ -154,7 +154,7 @@ fn a_failed_commit_is_final() {
     // Opening syncs too; which sync is the commit's is for the database to know.
     for n in 1..20 {
         let faulty = plan(&format!("meta-sync-fails={n}"));
-        let Ok((mut store, _)) = disk::open_faulty(dir.path(), 5, faulty) else {
+        let Ok((mut store, _)) = disk::open_with(dir.path(), 5, Durability::Synced, faulty) else {
             continue;
         };
         store.put_chunk(&key(1, 1), n).unwrap();
@@ -175,7 +175,7 @@ async fn a_chunk_whose_sync_failed_is_never_acknowledged_and_the_owner_hears_of_
     for n in 1..=2 {
         let dir = tempfile::tempdir().unwrap();
         let faulty = plan(&format!("chunk-sync-fails={n}"));
-        let (_store, files) = disk::open_faulty(dir.path(), 0, faulty).unwrap();
+        let (_store, files) = disk::open_with(dir.path(), 0, Durability::Synced, faulty).unwrap();
         let data = Bytes::from_static(b"some bytes");
         let chunk = Chunk::new(data);
         let refusal = files.write(&chunk, Purpose::Client).unwrap_err();

@@ -11,7 +11,7 @@ use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{Ballot, Frozen, SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
 use peernet_core::store::{Entry, Identity, Remembered, Store};
-use peernet_node::disk::DiskStore;
+use peernet_node::disk::{DiskStore, Durability};
 use tempfile::TempDir;
 
 /// A store and what it is kept on.
@@ -19,7 +19,7 @@ trait Volume {
     type Store: Store;
     fn empty() -> Self;
     fn store(&mut self) -> &mut Self::Store;
-    /// The power fails and comes back.
+    /// What was not committed is lost: the power fails and comes back, or where writes are synced late, the process dies.
     fn power_cut(&mut self);
     /// The peer stops in good order, without a commit, and starts again.
     fn restart(&mut self);
@@ -47,22 +47,30 @@ impl Volume for Memory {
     }
 }
 
-struct Disk {
+struct Disk<const SYNCED: bool> {
     /// Dropped before its folder.
     store: Option<DiskStore>,
     folder: TempDir,
 }
 
-impl Volume for Disk {
+impl<const SYNCED: bool> Disk<SYNCED> {
+    fn open(folder: &TempDir) -> Option<DiskStore> {
+        let durability = match SYNCED {
+            true => Durability::Synced,
+            false => Durability::Written,
+        };
+        let file = folder.path().join("meta.redb");
+        Some(DiskStore::open_with(&file, durability).unwrap())
+    }
+}
+
+impl<const SYNCED: bool> Volume for Disk<SYNCED> {
     type Store = DiskStore;
 
     fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = DiskStore::open(&folder.path().join("meta.redb")).unwrap();
-        Disk {
-            store: Some(store),
-            folder,
-        }
+        let store = Self::open(&folder);
+        Disk { store, folder }
     }
 
     fn store(&mut self) -> &mut DiskStore {
@@ -72,15 +80,17 @@ impl Volume for Disk {
     /// What is in the file at this moment is what a killed process leaves.
     fn power_cut(&mut self) {
         let after = tempfile::tempdir().unwrap();
-        let file = after.path().join("meta.redb");
-        fs::copy(self.folder.path().join("meta.redb"), &file).unwrap();
-        self.store = Some(DiskStore::open(&file).unwrap());
+        for file in fs::read_dir(self.folder.path()).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), after.path().join(file.file_name())).unwrap();
+        }
+        self.store = Self::open(&after);
         self.folder = after;
     }
 
     fn restart(&mut self) {
         self.store = None;
-        self.store = Some(DiskStore::open(&self.folder.path().join("meta.redb")).unwrap());
+        self.store = Self::open(&self.folder);
     }
 }
 
@@ -90,7 +100,10 @@ macro_rules! contract {
             $(#[test] fn $test() { super::$test::<super::Memory>() })*
         }
         mod disk {
-            $(#[test] fn $test() { super::$test::<super::Disk>() })*
+            $(#[test] fn $test() { super::$test::<super::Disk<true>>() })*
+        }
+        mod late {
+            $(#[test] fn $test() { super::$test::<super::Disk<false>>() })*
         }
     };
 }

@@ -11,7 +11,7 @@ use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
 use peernet_core::store::{Identity, Store};
-use peernet_node::disk::{self, DiskStore, OpenError};
+use peernet_node::disk::{self, DiskStore, Durability, OpenError};
 use peernet_proto::v1;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -276,8 +276,7 @@ fn assert_twins(disk: &impl Store, memory: &impl Store) {
     }
 }
 
-#[test]
-fn disk_and_memory_stay_twins_under_random_use() {
+fn stay_twins(durability: Durability) {
     let config = Config {
         cases: 60,
         failure_persistence: None,
@@ -286,8 +285,10 @@ fn disk_and_memory_stay_twins_under_random_use() {
     TestRunner::new(config)
         .run(&vec(step(), 1..80), |steps| {
             let dir = tempfile::tempdir().unwrap();
-            let file = dir.path().join("meta.redb");
-            let mut disk = DiskStore::open(&file).unwrap();
+            let mut place = dir.path().join("0");
+            fs::create_dir(&place).unwrap();
+            let open = |place: &Path| DiskStore::open_with(&place.join("meta.redb"), durability);
+            let mut disk = open(&place).unwrap();
             let mut memory = MemoryStore::default();
             for (at, step) in steps.iter().enumerate() {
                 write(&mut disk, step);
@@ -298,11 +299,15 @@ fn disk_and_memory_stay_twins_under_random_use() {
                         memory.commit().unwrap();
                     }
                     Step::Crash => {
-                        let after = dir.path().join(at.to_string());
-                        fs::copy(&file, &after).unwrap();
-                        drop(disk);
-                        fs::rename(&after, &file).unwrap();
-                        disk = DiskStore::open(&file).unwrap();
+                        let after = dir.path().join((at + 1).to_string());
+                        fs::create_dir(&after).unwrap();
+                        for file in ["meta.redb", "journal"] {
+                            if place.join(file).exists() {
+                                fs::copy(place.join(file), after.join(file)).unwrap();
+                            }
+                        }
+                        disk = open(&after).unwrap();
+                        place = after;
                         memory.crash();
                     }
                     _ => {}
@@ -312,4 +317,14 @@ fn disk_and_memory_stay_twins_under_random_use() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn disk_and_memory_stay_twins_under_random_use() {
+    stay_twins(Durability::Synced);
+}
+
+#[test]
+fn and_when_a_process_dies_that_syncs_late() {
+    stay_twins(Durability::Written);
 }

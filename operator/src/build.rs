@@ -212,7 +212,7 @@ fn claim(network: &Network) -> PersistentVolumeClaim {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::PodSpec;
-    use peernet_crd::{Commands, Events, SecretKey};
+    use peernet_crd::{Commands, Durability, Events, SecretKey};
 
     use super::*;
     use peernet_plan::fixture;
@@ -364,6 +364,16 @@ mod tests {
         told_peer.volume_mounts.as_mut().unwrap().truncate(1);
         told_peer.env.as_mut().unwrap().truncate(before.len());
         assert_eq!(told, pod);
+    }
+
+    #[test]
+    fn peers_that_may_sync_late_are_told_so() {
+        let mut network = fixture::network(5);
+        network.spec.durability = Durability::Written;
+        let set = objects(&network, &image(), 5).set;
+        let pod = set.spec.unwrap().template.spec.unwrap();
+        let told = variable(&pod, "PEERNET_DURABILITY");
+        assert_eq!(told.as_deref(), Some("written"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use peernet_crd::Durability;
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -106,6 +107,8 @@ pub struct Launch {
     pub factor: i32,
     /// Durable copies before a write is acknowledged.
     pub write: i32,
+    /// When they acknowledge a write.
+    pub durability: Durability,
     /// Bytes.
     pub chunk_size: i32,
     /// Seconds.
@@ -223,6 +226,7 @@ impl Children {
             ports,
             factor,
             write,
+            durability,
             chunk_size,
             grace_seconds,
         } = &self.launch;
@@ -252,6 +256,11 @@ impl Children {
             "--replication-write",
             &write.to_string(),
         ]);
+        let durability = match durability {
+            Durability::Synced => "synced",
+            Durability::Written => "written",
+        };
+        command.args(["--durability", durability]);
         command.args([
             "--chunk-size",
             &chunk_size.to_string(),
@@ -398,6 +407,7 @@ mod tests {
             ports: Ports { grpc: 1, http: 2 },
             factor: 3,
             write: 2,
+            durability: Durability::default(),
             chunk_size: 1 << 20,
             grace_seconds: 60,
         })

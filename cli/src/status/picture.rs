@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use peernet_core::key::SLOTS;
-use peernet_proto::v1::{PeerInfo, PeerState, SlotReport, StatusResponse};
+use peernet_proto::v1::{Durability, PeerInfo, PeerState, SlotReport, StatusResponse};
 use serde::{Serialize, Serializer};
 
 use super::survey::{Answer, Survey};
@@ -60,6 +60,8 @@ pub(crate) struct Figures {
     pub(crate) disk_free: u64,
     pub(crate) disk_total: u64,
     pub(crate) disk_full: bool,
+    /// It acknowledges what it has not synced yet.
+    pub(crate) syncs_late: bool,
 }
 
 /// How a peer is.
@@ -258,6 +260,7 @@ fn figures(own: &StatusResponse) -> Figures {
         disk_free: own.disk_free,
         disk_total: own.disk_total,
         disk_full: own.disk_full,
+        syncs_late: own.durability() == Durability::Written,
     }
 }
 

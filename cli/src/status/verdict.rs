@@ -205,6 +205,15 @@ fn notes(picture: &Picture) -> Vec<String> {
             .filter(|p| !p.reason.is_empty())
             .map(|p| format!("{}: {}", p.name, p.reason)),
     );
+    let late = number(picture, |p| {
+        p.figures.as_ref().is_some_and(|f| f.syncs_late)
+    });
+    if late > 0 {
+        notes.push(format!(
+            "{late} of {} acknowledge writes up to about a second before they are synced (durability: written).",
+            counted(picture.peers.len() as u64, "peer")
+        ));
+    }
     notes
 }
 
@@ -227,6 +236,8 @@ fn next(picture: &Picture, degraded: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use peernet_proto::v1::Durability;
+
     use super::super::picture::tests::healthy;
     use super::*;
 
@@ -300,6 +311,17 @@ mod tests {
             verdict.verdict
         );
         assert_eq!(verdict.notes, ["demo-2: 3 slots behind"]);
+    }
+
+    #[test]
+    fn it_is_said_when_writes_are_acknowledged_before_they_are_synced() {
+        let verdict = verdict(|s| {
+            for answer in s.answers.values_mut() {
+                answer.status.durability = Durability::Written.into();
+            }
+        });
+        assert!(!verdict.degraded, "{}", verdict.verdict);
+        assert!(verdict.notes[0].starts_with("5 of 5 peers acknowledge"));
     }
 
     #[test]

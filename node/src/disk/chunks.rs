@@ -1,7 +1,8 @@
 //! Chunks as files named by their hash.
 //!
 //! A chunk is written under a temporary name, synced, renamed and its folder synced, so that a name that exists always
-//! stands for whole bytes, and an acknowledged one for durable bytes. Callers that write at the same time share the
+//! stands for whole bytes, and an acknowledged one for durable bytes; where clients' writes may reach the disk late
+//! ([`Durability::Written`](super::Durability)) it is the store's next sync that syncs them. Callers that write at the same time share the
 //! file system's journal commits. Every read checks the hash; a copy that fails is set aside, never served.
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::direct::Direct;
+use super::late::Late;
 use super::{OpenError, sync_dir};
 use crate::faults::{DiskFaults, Synced};
 
@@ -124,6 +126,8 @@ pub struct ChunkFiles {
     /// What a sync said that failed: the volume cannot be trusted any more (a second sync would succeed for nothing).
     failed: watch::Sender<Option<String>>,
     faults: Arc<DiskFaults>,
+    /// Where a client's chunk is noted that is synced later; none where each is synced at once.
+    late: Option<Arc<Late>>,
 }
 
 impl ChunkFiles {
@@ -151,12 +155,19 @@ impl ChunkFiles {
             bad: Mutex::new(bad),
             failed: watch::Sender::new(None),
             faults: Arc::default(),
+            late: None,
         })
     }
 
     /// The same, with syncs that fail as planned.
     pub(super) fn with_faults(self, faults: Arc<DiskFaults>) -> Self {
         ChunkFiles { faults, ..self }
+    }
+
+    /// The same, with clients' chunks left to the next sync of everything.
+    pub(super) fn synced_late(self, late: Arc<Late>) -> Self {
+        let late = Some(late);
+        ChunkFiles { late, ..self }
     }
 
     /// Waits until a sync has failed, and returns what it said. From then on nothing is written, and the peer should
@@ -170,23 +181,48 @@ impl ChunkFiles {
         }
     }
 
-    /// Makes a chunk durable. Does nothing when it is here already.
+    /// Makes a chunk durable; a client's, where that may be late, at the store's next sync. Does nothing when it is here
+    /// already.
     pub fn write(&self, chunk: &Chunk, purpose: Purpose) -> Result<(), ChunkError> {
         let Chunk { key, data } = chunk;
         self.check_trusted()?;
         let path = self.path(key);
         let folder = self.folder(key);
+        let late = self.late.as_ref().filter(|_| purpose == Purpose::Client);
         // Reading is cheaper than writing again, and a copy that has rotted must not be acknowledged.
         if fs::read(&path).is_ok_and(|held| held == *data) {
-            // Renamed, so its bytes were synced before; whoever renamed it may not have synced the folder yet.
-            return self.sync(&folder);
+            return match (late, &self.late) {
+                (Some(late), _) => {
+                    late.note();
+                    Ok(())
+                }
+                (None, Some(_)) => self.sync_held(&path, &folder),
+                // Renamed, so its bytes were synced before; whoever renamed it may not have synced the folder yet.
+                (None, None) => self.sync(&folder),
+            };
         }
         self.check_room(data.len() as u64, purpose)?;
         let temporary = Temporary(self.root.join("tmp").join(self.temporary_name()));
         let file = self.direct.create(&temporary.0, data);
-        self.sync_file(&file.map_err(|e| self.not_written(e))?)?;
+        let file = file.map_err(|e| self.not_written(e))?;
+        if late.is_none() {
+            self.sync_file(&file)?;
+        }
         fs::rename(&temporary.0, &path).map_err(|e| self.not_written(e))?;
-        self.sync(&folder)
+        match late {
+            Some(late) => {
+                late.note();
+                Ok(())
+            }
+            None => self.sync(&folder),
+        }
+    }
+
+    /// Makes a chunk durable that is in place already, and may have been left to a later sync.
+    fn sync_held(&self, path: &Path, folder: &Path) -> Result<(), ChunkError> {
+        let file = File::open(path).map_err(|e| self.not_written(e))?;
+        self.sync_file(&file)?;
+        self.sync(folder)
     }
 
     /// A chunk, checked.

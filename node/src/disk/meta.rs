@@ -2,11 +2,13 @@
 //!
 //! Writes collect in one open transaction, which all reads go through, so that they see them; a commit makes it durable
 //! with one sync and opens the next. What a crash interrupts is as if it had never been written.
+//! Where writes may reach the disk late, `journal` keeps what was committed until a sync.
 //! `tables` says what lies where, `rows` how it is written, `opening` when a database may be used at all.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use peernet_core::collect::Referrer;
 use peernet_core::key::{Key, Name, Slot};
@@ -16,16 +18,19 @@ use peernet_core::outbox::{Consumer, Pending};
 use peernet_core::register::{Register, Version};
 use peernet_core::slot::SlotRecord;
 use peernet_core::store::{Entry, Identity, Remembered, Store, StoreError};
-use redb::{Database, Durability, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableTable, Table, TableDefinition, WriteTransaction};
 
+use super::late::{Durability, Late};
 use super::{OpenError, sync_dir};
 use crate::faults::DiskFaults;
 
+mod journal;
 mod opening;
 mod references;
 mod rows;
 mod tables;
 
+use journal::Journal;
 use opening::{check_format, checked};
 use rows::{
     chunk_len, decode, encode, keys_of, mark, mark_bytes, receipt_key, version, version_bytes,
@@ -44,6 +49,17 @@ pub struct DiskStore {
     pending: Option<WriteTransaction>,
     /// Something was written since the last commit.
     dirty: bool,
+    /// Some of it, or of what is about to be said, has to be synced.
+    strict: bool,
+    /// Where commits go that need no sync at once; none where all of them do.
+    journal: Option<Journal>,
+    /// The database tells that the journal follows on it.
+    armed: bool,
+    /// The first commit that only the journal has.
+    unsynced: Option<Instant>,
+    /// Which boot of the machine this is; empty where nobody needs to know.
+    boot: Vec<u8>,
+    late: Arc<Late>,
     /// Chunks and their bytes, pending writes included.
     usage: (u64, u64),
     database: Database,
@@ -52,11 +68,24 @@ pub struct DiskStore {
 impl DiskStore {
     /// Opens the database at `path`, or creates it. Its folder exists.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::open_faulty(path, &Arc::default())
+        Self::open_with(path, Durability::Synced)
     }
 
-    /// The same, with syncs that fail as planned.
-    pub(super) fn open_faulty(path: &Path, faults: &Arc<DiskFaults>) -> Result<Self, OpenError> {
+    /// The same, for commits that are so durable.
+    pub fn open_with(path: &Path, durability: Durability) -> Result<Self, OpenError> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let late = Late::open(dir, Arc::default())?;
+        let mut store = Self::open_faulty(path, late, &Arc::default())?;
+        store.recover(dir, durability, |_| true)?;
+        Ok(store)
+    }
+
+    /// The same, with syncs that fail as planned. Not to be used before [`Self::recover`].
+    pub(super) fn open_faulty(
+        path: &Path,
+        late: Arc<Late>,
+        faults: &Arc<DiskFaults>,
+    ) -> Result<Self, OpenError> {
         let database = checked(path, faults)?;
         check_format(&database, path)?;
         let dir = path.parent().unwrap_or(Path::new("."));
@@ -69,6 +98,12 @@ impl DiskStore {
         let mut store = DiskStore {
             pending,
             dirty: false,
+            strict: false,
+            journal: None,
+            armed: false,
+            unsynced: None,
+            boot: Vec::new(),
+            late,
             usage: (0, 0),
             database,
         };
@@ -96,7 +131,7 @@ impl DiskStore {
             .map_err(failed("opening a table"))
     }
 
-    /// A table that is about to be written to.
+    /// A table that is about to be written to, in a way that has to be synced.
     fn table_mut<K, V>(
         &mut self,
         definition: TableDefinition<'_, K, V>,
@@ -105,7 +140,7 @@ impl DiskStore {
         K: redb::Key + 'static,
         V: redb::Value + 'static,
     {
-        self.dirty = true;
+        (self.dirty, self.strict) = (true, true);
         self.table(definition)
     }
 
@@ -197,14 +232,15 @@ impl Store for DiskStore {
         let action = "writing a name";
         let key = Key::of_name(&register.name).0;
         let (value, version) = (encode(register), version_bytes(&register.version));
-        self.table_mut(REGISTERS)?
+        self.log_register(&value);
+        self.table(REGISTERS)?
             .insert(&key, value.as_slice())
             .map_err(failed(action))?;
-        self.table_mut(VERSIONS)?
+        self.table(VERSIONS)?
             .insert(&key, &version)
             .map_err(failed(action))?;
         if !register.name.is_internal() {
-            self.table_mut(NAMES)?
+            self.table(NAMES)?
                 .insert(register.name.as_str(), &key)
                 .map_err(failed(action))?;
         }
@@ -212,9 +248,7 @@ impl Store for DiskStore {
             .promise(&Key(key))?
             .is_some_and(|p| p <= register.version)
         {
-            self.table_mut(PROMISES)?
-                .remove(&key)
-                .map_err(failed(action))?;
+            self.table(PROMISES)?.remove(&key).map_err(failed(action))?;
         }
         Ok(())
     }
@@ -241,7 +275,8 @@ impl Store for DiskStore {
 
     fn put_mark(&mut self, key: &Key, mark: Option<&Pending>) -> Result<(), StoreError> {
         let action = "writing a mark";
-        let mut marks = self.table_mut(MARKS)?;
+        self.log_mark(key, mark);
+        let mut marks = self.table(MARKS)?;
         match mark {
             Some(mark) => drop(
                 marks
@@ -321,7 +356,8 @@ impl Store for DiskStore {
     fn put_chunk(&mut self, key: &Key, len: u32) -> Result<(), StoreError> {
         let mut value = [0; 5];
         value[..4].copy_from_slice(&len.to_be_bytes());
-        let mut chunks = self.table_mut(CHUNKS)?;
+        self.log_chunk(key, len);
+        let mut chunks = self.table(CHUNKS)?;
         let old = chunks
             .insert(&key.0, &value)
             .map_err(failed("writing a chunk's entry"))?;
@@ -502,16 +538,16 @@ impl Store for DiskStore {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        if !self.dirty {
+        let waits = self.dirty || self.strict && self.unsynced.is_some();
+        if !waits {
+            self.strict = false;
             return self.pending().map(|_| ());
         }
         self.pending()?;
-        if let Some(pending) = self.pending.take() {
-            pending.commit().map_err(failed("committing"))?;
+        match self.write_late() {
+            true => Ok(()),
+            false => self.sync(),
         }
-        self.pending = Some(begin(&self.database)?);
-        self.dirty = false;
-        Ok(())
     }
 }
 
@@ -528,7 +564,7 @@ fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
         .begin_write()
         .map_err(failed("beginning to write"))?;
     transaction
-        .set_durability(Durability::Immediate)
+        .set_durability(redb::Durability::Immediate)
         .map_err(failed("beginning to write"))?;
     Ok(transaction)
 }

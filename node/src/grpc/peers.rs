@@ -60,6 +60,7 @@ impl v1::peers_server::Peers for Peers {
         Ok(Response::new(v1::StatusResponse {
             broker,
             load: Some(self.life.load()),
+            durability: v1::Durability::from(self.life.setup().durability).into(),
             ..response
         }))
     }

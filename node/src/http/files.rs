@@ -80,7 +80,8 @@ impl From<v1::FileInfo> for FileView {
 
 /// Stores a file
 ///
-/// The body becomes the file, whole or not at all, and is durable on the write quorum when this is answered.
+/// The body becomes the file, whole or not at all, and is durable on the write quorum, as `durability` in
+/// the status says, when this is answered.
 #[utoipa::path(
     put,
     path = FILE,

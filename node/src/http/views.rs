@@ -112,6 +112,9 @@ pub(super) struct StatusView {
     disk_total: u64,
     /// Writes are refused because the disk is too full.
     disk_full: bool,
+    /// When it acknowledges that it has stored something: `synced`, once its disk has it, or `written`, once its operating
+    /// system has it.
+    durability: String,
     load: LoadView,
     #[serde(flatten)]
     #[schema(schema_with = only_of_a_member)]
@@ -221,6 +224,7 @@ pub(super) async fn status(State(life): State<Arc<Life>>) -> Json<StatusView> {
         disk_free: free,
         disk_total: total,
         disk_full: full,
+        durability: life.setup().durability.to_string(),
         load: life.load().into(),
         member,
     })

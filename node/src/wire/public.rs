@@ -10,6 +10,8 @@ use peernet_core::recover::Recovery;
 use peernet_core::slot::SlotConfig;
 use peernet_proto::v1;
 
+use crate::disk::Durability;
+
 use super::{Fault, REPLICAS_MAX, Wire, WireError, count, counted, distinct, text};
 
 /// A peer's disk as its status shows it; bytes.
@@ -93,6 +95,15 @@ pub fn member_from_info(info: v1::PeerInfo) -> Result<Member, WireError> {
     })
 }
 
+impl From<Durability> for v1::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Synced => v1::Durability::Synced,
+            Durability::Written => v1::Durability::Written,
+        }
+    }
+}
+
 /// What one peer says of itself.
 pub fn status_response(status: &Status, disk: Disk) -> v1::StatusResponse {
     let Status {
@@ -126,6 +137,7 @@ pub fn status_response(status: &Status, disk: Disk) -> v1::StatusResponse {
         disk_full: disk.full,
         broker: None,
         load: None,
+        durability: v1::Durability::Unspecified.into(),
     }
 }
 

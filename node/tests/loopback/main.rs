@@ -19,3 +19,4 @@ mod shares;
 mod slow;
 mod strangers;
 mod swarm;
+mod written;

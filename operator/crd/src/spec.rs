@@ -79,6 +79,10 @@ pub struct PeerNetworkSpec {
     #[serde(default)]
     pub replication: Replication,
 
+    /// When a write is acknowledged.
+    #[serde(default)]
+    pub durability: Durability,
+
     /// Files are cut into chunks of this many bytes. Changing it affects only files put later.
     #[serde(default = "default_chunk_size")]
     #[schemars(range(min = 65_536, max = 4_194_304))]
@@ -149,6 +153,17 @@ pub struct Storage {
     /// What happens to the volumes when the network is deleted. A peer that leaves always keeps its volume.
     #[serde(default)]
     pub retention: Retention,
+}
+
+/// When a write is acknowledged, by as many peers as `replication.write` says (a majority for names).
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// Once their disks have it: it survives the power.
+    #[default]
+    Synced,
+    /// Once their operating systems have it, which bring it to the disks within about a second: it survives crashes of
+    /// peers, but not of all those machines within that second.
+    Written,
 }
 
 /// What happens to volumes when the network is deleted.
@@ -295,6 +310,7 @@ impl Default for PeerNetworkSpec {
         PeerNetworkSpec {
             replicas: default_replicas(),
             replication: Replication::default(),
+            durability: Durability::default(),
             chunk_size: default_chunk_size(),
             storage: Storage::default(),
             zones: Zones::default(),

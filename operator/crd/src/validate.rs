@@ -180,6 +180,7 @@ impl PeerNetworkSpec {
         let PeerNetworkSpec {
             replicas,
             replication,
+            durability: _,
             chunk_size,
             storage,
             zones,

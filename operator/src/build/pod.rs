@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use peernet_crd::Durability;
 use peernet_plan::names::{self, GRPC_PORT, HTTP_PORT};
 use peernet_plan::observed::Network;
 
@@ -181,6 +182,10 @@ fn environment(network: &Network) -> Vec<EnvVar> {
             spec.repair.grace_seconds.to_string(),
         ),
     ];
+    // Only what is not the default: a template that changes restarts every peer.
+    if spec.durability == Durability::Written {
+        told.push(value("PEERNET_DURABILITY", "written".into()));
+    }
     let events = spec
         .events
         .iter()

@@ -21,10 +21,11 @@ impl DiskStore {
         by: &Referrer,
     ) -> Result<(), StoreError> {
         let action = "writing a reference";
-        self.table_mut(REFERENCES)?
+        self.log_reference(key, len, by);
+        self.table(REFERENCES)?
             .insert(&by_chunk(key, by), reference_value(len, by).as_slice())
             .map_err(failed(action))?;
-        self.table_mut(REFERRERS)?
+        self.table(REFERRERS)?
             .insert(&by_name(by, key), by.name.as_str())
             .map_err(failed(action))?;
         Ok(())

@@ -4,10 +4,14 @@ use redb::TableDefinition;
 
 use super::rows::{MARK, REFERENCE, VERSION};
 
-/// Single values: [`FORMAT_ENTRY`], [`IDENTITY`].
+/// Single values: [`FORMAT_ENTRY`], [`IDENTITY`], [`JOURNAL`], [`BEHIND`].
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 pub(super) const FORMAT_ENTRY: &str = "format";
 pub(super) const IDENTITY: &str = "identity";
+/// Which journal follows, as long as there is one.
+pub(super) const JOURNAL: &str = "journal";
+/// Present when what was acknowledged may be lost here, until this peer has caught up.
+pub(super) const BEHIND: &str = "behind";
 /// Identity → member.
 pub(super) const MEMBERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("members");
 /// Slot → record.
