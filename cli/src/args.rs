@@ -98,6 +98,8 @@ pub enum Shared {
     Mv(Mv),
     /// List peers as the asked peer knows them
     Peers,
+    /// Show the ring clockwise: how much of it each peer has, its neighbours, and whether they agree
+    Ring,
     /// Say how the network is, asking every peer that can be reached
     Status(Status),
     /// Show which peers hold each part of a file

@@ -1,6 +1,6 @@
 //! The `peernet` command: a client of any peer over gRPC, and a runner of peers on one machine without Kubernetes.
 //!
-//! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`], [`search`] and [`status`] each perform one
+//! Client: [`servers`] finds a peer that answers; [`put`], [`get`], [`names`], [`explain`], [`search`], [`status`] and [`ring`] each perform one
 //! command; [`share`] is about files that stay with a peer, with [`who`] and [`watch`]; [`bench`] measures;
 //! [`output`] and [`progress`] are what a person or a script sees of it. Runner: [`runner`] acts on processes the way
 //! the operator acts on pods, [`up`] starts it; [`scale`], [`replace`] and [`recover`]
@@ -24,6 +24,7 @@ use crate::settings::Line;
 pub mod args;
 pub mod bench;
 pub mod exit;
+pub mod explain;
 pub mod get;
 pub mod kubectl;
 pub mod manual;
@@ -35,6 +36,7 @@ pub mod progress;
 pub mod put;
 pub mod recover;
 pub mod replace;
+pub mod ring;
 pub mod runner;
 pub mod scale;
 pub mod search;
@@ -176,8 +178,9 @@ async fn perform_shared(
         Shared::Pin(command) => names::pin(global, command).await?,
         Shared::Unpin(command) => names::unpin(global, command).await?,
         Shared::Mv(command) => names::rename(global, command).await?,
-        Shared::Explain(command) => names::explain(global, command).await?,
+        Shared::Explain(command) => explain::run(global, command).await?,
         Shared::Peers => status::peers(global).await?,
+        Shared::Ring => ring::run(global).await?,
         Shared::Status(command) => return Ok(status::run(global, command).await?),
         Shared::Sharing(command) => share::run(global, command).await?,
         Shared::Menu => menu::run(global).await?,

@@ -1,17 +1,16 @@
-//! `peernet ls`, `rm`, `mv`, `pin` and `explain`: what is known of files, without their bytes.
+//! `peernet ls`, `rm`, `mv` and `pin`: what is known of files, without their bytes.
 
 use std::io;
 
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{
-    DeleteRequest, ExplainRequest, ExplainResponse, FileInfo, ListRequest, ListResponse,
-    PinRequest, RenameRequest, UnpinRequest,
+    DeleteRequest, FileInfo, ListRequest, ListResponse, PinRequest, RenameRequest, UnpinRequest,
 };
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::args::{Explain, Global, Ls, Mv, Pin, Rm, Unpin};
+use crate::args::{Global, Ls, Mv, Pin, Rm, Unpin};
 use crate::exit::Exit;
 use crate::output;
 use crate::servers::{CallError, Servers};
@@ -300,110 +299,8 @@ pub(crate) async fn move_to(servers: &Servers, old: &str, new: &str) -> Result<F
     Ok(answer.into_inner().file.unwrap_or_default().into())
 }
 
-fn checked(name: String) -> Result<Name, NamesError> {
+pub(crate) fn checked(name: String) -> Result<Name, NamesError> {
     Name::new(name.clone()).map_err(|reason| NamesError::Name { name, reason })
-}
-
-/// Who holds a file, as printed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Holdings {
-    file: File,
-    name_slot: u32,
-    name_holders: Vec<String>,
-    chunks: Vec<Chunk>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Chunk {
-    hash: String,
-    length: u32,
-    slot: u32,
-    holders: Vec<String>,
-}
-
-/// Shows who holds each part of a file.
-pub async fn explain(global: &Global, explain: Explain) -> Result<(), NamesError> {
-    let name = checked(explain.name)?;
-    let request = ExplainRequest {
-        name: name.as_str().to_owned(),
-    };
-    let answer = global
-        .server
-        .call(async |channel| FilesClient::new(channel).explain(request.clone()).await)
-        .await?;
-    let ExplainResponse {
-        file,
-        name_slot,
-        name_holders,
-        chunks,
-    } = answer.into_inner();
-    let holdings = Holdings {
-        file: file.unwrap_or_default().into(),
-        name_slot,
-        name_holders,
-        chunks: chunks
-            .into_iter()
-            .map(|c| Chunk {
-                hash: c.hash,
-                length: c.length,
-                slot: c.slot,
-                holders: c.holders,
-            })
-            .collect(),
-    };
-    if global.common.output.document(&holdings)? {
-        return Ok(());
-    }
-    output::print(&explanation(&holdings, global.common.output.is_wide()))?;
-    Ok(())
-}
-
-fn explanation(holdings: &Holdings, wide: bool) -> String {
-    let Holdings {
-        file,
-        name_slot,
-        name_holders,
-        chunks,
-    } = holdings;
-    let pinned = if file.pinned { ", pinned" } else { "" };
-    let mut text = format!(
-        "{}: {}, etag {}{pinned}\n",
-        file.name,
-        output::bytes(file.size),
-        file.etag
-    );
-    text += &format!(
-        "its name is in slot {name_slot}, on {}\n",
-        joined(name_holders)
-    );
-    if chunks.is_empty() {
-        return text + "its bytes are kept with the name\n";
-    }
-    let rows = chunks.iter().enumerate().map(|(i, c)| {
-        let hash = if wide {
-            c.hash.as_str()
-        } else {
-            c.hash.get(..12).unwrap_or(&c.hash)
-        };
-        vec![
-            i.to_string(),
-            hash.to_owned(),
-            output::bytes(c.length.into()),
-            c.slot.to_string(),
-            joined(&c.holders),
-        ]
-    });
-    text + &output::table(&["CHUNK>", "HASH", "SIZE>", "SLOT>", "HOLDERS"], rows)
-}
-
-fn joined(peers: &[String]) -> String {
-    if peers.is_empty() {
-        "no peer that answers".to_owned()
-    } else {
-        peers.join(", ")
-    }
 }
 
 #[cfg(test)]
@@ -454,35 +351,5 @@ mod tests {
         let json = serde_json::to_value(file("a", 1)).unwrap();
         assert_eq!(json["contentType"], "t");
         assert_eq!(json["modified"], "1970-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn explanations_name_holders_and_their_absence() {
-        let chunk = Chunk {
-            hash: "ab".repeat(32),
-            length: 7,
-            slot: 3,
-            holders: vec!["p-0".into(), "p-1".into()],
-        };
-        let lost = Chunk {
-            holders: vec![],
-            ..chunk.clone()
-        };
-        let name_holders = vec!["p-2".into()];
-        let text = explanation(
-            &Holdings {
-                file: file("a", 14),
-                name_slot: 9,
-                name_holders,
-                chunks: vec![chunk, lost],
-            },
-            false,
-        );
-        assert!(text.contains("slot 9, on p-2"), "{text}");
-        assert!(
-            text.contains("abababababab")
-                && text.contains("p-0, p-1")
-                && text.contains("no peer that answers")
-        );
     }
 }

@@ -18,7 +18,7 @@ use crate::status::picture::{Peer, Picture, state_name};
 use crate::status::verdict::Verdict;
 
 pub(crate) mod picture;
-mod survey;
+pub(crate) mod survey;
 pub(crate) mod verdict;
 
 /// Why the network could not be looked at.
@@ -205,7 +205,7 @@ pub async fn peers(global: &Global) -> Result<(), StatusError> {
         return Ok(());
     }
     let brief = ["NAME", "ZONE", "STATE", "ADDRESS", "HTTP"];
-    let more = ["POSITION", "INCARNATION>", "VERSION", "ID"];
+    let more = ["SINCE", "POSITION", "INCARNATION>", "VERSION", "ID"];
     let wide = global.common.output.is_wide();
     let header: Vec<&str> = if wide {
         brief.into_iter().chain(more).collect()
@@ -215,7 +215,13 @@ pub async fn peers(global: &Global) -> Result<(), StatusError> {
     let rows = members.into_iter().map(|m| {
         let mut row = vec![m.name, m.zone, m.state, m.address, m.http_address];
         if wide {
-            row.extend([m.position, m.incarnation.to_string(), m.version, m.id]);
+            row.extend([
+                m.since,
+                m.position,
+                m.incarnation.to_string(),
+                m.version,
+                m.id,
+            ]);
         }
         row
     });

@@ -1,10 +1,13 @@
 //! `peernet who`: who has a file, stored or shared.
 
+use std::collections::BTreeMap;
+
 use peernet_proto::v1::shares_client::SharesClient;
 use peernet_proto::v1::{ChunkTally, ContentProviders, WhoRequest, WhoResponse};
 use serde::Serialize;
 
 use crate::args::Global;
+use crate::explain::{placed, verified};
 use crate::output;
 use crate::share::{Cost, Hit, ShareError, hit_table, name};
 
@@ -35,6 +38,8 @@ struct Holding {
 struct Stored {
     content: String,
     name_holders: Vec<String>,
+    /// Of those.
+    zones: BTreeMap<String, String>,
     chunks: u32,
     holders: Vec<Tally>,
 }
@@ -42,7 +47,10 @@ struct Stored {
 #[derive(Debug, Serialize)]
 struct Tally {
     peer: String,
+    zone: String,
     chunks: u32,
+    /// When that of its copies was verified which waits longest for it, RFC 3339, by the peer's clock.
+    verified: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,16 +69,25 @@ impl Holding {
             shared,
             providers,
             cost,
+            zones,
         } = response;
-        let tally = |ChunkTally { peer, chunks }| Tally { peer, chunks };
+        let tally = |tally: ChunkTally| Tally {
+            zone: zones.get(&tally.peer).cloned().unwrap_or_default(),
+            peer: tally.peer,
+            chunks: tally.chunks,
+            verified: verified(tally.verified_unix_ms),
+        };
         let provided = |ContentProviders { content, peers }| Provided { content, peers };
         Holding {
             name,
             stored: stored_content.map(|content| Stored {
                 content,
-                name_holders,
                 chunks,
                 holders: holders.into_iter().map(tally).collect(),
+                zones: (name_holders.iter())
+                    .filter_map(|peer| Some((peer.clone(), zones.get(peer)?.clone())))
+                    .collect(),
+                name_holders,
             }),
             shared: shared.into_iter().map(Hit::from).collect(),
             providers: providers.into_iter().map(provided).collect(),
@@ -81,15 +98,21 @@ impl Holding {
     fn text(&self, wide: bool) -> String {
         let mut text = String::new();
         if let Some(stored) = &self.stored {
-            let names = stored.name_holders.join(", ");
+            let names = stored.name_holders.iter();
+            let names: Vec<String> = names.map(|n| placed(n, stored.zones.get(n))).collect();
+            let names = names.join(", ");
             text += &format!("{} is stored; its name is on {names}\n", self.name);
             if stored.chunks == 0 {
                 text += "its bytes are kept with the name\n";
             } else {
                 let of = stored.chunks;
                 let rows = stored.holders.iter();
-                let rows = rows.map(|t| vec![t.peer.clone(), format!("{} of {of}", t.chunks)]);
-                text += &output::table(&["PEER", "CHUNKS>"], rows);
+                let rows = rows.map(|t| {
+                    let verified = t.verified.clone().unwrap_or_else(|| "-".to_owned());
+                    let chunks = format!("{} of {of}", t.chunks);
+                    vec![t.peer.clone(), t.zone.clone(), chunks, verified]
+                });
+                text += &output::table(&["PEER", "ZONE", "CHUNKS>", "VERIFIED"], rows);
             }
         }
         if !self.shared.is_empty() {
@@ -136,6 +159,7 @@ mod tests {
         let tally = |peer: &str, chunks| ChunkTally {
             peer: peer.into(),
             chunks,
+            verified_unix_ms: 1_000,
         };
         let holding = Holding::new(
             "a".into(),
@@ -150,10 +174,15 @@ mod tests {
                     peers: vec!["p-4".into()],
                 }],
                 cost: None,
+                zones: [("p-1".to_owned(), "b".to_owned())].into(),
             },
         );
         let text = holding.text(false);
-        for part in ["on p-0, p-2", "p-1   2 of 3", "abababababab is on p-4"] {
+        for part in [
+            "on p-0, p-2",
+            "p-1   b     2 of 3  1970-01-01T00:00:01Z",
+            "abababababab is on p-4",
+        ] {
             assert!(text.contains(part), "{text}");
         }
         assert!(!text.contains("shared by"), "{text}");

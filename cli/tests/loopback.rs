@@ -94,6 +94,10 @@ fn a_network_on_loopback_from_up_to_the_end() {
 
     let status = network.is_well("OK: 5 peers in 3 zones; all data has 3 copies\n");
     assert!(status.contains("1 more peer may fail"), "{status}");
+    network.wait_for("the ring is closed", || {
+        let ring = network.json(&["ring"]);
+        ring["closed"] == true && ring["peers"].as_array().unwrap().len() == 5
+    });
 
     what_is_there_is_not_sent_again(&network);
     directories(&network);

@@ -177,6 +177,7 @@ impl Peer {
                 network_id: network_id.into(),
                 hashes: batch.iter().map(|h| h.as_bytes().to_vec().into()).collect(),
                 verify: true,
+                when: false,
             };
             let answer = client.have(request).await;
             let answer = answer

@@ -1,13 +1,14 @@
 //! What lies on the peers' volumes, seen from outside: `dev/cluster` keeps them in folders of this machine.
 //!
 //! A chunk is a file named by its hash, written once under a temporary name and renamed. A copy that was moved, fetched
-//! again or written again is therefore another file: it has another volume, inode or time.
+//! again or written again is therefore another file: it has another volume, inode or time of birth.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -26,8 +27,7 @@ pub struct Copy {
     /// The claim whose volume it lies on.
     pub claim: String,
     inode: u64,
-    /// Seconds and nanoseconds of the last change of the bytes.
-    written: (i64, i64),
+    written: SystemTime,
 }
 
 /// Copies that are not what they were.
@@ -108,7 +108,7 @@ fn found(claim: &str, folder: &Path) -> io::Result<Vec<Copy>> {
                 hash: entry.file_name().to_string_lossy().into_owned(),
                 claim: claim.into(),
                 inode: metadata.ino(),
-                written: (metadata.mtime(), metadata.mtime_nsec()),
+                written: metadata.created()?,
             });
         }
     }
@@ -124,7 +124,7 @@ mod tests {
             hash: hash.into(),
             claim: claim.into(),
             inode,
-            written: (1, 2),
+            written: SystemTime::UNIX_EPOCH,
         }
     }
 

@@ -4,6 +4,7 @@
 //! or from the disk, is checked against its hash before it is used.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use peernet_core::collect::Referrer;
@@ -109,6 +110,11 @@ impl Chunks {
         }
     }
 
+    /// This peer.
+    pub(crate) fn me(&self) -> PeerId {
+        self.me
+    }
+
     /// Stores a chunk of `len` bytes and its reference at `holder`, which may be this peer; without the chunk only the
     /// reference.
     pub(crate) async fn put(
@@ -173,8 +179,41 @@ impl Chunks {
         if id == self.me {
             self.held(keys, false).await
         } else {
-            self.pool.have(&self.network, address, keys).await
+            let answer = self.pool.have(&self.network, address, keys, false).await?;
+            Ok(answer.held)
         }
+    }
+
+    /// The same, and when each was last verified there: in milliseconds since 1970 by its clock, 0 where it does not say, and
+    /// `None` for what it does not hold.
+    pub(crate) async fn verified(
+        &self,
+        id: PeerId,
+        address: &str,
+        keys: Vec<Key>,
+    ) -> Result<Vec<Option<u64>>, ChunkError> {
+        let (held, verified) = if id == self.me {
+            let held = self.held(keys.clone(), false).await?;
+            (held, self.verified_here(keys).await?)
+        } else {
+            let answer = self.pool.have(&self.network, address, keys, true).await?;
+            (answer.held, answer.verified_unix_ms)
+        };
+        let times = verified.into_iter().chain(std::iter::repeat(0));
+        let copies = held.into_iter().zip(times);
+        Ok(copies.map(|(held, at)| held.then_some(at)).collect())
+    }
+
+    /// When each of these was last verified here, in milliseconds since 1970; 0 for what is not here.
+    pub(crate) async fn verified_here(&self, keys: Vec<Key>) -> Result<Vec<u64>, ChunkError> {
+        let files = self.files.clone();
+        let of = move |key: Key| {
+            let at = files.verified(&key)?;
+            let since = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            Ok(since.map_or(0, |since| since.as_millis() as u64))
+        };
+        self.on_disk(move || keys.into_iter().map(of).collect())
+            .await?
     }
 
     /// The same as [`Chunks::store`] with bytes that another peer says are the chunk's; none for the reference alone to a

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use peernet_core::key::Key;
 use peernet_node::disk::{Chunk, ChunkError, ChunkFiles, OpenError, Purpose, Space};
 use tempfile::TempDir;
+
+/// File systems tell time in steps of a few milliseconds.
+const STEP: Duration = Duration::from_millis(20);
 
 fn open(root: &Path, reserve_percent: u8) -> ChunkFiles {
     ChunkFiles::open(root, reserve_percent).unwrap()
@@ -44,6 +48,37 @@ fn path(root: &Path, key: &Key) -> PathBuf {
 
 fn files_in(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn it_is_known_when_a_copy_was_last_verified() {
+    let (root, chunks) = empty();
+    let (key, data) = chunk(1, 4096);
+    assert_eq!(chunks.verified(&key).unwrap(), None);
+    let before = SystemTime::now() - STEP;
+    write(&chunks, &key, &data, Purpose::Client).unwrap();
+    assert!(chunks.verified(&key).unwrap().unwrap() >= before);
+
+    let age = |time| {
+        File::open(path(root.path(), &key))
+            .unwrap()
+            .set_modified(time)
+    };
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    age(long_ago).unwrap();
+    chunks.read(&key).unwrap();
+    let verified = || chunks.verified(&key).unwrap();
+    assert_eq!(
+        verified(),
+        Some(long_ago),
+        "that may be the system's memory"
+    );
+    chunks.read_again(&key).unwrap();
+    assert!(verified().unwrap() >= before);
+
+    fs::write(path(root.path(), &key), "rotten").unwrap();
+    chunks.read_again(&key).unwrap_err();
+    assert_eq!(verified(), None);
 }
 
 #[test]

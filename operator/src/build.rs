@@ -282,6 +282,10 @@ mod tests {
             exchange: exchange.map(Into::into),
             commands: exchange.map(|name| Commands {
                 fetch_allow: vec![format!("{name}.org"), "10.0.0.0/8".into()],
+                fetch_ca: Some(SecretKey {
+                    name: "authorities".into(),
+                    key: "pem".into(),
+                }),
             }),
         });
         let set = objects(&network, &image(), 5).set;
@@ -332,6 +336,16 @@ mod tests {
         let told = |name: &str| variable(&with, name).unwrap();
         assert_eq!(told("PEERNET_EVENTS_COMMANDS"), "true");
         assert_eq!(told("PEERNET_EVENTS_FETCH_ALLOW"), "mine.org,10.0.0.0/8");
+        assert_eq!(variable(&without, "PEERNET_EVENTS_FETCH_CA_FILE"), None);
+        let projected = with.volumes.clone().unwrap().remove(0).projected;
+        let source = projected.unwrap().sources.unwrap().remove(1);
+        let secret = source.secret.unwrap();
+        assert_eq!(secret.name, "authorities");
+        let item = secret.items.unwrap().remove(0);
+        assert_eq!(item.key, "pem");
+        let mounts = with.containers[0].volume_mounts.as_ref().unwrap();
+        let file = format!("{}/{}", mounts[1].mount_path, item.path);
+        assert_eq!(told("PEERNET_EVENTS_FETCH_CA_FILE"), file);
     }
 
     /// A template that changes restarts every peer of every network when the operator is updated.

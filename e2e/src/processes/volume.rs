@@ -6,12 +6,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-/// A chunk's file as it lies on a volume: another inode or time is another copy.
-pub type Copies = BTreeMap<PathBuf, (u64, i64, i64)>;
+/// A chunk's file as it lies on a volume: another inode or time of birth is another copy.
+pub type Copies = BTreeMap<PathBuf, (u64, SystemTime)>;
 
 /// All chunks on a volume.
 ///
@@ -22,7 +23,7 @@ pub fn chunks(volume: &Path) -> Result<Copies> {
     for inner in folder(&volume.join("chunks"))? {
         for file in folder(&inner)? {
             match fs::metadata(&file) {
-                Ok(m) => drop(copies.insert(file, (m.ino(), m.mtime(), m.mtime_nsec()))),
+                Ok(m) => drop(copies.insert(file, (m.ino(), m.created()?))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error.into()),
             }

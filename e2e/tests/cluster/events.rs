@@ -92,7 +92,10 @@ fn spec(exchange: Option<&str>, allow: &[&str]) -> PeerNetworkSpec {
             },
             ca: None,
             exchange: exchange.map(Into::into),
-            commands: Some(Commands { fetch_allow }),
+            commands: Some(Commands {
+                fetch_allow,
+                fetch_ca: None,
+            }),
         }),
         ..crate::spec(3)
     }

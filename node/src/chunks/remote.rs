@@ -121,17 +121,23 @@ impl Pool {
         network: &str,
         address: &str,
         keys: Vec<Key>,
-    ) -> Result<Vec<bool>, ChunkError> {
+        when: bool,
+    ) -> Result<v1::HaveChunksResponse, ChunkError> {
         let count = keys.len();
         let request = v1::HaveChunksRequest {
             network_id: network.to_owned(),
             hashes: keys.iter().map(|k| Bytes::copy_from_slice(&k.0)).collect(),
             verify: false,
+            when,
         };
         let mut client = self.client(address)?;
-        let held = within(ASK, client.have(request)).await?.into_inner().held;
-        if held.len() == count {
-            Ok(held)
+        let answer = within(ASK, client.have(request)).await?.into_inner();
+        let v1::HaveChunksResponse {
+            held,
+            verified_unix_ms,
+        } = &answer;
+        if held.len() == count && [0, count].contains(&verified_unix_ms.len()) {
+            Ok(answer)
         } else {
             Err(ChunkError::Unavailable(format!(
                 "it answered for {} of {count} chunks",

@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use peernet_core::key::Key;
@@ -230,7 +231,8 @@ impl ChunkFiles {
         self.checked(key, fs::read(self.path(key)))
     }
 
-    /// The same from the disk itself, not from what the system remembers of it, of which nothing is displaced.
+    /// The same from the disk itself, not from what the system remembers of it, of which nothing is displaced. Found whole, it
+    /// is noted as [verified](ChunkFiles::verified).
     pub fn read_again(&self, key: &Key) -> Result<Chunk, ChunkError> {
         let forget = |file: &File| fadvise(file, 0, None, Advice::DontNeed);
         let read = File::open(self.path(key)).and_then(|mut file| {
@@ -240,7 +242,25 @@ impl ChunkFiles {
             forget(&file)?;
             Ok(data)
         });
-        self.checked(key, read)
+        let chunk = self.checked(key, read)?;
+        let noted = File::open(self.path(key)).and_then(|f| f.set_modified(SystemTime::now()));
+        if let Err(error) = noted {
+            tracing::debug!(%key, %error, "when it was verified cannot be noted");
+        }
+        Ok(chunk)
+    }
+
+    /// When a chunk's bytes were last known to be those of its name: as they were written, or read again from the disk. It
+    /// is the time of the file's modification, which a round of reading sets anew. `None` when it is not here.
+    pub fn verified(&self, key: &Key) -> Result<Option<SystemTime>, ChunkError> {
+        match fs::metadata(self.path(key)).and_then(|m| m.modified()) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ChunkError::Volume {
+                action: "looking for",
+                source,
+            }),
+        }
     }
 
     fn checked(&self, key: &Key, read: io::Result<Vec<u8>>) -> Result<Chunk, ChunkError> {

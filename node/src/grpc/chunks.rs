@@ -108,6 +108,7 @@ impl v1::chunks_server::Chunks for Chunks {
             network_id,
             hashes,
             verify,
+            when,
         } = request.into_inner();
         let running = self.member(&network_id)?;
         if hashes.len() > HASHES {
@@ -119,8 +120,16 @@ impl v1::chunks_server::Chunks for Chunks {
             .iter()
             .map(key)
             .collect::<Result<Vec<Key>, Status>>()?;
-        let held = running.chunks.held(keys, verify).await.map_err(of_chunk)?;
-        Ok(Response::new(v1::HaveChunksResponse { held }))
+        let chunks = &running.chunks;
+        let held = chunks.held(keys.clone(), verify).await.map_err(of_chunk)?;
+        let verified_unix_ms = match when {
+            true => chunks.verified_here(keys).await.map_err(of_chunk)?,
+            false => Vec::new(),
+        };
+        Ok(Response::new(v1::HaveChunksResponse {
+            held,
+            verified_unix_ms,
+        }))
     }
 }
 

@@ -38,7 +38,7 @@ const WAITING: usize = 64;
 /// Before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// What peers and those who run the network need, whoever else is there.
+/// What peers and those who run the network need, whoever else is there. A call between peers begins by naming the network.
 const OF_PEERS: [&str; 6] = [
     "/peernet.v1.Ring/",
     "/peernet.v1.Chunks/",
@@ -272,7 +272,7 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
     use peernet_proto::DESCRIPTORS;
     use prost::Message;
-    use prost_types::FileDescriptorSet;
+    use prost_types::{DescriptorProto, FileDescriptorSet};
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::ReceiverStream;
 
@@ -292,6 +292,43 @@ mod tests {
         }
         streams.sort();
         assert_eq!(streams, STREAMS[..3]);
+    }
+
+    /// Whoever adds a call between peers has to say so here, or a full peer would refuse its own kind.
+    #[test]
+    fn calls_between_peers_are_known() {
+        let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
+        let messages = files.iter().flat_map(|file| &file.message_type);
+        let messages: Vec<&DescriptorProto> = messages.collect();
+        let (mut between_peers, mut all) = (Vec::new(), Vec::new());
+        for file in &files {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    let input = method.input_type().rsplit('.').next();
+                    let request = messages.iter().find(|m| Some(m.name()) == input).unwrap();
+                    if names_network(request) {
+                        between_peers.push(path.clone());
+                    }
+                    all.push(path);
+                }
+            }
+        }
+        let listed = |path: &String| OF_PEERS.iter().any(|prefix| path.starts_with(prefix));
+        let strangers: Vec<&String> = between_peers.iter().filter(|p| !listed(p)).collect();
+        assert!(strangers.is_empty(), "not in OF_PEERS: {strangers:?}");
+        for prefix in OF_PEERS {
+            assert!(all.iter().any(|path| path.starts_with(prefix)), "{prefix}");
+        }
+        for known in ["Ring/Deliver", "Chunks/Have", "Swarm/Take", "Shares/Bring"] {
+            let path = format!("/peernet.v1.{known}");
+            assert!(between_peers.contains(&path), "{path} names no network");
+        }
+    }
+
+    fn names_network(message: &DescriptorProto) -> bool {
+        message.field.iter().any(|f| f.name() == "network_id")
+            || message.nested_type.iter().any(names_network)
     }
 
     fn message(length: u32, here: usize) -> Bytes {

@@ -283,20 +283,27 @@ async fn who(
         }
     }
     let stored = stored.unwrap_or_default();
-    let mut tally: BTreeMap<String, u32> = BTreeMap::new();
-    let held = stored.chunks.iter().flat_map(|c| &c.holders);
-    held.for_each(|peer| *tally.entry(peer.clone()).or_default() += 1);
-    let holders = tally
-        .into_iter()
-        .map(|(peer, chunks)| v1::ChunkTally { peer, chunks });
+    let mut holders: BTreeMap<&String, v1::ChunkTally> = BTreeMap::new();
+    for chunk in &stored.chunks {
+        for (peer, verified) in chunk.holders.iter().zip(&chunk.verified_unix_ms) {
+            let tally = holders.entry(peer).or_insert_with(|| v1::ChunkTally {
+                peer: peer.clone(),
+                chunks: 0,
+                verified_unix_ms: *verified,
+            });
+            tally.chunks += 1;
+            tally.verified_unix_ms = tally.verified_unix_ms.min(*verified);
+        }
+    }
     Ok(v1::WhoResponse {
         stored_content: etag,
-        holders: holders.collect(),
+        holders: holders.into_values().collect(),
         chunks: stored.chunks.len() as u32,
         name_holders: stored.name_holders,
         shared: shared.iter().map(hit).collect(),
         providers,
         cost: Some(cost(sum(&costs))),
+        zones: stored.zones,
     })
 }
 

@@ -12,7 +12,7 @@ use futures::stream::{self, Stream, StreamExt};
 use super::problem::Problem;
 use super::views::PeerView;
 use crate::daemon::Life;
-use crate::registry::{Entry, Listener};
+use crate::registry::Listener;
 
 /// Silence after which a comment is sent, so that proxies keep the connection; most wait for a minute or more (guess).
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -38,12 +38,14 @@ pub(super) async fn events(State(life): State<Arc<Life>>) -> Result<Response, Pr
 
 fn told(listener: Listener) -> impl Stream<Item = Result<Event, Infallible>> {
     let news = stream::unfold(listener, async |mut listener| {
-        Some((listener.next().await?, listener))
+        let news = listener.next().await?;
+        let view = |entry| PeerView::of(listener.running(), entry);
+        let views: Vec<PeerView> = news.iter().map(view).collect();
+        Some((views, listener))
     });
-    news.flat_map(stream::iter).filter_map(async |entry| {
-        let (member, _): Entry = entry;
+    news.flat_map(stream::iter).filter_map(async |view| {
         // Plain data always becomes JSON.
         let event = Event::default().event("peer");
-        event.json_data(PeerView::from(&member)).ok().map(Ok)
+        event.json_data(view).ok().map(Ok)
     })
 }

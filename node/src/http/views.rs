@@ -13,7 +13,8 @@ use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::{Object, Ref, Schema};
 
 use super::problem::Problem;
-use crate::daemon::Life;
+use crate::daemon::{Life, Running};
+use crate::registry::Entry;
 use crate::wire::{Disk, peer_info};
 
 /// A peer, as the asked peer knows it.
@@ -42,6 +43,20 @@ pub(super) struct PeerView {
     leaving: bool,
     /// Of its program.
     version: String,
+    /// When it came into its state, in milliseconds since 1970, as the asked peer noticed and by its clock; left out where
+    /// that is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since_unix_ms: Option<u64>,
+}
+
+impl PeerView {
+    /// One of the registry, which says since when.
+    pub(super) fn of(running: &Running, (member, since): &Entry) -> Self {
+        PeerView {
+            since_unix_ms: Some(running.origin_unix_ms + since.0),
+            ..PeerView::from(member)
+        }
+    }
 }
 
 impl From<&Member> for PeerView {
@@ -66,6 +81,7 @@ impl From<&Member> for PeerView {
             state,
             leaving: info.leaving,
             version: info.version,
+            since_unix_ms: None,
         }
     }
 }
@@ -92,9 +108,11 @@ pub(super) struct PeersView {
     )
 )]
 pub(super) async fn peers(State(life): State<Arc<Life>>) -> Result<Json<PeersView>, Problem> {
-    let members = life.member()?.peer.members().await?;
+    let running = life.member()?;
+    let registry = running.peer.registry().await?;
+    let peers = registry.iter().map(|entry| PeerView::of(&running, entry));
     Ok(Json(PeersView {
-        peers: members.iter().map(PeerView::from).collect(),
+        peers: peers.collect(),
     }))
 }
 

@@ -1,5 +1,7 @@
 //! Files by gRPC, through any peer.
 
+use std::time::UNIX_EPOCH;
+
 use peernet_proto::v1;
 use tonic::Code;
 
@@ -144,6 +146,8 @@ async fn listings_come_in_pages(network: &Network) {
 
 async fn copies_are_where_they_are_said_to_be(network: &Network) {
     let data = bytes(4 * MIB + 1, 60);
+    // File systems tell time in steps of a few milliseconds.
+    let before = UNIX_EPOCH.elapsed().unwrap().as_millis() as u64 - 20;
     network.peers[0].put("explained", &data).await.unwrap();
     let request = v1::ExplainRequest {
         name: "explained".into(),
@@ -163,6 +167,23 @@ async fn copies_are_where_they_are_said_to_be(network: &Network) {
                 .map(|c| c.length as usize)
                 .sum::<usize>(),
             data.len()
+        );
+        let holders = explained.chunks.iter().flat_map(|c| &c.holders);
+        for peer in holders.chain(&explained.name_holders) {
+            assert!(explained.zones.contains_key(peer), "the zone of {peer}");
+        }
+        let asked = network.peers[1].status().await.unwrap().self_.unwrap();
+        match &explained.path[..] {
+            [here] => assert!(*here == asked.name && explained.name_holders.contains(here)),
+            [here, there] => assert!(*here == asked.name && explained.name_holders.contains(there)),
+            other => panic!("every peer is at most one hop away, not {other:?}"),
+        }
+        let verified = explained.chunks.iter().map(|c| &c.verified_unix_ms);
+        assert!(verified.clone().flatten().all(|at| *at >= before));
+        assert!(
+            verified
+                .map(Vec::len)
+                .eq(explained.chunks.iter().map(|c| c.holders.len()))
         );
         explained.name_holders.len() == 3 && explained.chunks.iter().all(|c| c.holders.len() == 3)
     })

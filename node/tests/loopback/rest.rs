@@ -227,6 +227,9 @@ async fn listings_and_views(to: SocketAddr) {
     until("all peers are active", async || {
         let peers = get(to, "/v1/peers", "").await.json();
         let peers = peers["peers"].as_array().unwrap();
+        // It is known since when each is as it is: not before this millennium.
+        let since = |p: &serde_json::Value| p["since_unix_ms"].as_u64();
+        assert!(peers.iter().all(|p| since(p) > Some(946_684_800_000)));
         peers.len() == 3 && peers.iter().all(|p| p["state"] == "active")
     })
     .await;

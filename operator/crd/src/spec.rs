@@ -252,6 +252,11 @@ pub struct Commands {
     #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(validation = Rule::new(rules::FETCH_ALLOW.cel).message(rules::FETCH_ALLOW.why))]
     pub fetch_allow: Vec<String>,
+
+    /// The Secret's key with PEM certificates of authorities that count for `https`, besides the public ones. They may be
+    /// replaced at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_ca: Option<SecretKey>,
 }
 
 /// A key of a Secret in the network's namespace.

@@ -228,6 +228,10 @@ fn check_events(events: &Events) -> Result<(), Violation> {
     let secrets = [
         ("spec.events.uri", Some(uri)),
         ("spec.events.ca", ca.as_ref()),
+        (
+            "spec.events.commands.fetchCa",
+            commands.as_ref().and_then(|c| c.fetch_ca.as_ref()),
+        ),
     ];
     for (field, secret) in secrets {
         if !secret.is_none_or(is_secret_key) {
@@ -383,11 +387,34 @@ mod tests {
                     },
                     ca: None,
                     exchange: None,
-                    commands: Some(Commands { fetch_allow }),
+                    commands: Some(Commands {
+                        fetch_allow,
+                        fetch_ca: None,
+                    }),
                 });
             })
         };
         assert_eq!(allow(&[]), Ok(()));
+        let secret = |name: &str, key: &str| SecretKey {
+            name: name.into(),
+            key: key.into(),
+        };
+        let trusting = |name: &str| {
+            with(|n| {
+                n.spec.events = Some(Events {
+                    uri: secret("broker", "uri"),
+                    ca: None,
+                    exchange: None,
+                    commands: Some(Commands {
+                        fetch_allow: Vec::new(),
+                        fetch_ca: Some(secret(name, "ca.crt")),
+                    }),
+                });
+            })
+        };
+        assert_eq!(trusting("authorities"), Ok(()));
+        let refused = Violation::SecretKey("spec.events.commands.fetchCa");
+        assert_eq!(trusting("../authorities"), Err(refused));
         let good = [
             "*",
             "*.a.b",

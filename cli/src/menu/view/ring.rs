@@ -12,15 +12,15 @@ use ratatui::widgets::{Block, Row};
 
 use super::{sentence, style, table};
 use crate::menu::app::App;
+use crate::ring::arcs;
 use crate::status::picture::Peer;
 
 /// More names than this would cover each other; the others are only dots.
 const NAMED: usize = 24;
 
-/// A peer's place: its position as a part of the ring, from 0 to 1.
-fn place(peer: &Peer) -> f64 {
-    let position = u64::from_str_radix(&peer.position, 16).unwrap_or(0);
-    position as f64 / 2f64.powi(64)
+/// A peer's position.
+fn place(peer: &Peer) -> u64 {
+    u64::from_str_radix(&peer.position, 16).unwrap_or(0)
 }
 
 /// Right and up from the centre, on a circle of radius 1: a part of it clockwise from the top.
@@ -34,17 +34,12 @@ pub(super) fn draw(app: &App, frame: &mut Frame, area: Rect) {
     let Some((picture, _)) = &app.network else {
         return sentence("Asking every peer…", " Ring ", frame, area);
     };
-    let mut order: Vec<(f64, &Peer)> = picture.peers.iter().map(|p| (place(p), p)).collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut order: Vec<(u64, &Peer)> = picture.peers.iter().map(|p| (place(p), p)).collect();
+    order.sort_by_key(|(place, _)| *place);
+    let places: Vec<u64> = order.iter().map(|(place, _)| *place).collect();
     let [left, right] = Layout::horizontal([Constraint::Fill(3), Constraint::Fill(2)]).areas(area);
     circle(&order, app.peer, frame, left);
-    let before = |i: usize| order[(i + order.len() - 1) % order.len()].0;
-    let rows = order.iter().enumerate().map(|(i, (place, peer))| {
-        let arc = if order.len() == 1 {
-            1.0
-        } else {
-            (place - before(i)).rem_euclid(1.0)
-        };
+    let rows = order.iter().zip(arcs(&places)).map(|((_, peer), arc)| {
         let share = Line::from(format!("{:.1} %", arc * 100.0)).right_aligned();
         Row::new([
             Line::from(peer.name.as_str()),
@@ -69,7 +64,7 @@ pub(super) fn draw(app: &App, frame: &mut Frame, area: Rect) {
     );
 }
 
-fn circle(order: &[(f64, &Peer)], chosen: usize, frame: &mut Frame, area: Rect) {
+fn circle(order: &[(u64, &Peer)], chosen: usize, frame: &mut Frame, area: Rect) {
     // A character is about twice as high as wide, and names need room beside the circle.
     let aspect = f64::from(area.width) / (2.0 * f64::from(area.height));
     let (width, height) = (1.35 * aspect.max(1.0), 1.25 / aspect.min(1.0));

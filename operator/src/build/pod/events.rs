@@ -10,6 +10,7 @@ const VOLUME: &str = "events";
 const DIR: &str = "/etc/peernet/events";
 const URI: &str = "uri";
 const CA: &str = "ca.crt";
+const FETCH_CA: &str = "fetch-ca.crt";
 
 /// The files. A Secret or a key that is not there keeps no peer from running: all are optional, so that the kubelet starts
 /// the pod without the file; the peer says in its log that it is missing, and events wait.
@@ -18,9 +19,10 @@ pub(super) fn volume(events: &Events) -> Volume {
         uri,
         ca,
         exchange: _,
-        commands: _,
+        commands,
     } = events;
-    let files = [(URI, Some(uri)), (CA, ca.as_ref())];
+    let fetch_ca = commands.as_ref().and_then(|c| c.fetch_ca.as_ref());
+    let files = [(URI, Some(uri)), (CA, ca.as_ref()), (FETCH_CA, fetch_ca)];
     let sources = files
         .into_iter()
         .filter_map(|(file, key)| Some(source(file, key?)));
@@ -89,10 +91,17 @@ pub(super) fn environment(events: &Events, network: &Network) -> Vec<(&'static s
     if ca.is_some() {
         told.push(("PEERNET_EVENTS_CA_FILE", format!("{DIR}/{CA}")));
     }
-    if let Some(Commands { fetch_allow }) = commands {
+    if let Some(Commands {
+        fetch_allow,
+        fetch_ca,
+    }) = commands
+    {
         told.push(("PEERNET_EVENTS_COMMANDS", "true".into()));
         if !fetch_allow.is_empty() {
             told.push(("PEERNET_EVENTS_FETCH_ALLOW", fetch_allow.join(",")));
+        }
+        if fetch_ca.is_some() {
+            told.push(("PEERNET_EVENTS_FETCH_CA_FILE", format!("{DIR}/{FETCH_CA}")));
         }
     }
     told
