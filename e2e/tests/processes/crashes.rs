@@ -1,6 +1,7 @@
 //! Processes that end without a word, one by one and together, and ends that are in order.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use anyhow::{Result, ensure};
 use peernet_e2e::processes::trial::{PEERS, Trial, trial};
@@ -101,7 +102,7 @@ fn nothing_moved(before: &[Copies], after: &[Copies]) -> Result<()> {
 #[test]
 fn a_chunk_that_moved_or_was_written_again_is_noticed() {
     let copies = |files: &[(&str, u64)]| -> Copies {
-        let copy = |(file, inode): &(&str, u64)| (file.into(), (*inode, 1, 1));
+        let copy = |(file, inode): &(&str, u64)| (file.into(), (*inode, SystemTime::UNIX_EPOCH));
         files.iter().map(copy).collect()
     };
     let before = [copies(&[("a/x", 1)]), copies(&[("b/x", 1)]), copies(&[])];
