@@ -37,7 +37,9 @@ mod swarm;
 
 /// Flow control: a chunk of 1 MiB passes without a stop (measured; HTTP/2's default of 64 KiB halves the throughput).
 const STREAM_WINDOW: u32 = STREAM as u32;
-/// The same for all streams of a connection together.
+/// The same for all streams of a connection together. Connections times this is not what lies here: a window is full only where
+/// nobody reads on, and a call of one message is read to its end at once or refused ([`Entrance`]), whereas streams are read
+/// on by as many as have a place, or are refused.
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Large frames cost less (measured: 256 KiB to 1 MiB).
 const FRAME: u32 = 1024 * 1024;

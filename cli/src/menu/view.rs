@@ -246,7 +246,8 @@ fn transfers(app: &App, frame: &mut Frame, area: Rect) {
     let all = &app.transfers.all;
     let fetches = &app.swarm.fetches;
     if all.is_empty() && fetches.all.is_empty() {
-        let text = "Nothing was put or got yet, and no shared file is on its way to the peer.";
+        let text =
+            "Nothing was put or got yet, and no shared file is on its way to the asked peer.";
         return sentence(text, " Transfers ", frame, area);
     }
     let rows = all.iter().map(|t| {

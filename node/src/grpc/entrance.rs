@@ -3,8 +3,8 @@
 //! A request of one message is heard when all of it has come; until then tonic gathers it, and nothing in HTTP/2 says how
 //! many senders may stop half-way. So a message that does not come in one frame first takes its length, which it announces,
 //! out of a [`Room`], waits where there is none left, and has to be whole within a time. Peers' messages, their chunks and
-//! clients' requests have a room each, so that none of these keeps the others out. Requests that are streams are bounded
-//! where they are read ([`Files`](crate::files::Files)).
+//! clients' requests have a room each, so that none of these keeps the others out. Nothing may follow the message: tonic would
+//! read that too, and gather a second one that counts nowhere. Requests that are streams are bounded where they are read ([`Files`](crate::files::Files)).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ const CHUNKS: usize = 128 * 1024 * 1024;
 const REQUESTS: usize = 2 * MESSAGE_MAX;
 /// Messages that wait for room at once, each with its first frame (guess: with [`super::FRAME`] 64 MiB at most).
 const WAITING: usize = 64;
+/// Said to those who go on after their message.
+const MORE: &str = "more came than the one message that this call takes";
 /// Before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
@@ -158,6 +160,7 @@ where
                     body,
                     room,
                     state: State::Prefix([0; PREFIX], 0),
+                    left: 0,
                 })
             }),
             None => request,
@@ -171,6 +174,8 @@ struct Whole {
     body: Body,
     room: Arc<Room>,
     state: State,
+    /// Bytes of the message that have not come, once its length is known.
+    left: usize,
 }
 
 enum State {
@@ -190,23 +195,33 @@ enum State {
     Passing,
 }
 
-impl State {
-    /// What follows on a frame, if it is more than to pass it on.
-    fn after(&mut self, data: &[u8]) -> Option<usize> {
-        let State::Prefix(prefix, seen) = self else {
-            return None;
-        };
-        let new = data.len().min(PREFIX - *seen);
-        prefix[*seen..*seen + new].copy_from_slice(&data[..new]);
-        *seen += new;
-        if *seen < PREFIX {
-            return None;
+impl Whole {
+    /// What follows on a frame: room is to be taken for so many bytes, if that is more than to pass it on.
+    fn after(&mut self, data: &[u8]) -> Result<Option<usize>, Status> {
+        let mut data = data;
+        let mut half = None;
+        if let State::Prefix(prefix, seen) = &mut self.state {
+            let new = data.len().min(PREFIX - *seen);
+            prefix[*seen..*seen + new].copy_from_slice(&data[..new]);
+            *seen += new;
+            if *seen < PREFIX {
+                return Ok(None);
+            }
+            let [_, length @ ..] = *prefix;
+            let length = u32::from_be_bytes(length) as usize;
+            data = &data[new..];
+            self.state = State::Passing;
+            if length <= MESSAGE_MAX {
+                self.left = length;
+                half = (data.len() < length).then_some(length);
+            } else {
+                // What no service takes is left to the service to refuse.
+                self.left = usize::MAX;
+            }
         }
-        let [_, length @ ..] = *prefix;
-        let length = u32::from_be_bytes(length) as usize;
-        let half = data.len() - new < length && length <= MESSAGE_MAX;
-        *self = State::Passing;
-        half.then_some(length)
+        let left = self.left.checked_sub(data.len());
+        self.left = left.ok_or_else(|| Status::invalid_argument(MORE))?;
+        Ok(half)
     }
 }
 
@@ -219,7 +234,9 @@ impl HttpBody for Whole {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
-            let Whole { body, room, state } = &mut *self;
+            let Whole {
+                body, room, state, ..
+            } = &mut *self;
             if let State::Waiting(share, first) = state {
                 let share = ready!(share.as_mut().poll(cx));
                 let first = first.take();
@@ -247,10 +264,12 @@ impl HttpBody for Whole {
                 }
             };
             let data = frame.as_ref().and_then(|f| f.as_ref().ok()?.data_ref());
-            match (data.and_then(|data| state.after(data)), frame) {
-                (Some(length), Some(Ok(first))) => {
-                    let share = Box::pin(room.clone().take(length));
-                    *state = State::Waiting(share, Some(first));
+            let half = data.map_or(Ok(None), |data| self.after(data));
+            match (half, frame) {
+                (Err(more), _) => return Poll::Ready(Some(Err(more))),
+                (Ok(Some(length)), Some(Ok(first))) => {
+                    let share = Box::pin(self.room.clone().take(length));
+                    self.state = State::Waiting(share, Some(first));
                 }
                 (_, frame) => return Poll::Ready(frame),
             }
@@ -348,6 +367,7 @@ mod tests {
             body: Body::new(StreamBody::new(frames_in)),
             room: room.clone(),
             state: State::Prefix([0; PREFIX], 0),
+            left: 0,
         };
         (frames, whole)
     }
@@ -388,6 +408,27 @@ mod tests {
         assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
         drop(second);
         assert_eq!(room.budget.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_may_follow_the_message() {
+        let room = Room::new(100 * 1024, Duration::from_secs(5));
+        let second = message(10_000, 5_000);
+        // In a frame of its own, in the first one, and after a message that came in two.
+        let cases = [
+            vec![message(3, 3), second.clone()],
+            vec![[&message(3, 3)[..], &second].concat().into()],
+            vec![message(3, 1), Bytes::from_static(b"77"), second],
+        ];
+        for frames_sent in cases {
+            let (frames, body) = whole(&room);
+            for frame in frames_sent {
+                frames.send(frame).await.unwrap();
+            }
+            let refused = body.collect().await.map(|_| ()).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+            assert_eq!(room.budget.taken(), 0);
+        }
     }
 
     #[tokio::test(start_paused = true)]
