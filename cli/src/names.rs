@@ -30,7 +30,7 @@ pub enum NamesError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// It could not be done with some of several names.
-    #[error("{failed} of {all} files were not {done}; the last reason: {last}")]
+    #[error("{failed} of {all} files were not {done}:{reasons}")]
     Some {
         /// What was to be done with them.
         done: &'static str,
@@ -38,8 +38,8 @@ pub enum NamesError {
         failed: usize,
         /// Of how many.
         all: usize,
-        /// Why the last of them.
-        last: CallError,
+        /// Why each of them, on a line of its own.
+        reasons: String,
         /// The worst class among them.
         exit: Exit,
     },
@@ -220,7 +220,9 @@ async fn each(
             done,
             failed,
             all: names.len(),
-            last,
+            reasons: (failures.iter().chain([&last]))
+                .map(|reason| format!("\n  {reason}"))
+                .collect(),
             exit,
         }),
         _ => Ok(()),

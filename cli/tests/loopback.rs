@@ -249,6 +249,10 @@ fn listing_and_removal(network: &Network) {
 
 fn failures_have_their_codes(network: &Network) {
     assert_eq!(network.fail(&["rm", "never/there"]).0, 3);
+    let (code, words) = network.fail(&["rm", "never/here", "never/there"]);
+    assert_eq!(code, 3);
+    let each = ["'never/here'", "'never/there'", "2 of 2 files"];
+    assert!(each.iter().all(|part| words.contains(part)), "{words}");
     assert_eq!(network.fail(&["get", "a//b"]).0, 2);
     assert_eq!(network.fail(&["put", "/no/such/file"]).0, 3);
     assert_eq!(network.fail(&["ls", "--server", "http://127.0.0.1:1"]).0, 5);
