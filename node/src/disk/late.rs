@@ -45,6 +45,8 @@ impl fmt::Display for Durability {
 pub(crate) struct Late {
     root: File,
     chunks: AtomicBool,
+    /// The system tells of a failure once.
+    failed: AtomicBool,
     faults: Arc<DiskFaults>,
 }
 
@@ -53,6 +55,7 @@ impl Late {
         Ok(Arc::new(Late {
             root: File::open(root).map_err(OpenError::io(root))?,
             chunks: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             faults,
         }))
     }
@@ -69,14 +72,21 @@ impl Late {
 
     /// Brings most of it to the disk, so that [`Self::settle`] takes little time afterwards.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        self.faults.before_sync(Synced::Chunks)?;
-        Ok(rustix::fs::syncfs(&self.root)?)
+        let synced = self.faults.before_sync(Synced::Chunks);
+        let synced = synced.and_then(|()| Ok(rustix::fs::syncfs(&self.root)?));
+        if synced.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        synced
     }
 
     /// Makes all chunks durable that were noted before.
     pub(super) fn settle(&self) -> io::Result<()> {
-        match self.chunks.swap(false, Ordering::AcqRel) {
-            true => self.flush(),
+        if self.chunks.swap(false, Ordering::AcqRel) {
+            self.flush()?;
+        }
+        match self.failed.load(Ordering::Acquire) {
+            true => Err(io::Error::other("an earlier sync failed")),
             false => Ok(()),
         }
     }
