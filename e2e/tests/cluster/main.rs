@@ -11,6 +11,7 @@ mod events;
 mod lifecycle;
 mod partition;
 mod plugin;
+mod recover;
 mod replace;
 mod resize;
 mod restart;
