@@ -99,6 +99,9 @@ pub enum Shared {
     /// List peers as the asked peer knows them
     Peers,
     /// Show the ring clockwise: how much of it each peer has, its neighbours, and whether they agree
+    ///
+    /// Uneven arcs are no fault: peers of different zones stand side by side on purpose. What each of them holds is what
+    /// `peernet status` says.
     Ring,
     /// Say how the network is, asking every peer that can be reached
     Status(Status),
@@ -128,9 +131,9 @@ pub struct Put {
     /// Name to store under (or prefix, when it ends with /); all other arguments are then paths
     #[arg(long = "as", value_name = "NAME")]
     pub name: Option<String>,
-    /// Media type to keep with the file
-    #[arg(long, default_value = crate::put::CONTENT_TYPE, value_name = "TYPE")]
-    pub content_type: String,
+    /// Media type to keep with the file [default: what the ending of its name says]
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
     /// Tag to find the file by; may be repeated
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
@@ -144,6 +147,10 @@ pub struct Put {
 pub struct Get {
     /// Name in the network; one that ends with / stands for all that begin so
     pub name: String,
+    /// Take the name as a pattern, of all files to fetch into a directory: * and ? stand for anything but /, ** for that too,
+    /// [a-c] and {a,b} for one of several
+    #[arg(long)]
+    pub glob: bool,
     /// Where to write it: a file, a directory, or - for standard output; the name's last segment by default
     pub path: Option<PathBuf>,
 }
@@ -154,30 +161,44 @@ pub struct Ls {
     /// Only names that start so
     #[arg(default_value = "")]
     pub prefix: String,
+    /// Take it as a pattern of whole names: * and ? stand for anything but /, ** for that too, [a-c] and {a,b} for one of several
+    #[arg(long, requires = "prefix")]
+    pub glob: bool,
+}
+
+/// One or more files.
+#[derive(clap::Args, Debug)]
+pub struct Names {
+    /// Names in the network
+    #[arg(required = true)]
+    pub name: Vec<String>,
+    /// Take them as patterns: * and ? stand for anything but /, ** for that too, [a-c] and {a,b} for one of several
+    #[arg(long)]
+    pub glob: bool,
 }
 
 /// Removes files.
 #[derive(clap::Args, Debug)]
 pub struct Rm {
-    /// Names in the network
-    #[arg(required = true)]
-    pub name: Vec<String>,
+    /// Which
+    #[command(flatten)]
+    pub names: Names,
 }
 
 /// Keeps files from being replaced, renamed and removed, by whomever, until they are unpinned. Nothing else of them is changed.
 #[derive(clap::Args, Debug)]
 pub struct Pin {
-    /// Names in the network
-    #[arg(required = true)]
-    pub name: Vec<String>,
+    /// Which
+    #[command(flatten)]
+    pub names: Names,
 }
 
 /// Lets files be replaced, renamed and removed again.
 #[derive(clap::Args, Debug)]
 pub struct Unpin {
-    /// Names in the network
-    #[arg(required = true)]
-    pub name: Vec<String>,
+    /// Which
+    #[command(flatten)]
+    pub names: Names,
 }
 
 /// Gives a file another name, which has to be free. No bytes move. It is not atomic: both names lead to the file for a moment,
@@ -318,7 +339,7 @@ mod tests {
         assert_eq!(args.global.common.output, Format::Json);
         assert_eq!(args.global.server.count(), 2);
         assert!(
-            matches!(args.command, Command::Shared(Shared::Ls(Ls { prefix })) if prefix == "docs/")
+            matches!(args.command, Command::Shared(Shared::Ls(Ls { prefix, .. })) if prefix == "docs/")
         );
     }
 
@@ -342,6 +363,7 @@ mod tests {
             "peernet scale x",
             "peernet up --zones 0",
             "peernet ls -o xml",
+            "peernet ls --glob",
             "peernet replace",
             "peernet recover --yes",
         ] {

@@ -18,13 +18,12 @@ use crate::args::{Get, Global};
 use crate::exit::Exit;
 use crate::names::{self, File};
 use crate::output;
+use crate::pattern::{MOST, Pattern, PatternError};
 use crate::progress;
 use crate::servers::{CallError, Connection, Servers};
 
 /// Files fetched at once. Guess: enough to hide the round trips of small ones.
 const AT_ONCE: usize = 4;
-/// Most files of one prefix. Guess: more should be an archive.
-const MOST: usize = 100_000;
 
 /// Why a file was not fetched.
 #[derive(Debug, Error)]
@@ -78,6 +77,9 @@ pub enum GetError {
     /// More than anyone means.
     #[error("more than {MOST} names begin with '{0}'; fetch its parts one by one")]
     TooMany(String),
+    /// There is nothing of a pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// Several files, one stream.
     #[error("several files cannot be told apart on standard output; name a directory")]
     ManyToOne,
@@ -113,11 +115,12 @@ impl GetError {
             GetError::Short { .. } | GetError::Replaced | GetError::Interrupted => Exit::Retryable,
             GetError::Long { .. } | GetError::Astray => Exit::Fatal,
             GetError::Call(e) => e.exit(),
+            GetError::Pattern(e) => e.exit(),
         }
     }
 }
 
-/// Fetches the file, or all whose names begin with what ends with `/`.
+/// Fetches the file, all whose names begin with what ends with `/`, or all that match a pattern.
 pub async fn run(global: &Global, get: Get) -> Result<(), GetError> {
     let interrupted = tokio::signal::ctrl_c();
     // Leaving early drops the temporary files, which removes them.
@@ -129,6 +132,17 @@ pub async fn run(global: &Global, get: Get) -> Result<(), GetError> {
 
 async fn fetch_all(global: &Global, get: &Get) -> Result<(), GetError> {
     let path = get.path.as_deref();
+    if get.glob {
+        let pattern = Pattern::new(&get.name)?;
+        let files = pattern.files(&global.server).await?;
+        return each(
+            global,
+            pattern.directory(),
+            files,
+            path.unwrap_or(Path::new(".")),
+        )
+        .await;
+    }
     if get.name.ends_with('/') {
         return below(global, &get.name, path).await;
     }
@@ -143,36 +157,38 @@ fn valid(name: String) -> Result<Name, GetError> {
     Name::new(name.clone()).map_err(|reason| GetError::Name { name, reason })
 }
 
-/// Fetches every file with that prefix into a directory, some at a time; those before a failure stay.
+/// Fetches every file with that prefix into a directory, which is called like its last segment if nobody says otherwise.
 async fn below(global: &Global, prefix: &str, path: Option<&Path>) -> Result<(), GetError> {
     let own = prefix
         .trim_end_matches('/')
         .rsplit('/')
         .next()
         .unwrap_or_default();
-    let root = path.unwrap_or(Path::new(own));
+    let files = names::all(&global.server, prefix, MOST, |_| true).await?;
+    if files.is_empty() {
+        return Err(GetError::Nothing(prefix.to_owned()));
+    }
+    if files.len() > MOST {
+        return Err(GetError::TooMany(prefix.to_owned()));
+    }
+    each(global, prefix, files, path.unwrap_or(Path::new(own))).await
+}
+
+/// Fetches files that are all in `prefix` into the directory `root`, some at a time; those before a failure stay.
+async fn each(
+    global: &Global,
+    prefix: &str,
+    files: Vec<File>,
+    root: &Path,
+) -> Result<(), GetError> {
     if root.as_os_str() == "-" {
         return Err(GetError::ManyToOne);
     }
     let mut names = Vec::new();
-    let mut after = String::new();
-    loop {
-        let (page, next) = names::page(&global.server, prefix, after).await?;
-        // Whatever a peer answers, nothing is written outside of the directory: a valid name has no `..`.
-        for file in page {
-            let place = file.name.strip_prefix(prefix).map(|rest| root.join(rest));
-            names.push((valid(file.name)?, place.ok_or(GetError::Astray)?));
-        }
-        match next.is_empty() || names.len() > MOST {
-            true => break,
-            false => after = next,
-        }
-    }
-    if names.is_empty() {
-        return Err(GetError::Nothing(prefix.to_owned()));
-    }
-    if names.len() > MOST {
-        return Err(GetError::TooMany(prefix.to_owned()));
+    // Whatever a peer answers, nothing is written outside of the directory: a valid name has no `..`.
+    for file in files {
+        let place = file.name.strip_prefix(prefix).map(|rest| root.join(rest));
+        names.push((valid(file.name)?, place.ok_or(GetError::Astray)?));
     }
     apart(&names)?;
     let bars = MultiProgress::new();

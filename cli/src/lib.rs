@@ -31,6 +31,7 @@ pub mod manual;
 pub mod menu;
 pub mod names;
 pub mod output;
+pub mod pattern;
 pub mod prefetch;
 pub mod progress;
 pub mod put;

@@ -1,5 +1,6 @@
 //! `peernet ls`, `rm`, `mv` and `pin`: what is known of files, without their bytes.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use peernet_core::key::{InvalidName, Name};
@@ -10,9 +11,10 @@ use peernet_proto::v1::{
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::args::{Global, Ls, Mv, Pin, Rm, Unpin};
+use crate::args::{self, Global, Ls, Mv, Pin, Rm, Unpin};
 use crate::exit::Exit;
 use crate::output;
+use crate::pattern::{Pattern, PatternError};
 use crate::servers::{CallError, Servers};
 
 /// Why a command on names failed.
@@ -29,6 +31,9 @@ pub enum NamesError {
     /// A peer refused or none was there.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// There is nothing of a pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
     /// It could not be done with some of several names.
     #[error("{failed} of {all} files were not {done}:{reasons}")]
     Some {
@@ -54,6 +59,7 @@ impl NamesError {
         match self {
             NamesError::Name { .. } => Exit::Usage,
             NamesError::Call(e) => e.exit(),
+            NamesError::Pattern(e) => e.exit(),
             NamesError::Some { exit, .. } => *exit,
             NamesError::Print(_) => Exit::Permanent,
         }
@@ -107,23 +113,38 @@ impl From<FileInfo> for File {
     }
 }
 
-/// Lists files whose names begin with the prefix, in byte order.
+/// Lists files whose names begin with the prefix, or match the pattern, in byte order.
 pub async fn list(global: &Global, ls: Ls) -> Result<(), NamesError> {
-    let mut files = Vec::new();
-    let mut after = String::new();
-    loop {
-        let (page, next) = page(&global.server, &ls.prefix, after).await?;
-        files.extend(page);
-        if next.is_empty() {
-            break;
-        }
-        after = next;
-    }
+    let files = match ls.glob {
+        true => match Pattern::new(&ls.prefix)?.files(&global.server).await {
+            Err(PatternError::Nothing(_)) => Vec::new(),
+            found => found?,
+        },
+        false => all(&global.server, &ls.prefix, usize::MAX, |_| true).await?,
+    };
     if global.common.output.document(&files)? {
         return Ok(());
     }
     output::print(&file_table(&files, global.common.output.is_wide()))?;
     Ok(())
+}
+
+/// The wanted ones of the files whose names begin with `prefix`, in byte order: all, or more than `most`.
+pub(crate) async fn all(
+    servers: &Servers,
+    prefix: &str,
+    most: usize,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<File>, CallError> {
+    let (mut files, mut after) = (Vec::new(), String::new());
+    loop {
+        let (page, next) = page(servers, prefix, after).await?;
+        files.extend(page.into_iter().filter(|file| wanted(&file.name)));
+        if next.is_empty() || files.len() > most {
+            return Ok(files);
+        }
+        after = next;
+    }
 }
 
 /// The files after a name, as many as a peer says at once; and the name to go on after, empty at the end.
@@ -176,30 +197,44 @@ pub(crate) fn file_table(files: &[File], wide: bool) -> String {
 /// Removes each name.
 pub async fn remove(global: &Global, rm: Rm) -> Result<(), NamesError> {
     let remove = async |name: &str| delete(&global.server, name).await;
-    each(global, rm.name, "removed", remove).await
+    each(global, rm.names, "removed", remove).await
 }
 
 /// Pins each file.
 pub async fn pin(global: &Global, pin: Pin) -> Result<(), NamesError> {
     let pin_one = async |name: &str| set_pin(&global.server, name, true).await;
-    each(global, pin.name, "pinned", pin_one).await
+    each(global, pin.names, "pinned", pin_one).await
 }
 
 /// Unpins each file.
 pub async fn unpin(global: &Global, unpin: Unpin) -> Result<(), NamesError> {
     let unpin_one = async |name: &str| set_pin(&global.server, name, false).await;
-    each(global, unpin.name, "unpinned", unpin_one).await
+    each(global, unpin.names, "unpinned", unpin_one).await
+}
+
+/// The names of all files that match one of the patterns, each once.
+async fn matching(servers: &Servers, patterns: &[String]) -> Result<Vec<String>, PatternError> {
+    let mut names = BTreeSet::new();
+    for pattern in patterns {
+        let files = Pattern::new(pattern)?.files(servers).await?;
+        names.extend(files.into_iter().map(|file| file.name));
+    }
+    Ok(names.into_iter().collect())
 }
 
 /// Does something with each name, of which it is then said that it is `done`; goes on after a failure.
 async fn each(
     global: &Global,
-    names: Vec<String>,
+    names: args::Names,
     done: &'static str,
     work: impl AsyncFn(&str) -> Result<(), CallError>,
 ) -> Result<(), NamesError> {
-    let checked = names.into_iter().map(checked);
-    let names = checked.collect::<Result<Vec<_>, _>>()?;
+    let names = match names.glob {
+        true => matching(&global.server, &names.name).await?,
+        false => names.name,
+    };
+    let names = names.into_iter().map(checked);
+    let names = names.collect::<Result<Vec<_>, _>>()?;
     let mut well = Vec::new();
     let mut failures = Vec::new();
     for name in &names {

@@ -33,8 +33,6 @@ const PART: usize = 256 * 1024;
 const AT_ONCE: usize = 4;
 /// Most files of one directory. Guess: more should be an archive.
 const MOST: usize = 100_000;
-/// Media type of a file of which nothing is said.
-pub(crate) const CONTENT_TYPE: &str = "application/octet-stream";
 /// Messages read ahead of the network; times [`PART`] is the memory a transfer takes.
 const READ_AHEAD: usize = 8;
 
@@ -232,6 +230,12 @@ pub(crate) fn jobs(put: &Put, exists: impl Fn(&Path) -> bool) -> Result<Vec<Job>
     Ok(jobs)
 }
 
+/// The media type that was given, or what the ending of a name says.
+pub(crate) fn media_type(given: Option<&str>, name: &Name) -> String {
+    let guess = || mime_guess::from_path(name.as_str()).first_or_octet_stream();
+    given.map_or_else(|| guess().to_string(), str::to_owned)
+}
+
 /// Every file below a directory, and its path from there with `/` between the parts, in their order. Links to
 /// directories are not followed: they could lead in a circle.
 fn walk(root: &Path) -> Result<Vec<(PathBuf, String)>, PutError> {
@@ -307,7 +311,7 @@ pub(crate) async fn store(
         }
         let header = PutHeader {
             name: job.name.as_str().to_owned(),
-            content_type: put.content_type.clone(),
+            content_type: media_type(put.content_type.as_deref(), &job.name),
             tags: put.tag.clone(),
             size,
             when: put.if_absent.then(|| Precondition {

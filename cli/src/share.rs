@@ -22,7 +22,7 @@ use crate::args::Global;
 use crate::exit::Exit;
 use crate::get::{destination, is_special, temporary};
 use crate::servers::{CallError, Connection, Servers};
-use crate::{output, prefetch, progress, watch, who};
+use crate::{output, prefetch, progress, put, watch, who};
 
 /// Bytes per message of a file on its way to the peer.
 const PART: usize = 256 * 1024;
@@ -57,9 +57,9 @@ pub struct Share {
     /// Words to find it by
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Media type
-    #[arg(long, default_value = "application/octet-stream", value_name = "TYPE")]
-    pub content_type: String,
+    /// Media type [default: what the ending of the name says]
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
 }
 
 /// Shares it no more.
@@ -339,7 +339,7 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
     }
     let header = v1::ShareHeader {
         name: name.as_str().to_owned(),
-        content_type,
+        content_type: put::media_type(content_type.as_deref(), &name),
         size: Some(metadata.len()),
         tags,
     };

@@ -146,14 +146,33 @@ fn directories(network: &Network) {
         );
     }
     assert_eq!(network.fail(&["get", "dirs/none/"]).0, 3);
+    patterns(network);
     let stored = network.json(&["ls", "dirs/"]);
-    let names: Vec<&str> = stored
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|f| f["name"].as_str().unwrap())
-        .collect();
+    let names = names(&stored);
     network.run(&[&["rm"], &names[..]].concat());
+}
+
+/// The same files by pattern.
+fn patterns(network: &Network) {
+    let listed = network.json(&["ls", "--glob", "dirs/*/[1-5]"]);
+    assert_eq!(
+        names(&listed),
+        ["dirs/site/1", "dirs/site/3", "dirs/site/5"]
+    );
+    let to = network.path("some");
+    let fetched = network.json(&["get", "--glob", "dirs/**/{2,3}", to.to_str().unwrap()]);
+    assert_eq!(names(&fetched), ["dirs/site/3", "dirs/site/deep/er/2"]);
+    assert_eq!(fs::read(to.join("site/deep/er/2")).unwrap(), content(2000));
+    let (code, words) = network.fail(&["rm", "--glob", "dirs/*"]);
+    assert!(code == 3 && words.contains("matches 'dirs/*'"), "{words}");
+    let removed = network.run(&["rm", "--glob", "dirs/**/[56]", "dirs/site/?"]);
+    assert_eq!(removed.lines().count(), 5, "{removed}");
+    assert_eq!(network.json(&["ls", "dirs/"]).as_array().unwrap().len(), 4);
+}
+
+fn names(files: &serde_json::Value) -> Vec<&str> {
+    let files = files.as_array().unwrap().iter();
+    files.map(|file| file["name"].as_str().unwrap()).collect()
 }
 
 /// The environment wins over the file; what the file cannot say is refused with its line.

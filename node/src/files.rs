@@ -254,7 +254,9 @@ pub(crate) enum FileError {
         reason: String,
     },
     /// Too few replicas took a chunk because disks are full.
-    #[error("the disk of {peer} is full; delete files or add peers")]
+    #[error(
+        "the disk of {peer} is full, but for what it keeps in reserve; delete files or add peers"
+    )]
     Full {
         /// One of those.
         peer: String,

@@ -246,7 +246,7 @@ async fn store(
     let put = Put {
         paths: vec![local(path)],
         name: Some(name),
-        content_type: put::CONTENT_TYPE.into(),
+        content_type: None,
         tag: Vec::new(),
         if_absent: false,
     };
@@ -300,7 +300,7 @@ mod tests {
         let put = |path: &Path| Put {
             paths: vec![path.to_owned()],
             name: Some("n".into()),
-            content_type: put::CONTENT_TYPE.into(),
+            content_type: None,
             tag: Vec::new(),
             if_absent: false,
         };

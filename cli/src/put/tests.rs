@@ -8,7 +8,7 @@ fn names(
     let put = Put {
         paths: args.iter().map(PathBuf::from).collect(),
         name: name.map(str::to_owned),
-        content_type: String::new(),
+        content_type: None,
         tag: Vec::new(),
         if_absent: false,
     };
@@ -100,4 +100,14 @@ fn a_directory_is_stored_with_all_below_it() {
     );
     assert_eq!(stored(&[site, "www"])[2], "www/index.html");
     assert_eq!(stored(&[site, "www/"])[2], "www/site/index.html");
+}
+
+#[test]
+fn the_ending_of_a_name_says_what_it_is_unless_somebody_does() {
+    let of = |name: &str| media_type(None, &Name::new(name.to_owned()).unwrap());
+    assert_eq!(of("a/photo.JPG"), "image/jpeg");
+    assert_eq!(of("notes.txt"), "text/plain");
+    assert_eq!(of("a.b/c"), "application/octet-stream");
+    let name = Name::new("notes.txt".to_owned()).unwrap();
+    assert_eq!(media_type(Some("text/x"), &name), "text/x");
 }
