@@ -2,15 +2,16 @@
 //! way out, and what one survivor holds is all there again.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use peernet_crd::{PeerNetwork, RecoveryStatus};
 use peernet_e2e::cluster::{Scenario, scenario};
 use peernet_e2e::files::{FileSet, MIB};
 use peernet_e2e::network::{FORMATION, Network, RESIZING};
-use peernet_e2e::patience::{watched, within};
+use peernet_e2e::patience::eventually;
 use peernet_e2e::peer::Peer;
+use peernet_proto::v1::{PeerInfo, PeerState};
 
 const RECOVER: &str = "peernet.dev/recover-accept-loss";
 
@@ -68,25 +69,25 @@ async fn victims(scenario: &Scenario, network: &Network) -> Result<(u8, Vec<Stri
     Ok((number, off.iter().map(|p| p.name.clone()).collect(), wiped))
 }
 
-/// Deletes a pod and its claim, as one does whose disk is broken, and waits for the pod on another volume.
+/// Deletes a pod and its claim, as one does whose disk is broken, and waits until another peer of its name is a member.
 async fn lose_volume(scenario: &Scenario, network: &Network, pod: &str) -> Result<()> {
     let claims: Api<PersistentVolumeClaim> =
         Api::namespaced(scenario.client.clone(), &scenario.namespace);
-    let (claim, old) = (format!("data-{pod}"), network.pods.get(pod).await?.uid());
+    let claim = format!("data-{pod}");
     claims.delete(&claim, &DeleteParams::default()).await?;
-    let at_once = DeleteParams {
-        grace_period_seconds: Some(0),
-        ..DeleteParams::default()
-    };
-    network.pods.delete(pod, &at_once).await?;
-    let another = |p: Option<&Pod>| {
-        p.is_some_and(|p| {
-            let phase = p.status.as_ref().and_then(|s| s.phase.as_deref());
-            p.uid() != old && phase == Some("Running")
-        })
-    };
-    let waiting = watched(network.pods.clone(), pod, another);
-    within("the pod runs on another volume", FORMATION, waiting).await
+    network.kill_pod(pod).await?;
+    eventually("a newcomer has its name", FORMATION, || async {
+        let serving = network.serving();
+        let asked = serving.iter().find(|peer| peer.name != pod);
+        let members = asked.context("nobody serves")?.members().await?;
+        let named = members.iter().filter(|m| m.name == pod);
+        let states: Vec<PeerState> = named.map(PeerInfo::state).collect();
+        let both = [PeerState::Down, PeerState::Active];
+        let both = both.iter().all(|state| states.contains(state));
+        ensure!(both, "{pod} is {states:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// Asks for peers to be given up, and waits for the answer.
