@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use peernet_node::config::Compression;
 
 use crate::output::Format;
 use crate::search::Search;
@@ -137,6 +138,17 @@ pub struct Put {
     /// Tag to find the file by; may be repeated
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
+    /// Have its chunks compressed where they are stored and on the way there: auto (the default of the flag), where it pays,
+    /// or never. What is read is the same [default: as the network says]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto"
+    )]
+    pub compress: Option<Compression>,
     /// Fail rather than replace a file that is there
     #[arg(long)]
     pub if_absent: bool,
@@ -354,6 +366,21 @@ mod tests {
     }
 
     #[test]
+    fn compress_alone_means_where_it_pays_and_takes_no_path() {
+        let told = |line| match parse(line).unwrap().command {
+            Command::Shared(Shared::Put(put)) => (put.compress, put.paths.len()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told("peernet put a"), (None, 1));
+        let auto = Some(Compression::Auto);
+        assert_eq!(told("peernet put --compress a"), (auto, 1));
+        assert_eq!(
+            told("peernet put --compress=never a"),
+            (Some(Compression::Never), 1)
+        );
+    }
+
+    #[test]
     fn wrong_usage_exits_with_two() {
         for line in [
             "peernet put",
@@ -366,6 +393,7 @@ mod tests {
             "peernet ls --glob",
             "peernet replace",
             "peernet recover --yes",
+            "peernet put --compress=hard a",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -123,9 +123,10 @@ fn explanation(holdings: &Holdings, wide: bool) -> String {
     } = holdings;
     let pinned = if file.pinned { ", pinned" } else { "" };
     let mut text = format!(
-        "{}: {}, etag {}{pinned}\n",
+        "{}: {}{}, etag {}{pinned}\n",
         file.name,
         output::bytes(file.size),
+        output::compressed(file.size, file.stored),
         file.etag
     );
     text += &format!(

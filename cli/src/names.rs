@@ -86,6 +86,9 @@ pub struct File {
     pub chunks: u64,
     /// It can be neither replaced, renamed nor removed until it is unpinned.
     pub pinned: bool,
+    /// Bytes of one copy as its chunks were sent: fewer than its size where they were compressed. Absent where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<u64>,
 }
 
 impl From<FileInfo> for File {
@@ -99,6 +102,7 @@ impl From<FileInfo> for File {
             chunks,
             tags,
             pinned,
+            stored,
         } = info;
         File {
             name,
@@ -109,6 +113,7 @@ impl From<FileInfo> for File {
             modified: output::moment(modified_unix_ms),
             chunks,
             pinned,
+            stored,
         }
     }
 }
@@ -172,7 +177,7 @@ pub(crate) fn file_table(files: &[File], wide: bool) -> String {
     let (brief, full) = (
         ["SIZE>", "MODIFIED", "NAME"],
         [
-            "SIZE>", "MODIFIED", "PINNED", "CHUNKS>", "ETAG", "TYPE", "NAME",
+            "SIZE>", "STORED>", "MODIFIED", "PINNED", "CHUNKS>", "ETAG", "TYPE", "NAME",
         ],
     );
     let rows = files.iter().cloned().map(|f| {
@@ -180,6 +185,7 @@ pub(crate) fn file_table(files: &[File], wide: bool) -> String {
         if wide {
             vec![
                 size,
+                f.stored.map_or("-".to_owned(), output::bytes),
                 f.modified,
                 if f.pinned { "yes" } else { "no" }.to_owned(),
                 f.chunks.to_string(),
@@ -354,6 +360,7 @@ mod tests {
             chunks: 1,
             tags: Vec::new(),
             pinned: false,
+            stored: Some(size / 2),
         })
     }
 

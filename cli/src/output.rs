@@ -137,6 +137,14 @@ pub fn verdict_word(word: &str, well: bool) -> String {
     }
 }
 
+/// What compressing has made of that many bytes, to be told after them; nothing where nothing came of it.
+pub(crate) fn compressed(size: u64, stored: Option<u64>) -> String {
+    match stored.filter(|stored| *stored < size) {
+        Some(stored) => format!(", compressed to {}", bytes(stored)),
+        None => String::new(),
+    }
+}
+
 /// Bytes with a binary unit, such as `5.0 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use indicatif::{MultiProgress, ProgressBar};
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
-use peernet_proto::v1::{FileInfo, Precondition, PutHeader, PutRequest, put_request::Part};
+use peernet_proto::v1::{self, FileInfo, Precondition, PutHeader, PutRequest, put_request::Part};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
@@ -149,9 +149,10 @@ pub async fn run(global: &Global, put: Put) -> Result<(), PutError> {
                     held => format!(", {} of it were there already", output::bytes(held)),
                 };
                 let line = format!(
-                    "stored {} ({}{before})\n",
+                    "stored {} ({}{}{before})\n",
                     file.name,
-                    output::bytes(file.size)
+                    output::bytes(file.size),
+                    output::compressed(file.size, file.stored)
                 );
                 if !global.common.output.is_document() {
                     bars.suspend(|| output::print(&line))?;
@@ -314,6 +315,9 @@ pub(crate) async fn store(
             content_type: media_type(put.content_type.as_deref(), &job.name),
             tags: put.tag.clone(),
             size,
+            compression: put
+                .compress
+                .map_or(0, |when| v1::Compression::from(when).into()),
             when: put.if_absent.then(|| Precondition {
                 if_none_match: vec!["*".into()],
                 ..Precondition::default()

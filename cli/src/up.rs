@@ -121,6 +121,7 @@ fn launch(state: &State) -> Result<Launch, UpError> {
         factor: spec.replication.factor,
         write: spec.replication.write,
         durability: spec.durability,
+        compression: spec.compression,
         chunk_size: spec.chunk_size,
         grace_seconds: spec.repair.grace_seconds,
     })

@@ -4,6 +4,7 @@
 //! or from the disk, is checked against its hash before it is used.
 
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
@@ -17,10 +18,10 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tonic::transport::Channel;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::config::CHUNK_SIZE_MAX;
-use crate::disk::{self, Chunk, ChunkFiles, Purpose};
+use crate::disk::{self, Chunk, ChunkFiles, Encoding, Packed, Purpose, open_chunk};
 use crate::driver::{PeerError, PeerHandle};
 use crate::wire::Wire;
 
@@ -32,6 +33,8 @@ pub(crate) mod writes;
 
 #[cfg(test)]
 mod alone;
+#[cfg(test)]
+mod older;
 
 use remote::Pool;
 use writes::Writes;
@@ -89,6 +92,8 @@ pub(crate) struct Chunks {
     writes: Writes,
     pool: Pool,
     disk: Semaphore,
+    /// As many as keep the processors busy: each may have a plain chunk in memory that nobody has counted.
+    packing: Semaphore,
 }
 
 impl Chunks {
@@ -107,6 +112,7 @@ impl Chunks {
             writes,
             pool: Pool::default(),
             disk: Semaphore::new(DISK_OPERATIONS),
+            packing: Semaphore::new(available_parallelism().map_or(1, usize::from) + 1),
         }
     }
 
@@ -116,22 +122,39 @@ impl Chunks {
     }
 
     /// Stores a chunk of `len` bytes and its reference at `holder`, which may be this peer; without the chunk only the
-    /// reference.
+    /// reference. A peer that does not take it compressed, being of an older version, gets it plain.
     pub(crate) async fn put(
         &self,
         holder: &Endpoint,
         (key, len): (Key, u32),
-        chunk: Option<&Chunk>,
+        chunk: Option<&Packed>,
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
         if holder.id == self.me {
             return self.store((key, len), chunk.cloned(), epoch, by).await;
         }
-        let data = chunk.map(|c| c.data().clone()).unwrap_or_default();
-        self.pool
-            .put(&self.network, &holder.address, key, (data, len), epoch, &by)
-            .await
+        let address = &holder.address;
+        let send = async |chunk: Option<&Packed>| {
+            let sent = self
+                .pool
+                .put(&self.network, address, (key, len), chunk, epoch, &by);
+            sent.await
+        };
+        let Some(packed) = chunk.filter(|chunk| chunk.encoding() != Encoding::Plain) else {
+            return send(chunk).await;
+        };
+        if !self.pool.is_plain(address) {
+            match send(chunk).await {
+                Err(ChunkError::Damaged) => debug!(%key, peer = holder.name, "is sent it plain"),
+                sent => return sent,
+            }
+        }
+        let packed = packed.clone();
+        let plain = self.working(move || packed.unpacked()).await?;
+        let sent = send(Some(&plain.into())).await?;
+        self.pool.note_plain(address);
+        Ok(sent)
     }
 
     /// Reads a chunk from `holder`, which may be this peer, and verifies it.
@@ -139,13 +162,39 @@ impl Chunks {
         if holder.id == self.me {
             return self.read(key).await;
         }
-        self.get_remote(holder, key).await
+        match self.pool.get(&self.network, &holder.address, key).await? {
+            (Encoding::Plain, data) => checked(key, data).await,
+            (encoding, data) => self.working(move || open_chunk(&key, encoding, data)).await,
+        }
     }
 
-    /// Reads a chunk from another peer.
-    async fn get_remote(&self, holder: &Endpoint, key: Key) -> Result<Chunk, ChunkError> {
-        let data = self.pool.get(&self.network, &holder.address, key).await?;
-        checked(key, data).await
+    /// Reads a chunk from another peer as it lies there, and verifies it.
+    async fn get_packed(&self, holder: &Endpoint, key: Key) -> Result<Packed, ChunkError> {
+        let (encoding, data) = self.pool.get(&self.network, &holder.address, key).await?;
+        self.claimed(key, encoding, data).await
+    }
+
+    /// The chunk of that name, if the bytes are it.
+    async fn claimed(
+        &self,
+        key: Key,
+        encoding: Encoding,
+        data: Bytes,
+    ) -> Result<Packed, ChunkError> {
+        if encoding == Encoding::Plain {
+            return Ok(checked(key, data).await?.into());
+        }
+        self.working(move || Packed::claimed(&key, encoding, data))
+            .await
+    }
+
+    /// Hashes `data`, and compresses it if that is wanted and pays.
+    pub(crate) async fn pack(&self, data: Bytes, compress: bool) -> Result<Packed, ChunkError> {
+        if !compress {
+            return Ok(hash(data).await?.into());
+        }
+        self.working(move || Ok(Packed::smallest(Chunk::new(data))))
+            .await
     }
 
     /// What a shared content consists of, as `provider` says: an offer and an encoded body, which the caller checks.
@@ -220,15 +269,14 @@ impl Chunks {
     /// chunk of `len` bytes.
     pub(crate) async fn take_in(
         &self,
-        key: Key,
-        data: Bytes,
-        len: u32,
+        (key, len): (Key, u32),
+        (encoding, data): (Encoding, Bytes),
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
         let chunk = match data.is_empty() {
             true => None,
-            false => Some(checked(key, data).await?),
+            false => Some(self.claimed(key, encoding, data).await?),
         };
         self.store((key, len), chunk, epoch, by).await
     }
@@ -238,12 +286,12 @@ impl Chunks {
     async fn store(
         &self,
         (key, len): (Key, u32),
-        chunk: Option<Chunk>,
+        chunk: Option<Packed>,
         epoch: u64,
         by: Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
         let given = match &chunk {
-            Some(chunk) => Given::Bytes(chunk.data().len() as u32),
+            Some(chunk) => Given::Bytes(chunk.plain_len()),
             None => Given::Reference(Some(len)),
         };
         let guard = self.writes.begin(key);
@@ -258,19 +306,37 @@ impl Chunks {
     }
 
     /// Makes a chunk durable. The caller holds a guard.
-    async fn write(&self, chunk: Chunk, purpose: Purpose) -> Result<(), ChunkError> {
-        let len = chunk.data().len();
+    async fn write(&self, chunk: Packed, purpose: Purpose) -> Result<(), ChunkError> {
+        let len = chunk.plain_len() as usize;
         if len == 0 || len > CHUNK_SIZE_MAX as usize {
             return Err(ChunkError::Size(len));
         }
         let files = self.files.clone();
-        Ok(self.on_disk(move || files.write(&chunk, purpose)).await??)
+        Ok(self
+            .on_disk(move || files.write_packed(&chunk, purpose))
+            .await??)
     }
 
     /// Reads a chunk's file, indexed or not, and verifies it. When an indexed chunk cannot be read the peer is told, so
     /// that it is fetched again.
     pub(crate) async fn read(&self, key: Key) -> Result<Chunk, ChunkError> {
-        let read = self.read_file(key).await;
+        let files = self.files.clone();
+        let read = self.on_disk(move || files.read(&key)).await?;
+        self.noting(key, read).await
+    }
+
+    /// The same as it lies here, for whoever passes it on.
+    pub(crate) async fn read_packed(&self, key: Key) -> Result<Packed, ChunkError> {
+        let read = self.read_file(key).await?;
+        self.noting(key, read).await
+    }
+
+    async fn noting<T>(
+        &self,
+        key: Key,
+        read: Result<T, disk::ChunkError>,
+    ) -> Result<T, ChunkError> {
+        let read = read.map_err(ChunkError::from);
         if let Err(error) = &read {
             self.note_unreadable(key, error).await?;
         }
@@ -291,9 +357,9 @@ impl Chunks {
         Ok(true)
     }
 
-    async fn read_file(&self, key: Key) -> Result<Chunk, ChunkError> {
+    async fn read_file(&self, key: Key) -> Result<Result<Packed, disk::ChunkError>, ChunkError> {
         let files = self.files.clone();
-        Ok(self.on_disk(move || files.read(&key)).await??)
+        self.on_disk(move || files.read_packed(&key)).await
     }
 
     /// Which of these chunks are indexed here; with `verify` also read back.
@@ -311,15 +377,15 @@ impl Chunks {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ChunkError> {
-        // The semaphore is never closed, and a blocking task ends early only by a panic.
-        let _permit = self
-            .disk
-            .acquire()
-            .await
-            .map_err(|_| ChunkError::Peer(PeerError::Stopped))?;
-        spawn_blocking(work)
-            .await
-            .map_err(|error| ChunkError::Disk(error.to_string()))
+        run(&self.disk, work).await
+    }
+
+    /// Packs and unpacks.
+    async fn working<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, disk::ChunkError> + Send + 'static,
+    ) -> Result<T, ChunkError> {
+        Ok(run(&self.packing, work).await??)
     }
 }
 
@@ -337,4 +403,19 @@ async fn checked(key: Key, data: Bytes) -> Result<Chunk, ChunkError> {
         true => Ok(chunk),
         false => Err(ChunkError::Damaged),
     }
+}
+
+/// A blocking task, when it is its turn.
+async fn run<T: Send + 'static>(
+    turns: &Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ChunkError> {
+    // The semaphore is never closed, and a blocking task ends early only by a panic.
+    let _permit = turns
+        .acquire()
+        .await
+        .map_err(|_| ChunkError::Peer(PeerError::Stopped))?;
+    spawn_blocking(work)
+        .await
+        .map_err(|error| ChunkError::Disk(error.to_string()))
 }

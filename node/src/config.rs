@@ -16,7 +16,10 @@ use crate::events::{Events, EventsConfig, EventsError};
 use crate::faults::{Faults, NotAFault};
 use crate::files::labels;
 
+pub mod compression;
 pub mod sources;
+
+pub use compression::Compression;
 
 /// Least chunk size: a chunk costs a file, an index entry and two syncs on each replica, so smaller ones do not pay
 /// (guess). Greater than [`INLINE_MAX`], so that a file that is not inline has a full chunk or is one.
@@ -73,6 +76,9 @@ pub struct Config {
     /// within about a second
     #[arg(long, env = "PEERNET_DURABILITY", value_enum, default_value_t)]
     pub durability: Durability,
+    /// Whether chunks are compressed where they are stored and on the way there, of files whose clients do not say
+    #[arg(long, env = "PEERNET_COMPRESSION", value_enum, default_value_t)]
+    pub compression: Compression,
     /// Bytes files are cut into, 65536 to 4194304
     #[arg(long, env = "PEERNET_CHUNK_SIZE", default_value_t = 1024 * 1024)]
     pub chunk_size: u32,
@@ -207,6 +213,8 @@ pub struct Setup {
     pub seeds_file: Option<PathBuf>,
     /// See [`Config::durability`].
     pub durability: Durability,
+    /// See [`Config::compression`].
+    pub compression: Compression,
     /// See [`Config::chunk_size`].
     pub chunk_size: u32,
     /// See [`Config::disk_reserve_percent`].
@@ -241,6 +249,7 @@ impl Config {
             replication_factor: factor,
             replication_write: write,
             durability,
+            compression,
             chunk_size,
             grace_seconds,
             disk_reserve_percent,
@@ -306,6 +315,7 @@ impl Config {
             seeds,
             seeds_file,
             durability,
+            compression,
             chunk_size,
             disk_reserve_percent,
             connections,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! meta.redb      all that `peernet-core` remembers: one redb database, see `meta`
-//! chunks/ab/     chunks as files named by their hash, see `chunks`
+//! chunks/ab/     chunks as files named by their hash, see `chunks`; those that end with `.zst` are compressed
 //! journal        what `meta.redb` does not hold yet, where writes may reach the disk late, see `late`
 //! tmp/           chunks being written; emptied at start
 //! bad/           copies that failed their check, set aside for people to look at
@@ -25,7 +25,8 @@ mod faulty;
 mod late;
 pub mod meta;
 
-pub use chunks::{Chunk, ChunkError, ChunkFiles, Purpose, Space};
+pub(crate) use chunks::open as open_chunk;
+pub use chunks::{Chunk, ChunkError, ChunkFiles, Encoding, Packed, Purpose, Space};
 pub(crate) use late::Late;
 pub use late::{Durability, LATE};
 pub use meta::DiskStore;

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio_util::task::TaskTracker;
 
 use crate::chunks::{ChunkError, Chunks};
-use crate::config::Setup;
+use crate::config::{Compression, Setup};
 use crate::driver::{PeerError, PeerHandle};
 use crate::shares::shelf::Shelf;
 
@@ -397,6 +397,7 @@ pub(crate) struct Files {
     chunks: Arc<Chunks>,
     chunk_size: u32,
     write: u32,
+    compression: Compression,
     patience: Duration,
     streamed: Budget,
     gathering: Budget,
@@ -423,6 +424,7 @@ impl Files {
             chunks,
             chunk_size: setup.chunk_size,
             write: setup.core.replication.write,
+            compression: setup.compression,
             patience: setup.client_timeout,
             streamed: Budget::new(STREAMED),
             gathering: Budget::new(GATHERING),

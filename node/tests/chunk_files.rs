@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use peernet_core::key::Key;
-use peernet_node::disk::{Chunk, ChunkError, ChunkFiles, OpenError, Purpose, Space};
+use peernet_node::disk::{
+    Chunk, ChunkError, ChunkFiles, Encoding, OpenError, Packed, Purpose, Space,
+};
 use tempfile::TempDir;
 
 /// File systems tell time in steps of a few milliseconds.
@@ -99,6 +101,66 @@ fn what_is_written_is_read_and_removed() {
         assert_eq!(chunks.keys(key.0[0]).unwrap(), []);
     }
     assert_eq!(files_in(&root.path().join("tmp")), 0);
+}
+
+/// A chunk that can be compressed, plain and so.
+fn text(len: usize) -> (Chunk, Packed) {
+    let chunk = Chunk::new(b"again and ".iter().copied().cycle().take(len).collect());
+    let packed = Packed::smallest(chunk.clone());
+    assert_eq!(packed.encoding(), Encoding::Zstd);
+    (chunk, packed)
+}
+
+#[test]
+fn a_compressed_chunk_lies_so_and_is_found_by_its_hash() {
+    let (root, chunks) = empty();
+    let (chunk, packed) = text(1 << 20);
+    let key = chunk.key();
+    chunks.write_packed(&packed, Purpose::Client).unwrap();
+    let lies = path(root.path(), &key).with_extension("zst");
+    assert_eq!(fs::read(&lies).unwrap(), *packed.bytes());
+    let len = packed.bytes().len() as u64;
+    assert!(len < 10_000 && chunks.len(&key).unwrap() == Some(len));
+    assert_eq!(chunks.read(&key).unwrap(), chunk);
+    assert_eq!(chunks.read_packed(&key).unwrap(), packed);
+    assert_eq!(chunks.keys(key.0[0]).unwrap(), [key]);
+    assert!(chunks.verified(&key).unwrap().is_some());
+
+    // As it lies, so it stays: in the other form it is not written again.
+    chunks.write(&chunk, Purpose::Client).unwrap();
+    assert!(!path(root.path(), &key).exists());
+    chunks.remove(&key).unwrap();
+    assert!(!lies.exists());
+    chunks.write(&chunk, Purpose::Client).unwrap();
+    chunks.write_packed(&packed, Purpose::Repair).unwrap();
+    assert!(path(root.path(), &key).exists() && !lies.exists());
+    assert_eq!(chunks.read_packed(&key).unwrap(), chunk.into());
+}
+
+#[test]
+fn a_rotten_copy_in_one_form_gives_way_to_the_other() {
+    let (root, chunks) = empty();
+    let (chunk, packed) = text(5000);
+    let key = chunk.key();
+    let lies = path(root.path(), &key).with_extension("zst");
+    for cut in [0, 1, packed.bytes().len() - 1] {
+        chunks.write_packed(&packed, Purpose::Client).unwrap();
+        fs::write(&lies, &packed.bytes()[..cut]).unwrap();
+        assert!(matches!(chunks.read(&key), Err(ChunkError::Corrupt(k)) if k == key));
+        assert!(matches!(chunks.read(&key), Err(ChunkError::Missing(_))));
+    }
+    let aside = format!("bad/{key}.zst");
+    assert!(root.path().join(aside).is_file());
+
+    // Whichever of two is whole is read, and the rotten one goes.
+    chunks.write(&chunk, Purpose::Client).unwrap();
+    fs::write(path(root.path(), &key), "rotten").unwrap();
+    chunks.write_packed(&packed, Purpose::Client).unwrap();
+    assert!(lies.exists(), "the rotten one did not count");
+    assert_eq!(chunks.read_again(&key).unwrap(), packed);
+    assert!(!path(root.path(), &key).exists());
+    chunks.remove(&key).unwrap();
+    assert!(matches!(chunks.read(&key), Err(ChunkError::Missing(_))));
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn claim(network: &Network) -> PersistentVolumeClaim {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::PodSpec;
-    use peernet_crd::{Commands, Durability, Events, SecretKey};
+    use peernet_crd::{Commands, Compression, Durability, Events, SecretKey};
 
     use super::*;
     use peernet_plan::fixture;
@@ -381,13 +381,16 @@ mod tests {
     }
 
     #[test]
-    fn peers_that_may_sync_late_are_told_so() {
+    fn peers_that_may_sync_late_or_compress_are_told_so() {
         let mut network = fixture::network(5);
         network.spec.durability = Durability::Written;
+        network.spec.compression = Compression::Auto;
         let set = objects(&network, &image(), 5).set;
         let pod = set.spec.unwrap().template.spec.unwrap();
         let told = variable(&pod, "PEERNET_DURABILITY");
         assert_eq!(told.as_deref(), Some("written"));
+        let told = variable(&pod, "PEERNET_COMPRESSION");
+        assert_eq!(told.as_deref(), Some("auto"));
     }
 
     #[test]

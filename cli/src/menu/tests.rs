@@ -30,6 +30,7 @@ fn file(name: &str) -> File {
         tags: Vec::new(),
         modified: "2026-11-20T18:04:05Z".into(),
         chunks: 1,
+        stored: None,
         pinned: false,
     }
 }

@@ -248,6 +248,7 @@ async fn store(
         name: Some(name),
         content_type: None,
         tag: Vec::new(),
+        compress: None,
         if_absent: false,
     };
     let job = only(&put)?;
@@ -302,6 +303,7 @@ mod tests {
             name: Some("n".into()),
             content_type: None,
             tag: Vec::new(),
+            compress: None,
             if_absent: false,
         };
         for file in ["a", "b"] {

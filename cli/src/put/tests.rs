@@ -10,6 +10,7 @@ fn names(
         name: name.map(str::to_owned),
         content_type: None,
         tag: Vec::new(),
+        compress: None,
         if_absent: false,
     };
     let jobs = jobs(&put, |p| local.iter().any(|l| Path::new(l) == p))?;

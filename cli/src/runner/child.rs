@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use peernet_crd::Durability;
+use peernet_crd::{Compression, Durability};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -109,6 +109,8 @@ pub struct Launch {
     pub write: i32,
     /// When they acknowledge a write.
     pub durability: Durability,
+    /// Whether they compress chunks of files whose clients do not say.
+    pub compression: Compression,
     /// Bytes.
     pub chunk_size: i32,
     /// Seconds.
@@ -227,6 +229,7 @@ impl Children {
             factor,
             write,
             durability,
+            compression,
             chunk_size,
             grace_seconds,
         } = &self.launch;
@@ -261,6 +264,11 @@ impl Children {
             Durability::Written => "written",
         };
         command.args(["--durability", durability]);
+        let compression = match compression {
+            Compression::Never => "never",
+            Compression::Auto => "auto",
+        };
+        command.args(["--compression", compression]);
         command.args([
             "--chunk-size",
             &chunk_size.to_string(),
@@ -408,6 +416,7 @@ mod tests {
             factor: 3,
             write: 2,
             durability: Durability::default(),
+            compression: Compression::default(),
             chunk_size: 1 << 20,
             grace_seconds: 60,
         })

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use super::Chunks;
 use super::fetch::Fetcher;
 use super::writes::Writes;
-use crate::disk::{self, Chunk, ChunkFiles, Purpose};
+use crate::disk::{self, Chunk, ChunkFiles, Packed, Purpose};
 use crate::driver::{self, Effects, PeerHandle, Thread};
 use crate::faults::Faults;
 use crate::transport::Transport;
@@ -39,6 +39,19 @@ pub(super) struct Alone {
 impl Alone {
     /// Runs, with a chunk of each of these texts in its index.
     pub(super) fn with(texts: &[&'static str]) -> Self {
+        Alone::storing(texts, write)
+    }
+
+    /// The same with chunks that are compressed.
+    pub(super) fn compressed(texts: &[&'static str]) -> Self {
+        Alone::storing(texts, |files, text| {
+            let packed = Packed::smallest(Chunk::new(Bytes::from_static(text.as_bytes())));
+            files.write_packed(&packed, Purpose::Client).unwrap();
+            packed.key()
+        })
+    }
+
+    fn storing(texts: &[&'static str], write: fn(&ChunkFiles, &'static str) -> Key) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (mut store, files) = disk::open(folder.path(), 0).unwrap();
         let indexed: Vec<Key> = texts.iter().map(|text| write(&files, text)).collect();

@@ -67,17 +67,17 @@ impl Chunks {
     async fn find(&self, key: Key, len: u32, sources: &[Endpoint]) -> bool {
         // The file may still lie here: from an earlier life of this volume, or because a move was undone.
         // Writing what is there already makes sure that it is durable.
-        if let Ok(chunk) = self.read_file(key).await
-            && chunk.data().len() == len as usize
+        if let Ok(Ok(chunk)) = self.read_file(key).await
+            && chunk.plain_len() == len
             && self.write(chunk, Purpose::Repair).await.is_ok()
         {
             return true;
         }
         for source in sources.iter().filter(|s| s.id != self.me) {
-            let chunk = match self.get_remote(source, key).await {
-                Ok(chunk) if chunk.data().len() == len as usize => chunk,
+            let chunk = match self.get_packed(source, key).await {
+                Ok(chunk) if chunk.plain_len() == len => chunk,
                 Ok(chunk) => {
-                    let has = chunk.data().len();
+                    let has = chunk.plain_len();
                     warn!(%key, peer = source.name, "has {has} bytes instead of {len}");
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! The client of other peers' Chunks service.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -21,13 +21,17 @@ use tower::util::MapRequest;
 
 use super::ChunkError;
 use crate::config::CHUNK_SIZE_MAX;
+use crate::disk::{Encoding, Packed};
 use crate::transport::{MESSAGE_MAX, endpoint};
-use crate::wire::{Wire, bulk};
+use crate::wire::{Wire, bulk, encoding_of};
 
 /// How long moving one chunk may take: a megabyte over a slow link, and a busy disk at its end (guess).
 pub(crate) const TRANSFER: Duration = Duration::from_secs(10);
 /// How long a peer may take to say what it has.
 const ASK: Duration = Duration::from_secs(10);
+/// How long a peer that has taken plain bytes only is sent nothing else: until its program is replaced, as in a rolling
+/// upgrade (guess: a chunk a minute is sent twice meanwhile).
+const PLAIN: Duration = Duration::from_secs(60);
 /// Connections not used for so long are closed.
 const IDLE: Duration = Duration::from_secs(60);
 /// Flow control: with 1 MiB chunks the default windows of 64 KiB would stall eight times per chunk (measured).
@@ -39,12 +43,14 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const FRAME: u32 = 1024 * 1024;
 
 /// A connection on which chunks go out as they lie in memory.
-type Packed = MapRequest<Channel, fn(Request<Body>) -> Request<Body>>;
+type InFrames = MapRequest<Channel, fn(Request<Body>) -> Request<Body>>;
 
 /// Connections by address, apart from those for messages, so that a ping never waits behind a megabyte.
 #[derive(Default)]
 pub(super) struct Pool {
     channels: Mutex<HashMap<String, (Channel, Instant)>>,
+    /// Peers that took plain bytes only, since when.
+    plain: Mutex<HashMap<String, Instant>>,
 }
 
 impl Pool {
@@ -52,18 +58,20 @@ impl Pool {
         &self,
         network: &str,
         address: &str,
-        key: Key,
-        (data, length): (Bytes, u32),
+        (key, length): (Key, u32),
+        chunk: Option<&Packed>,
         epoch: u64,
         by: &Referrer,
     ) -> Result<ChunkOutcome, ChunkError> {
+        let encoding = chunk.map_or(Encoding::Plain, Packed::encoding);
         let request = v1::PutChunkRequest {
             network_id: network.to_owned(),
             hash: Bytes::copy_from_slice(&key.0),
             epoch,
-            data,
+            data: chunk.map(|c| c.bytes().clone()).unwrap_or_default(),
             referrer: Some(by.to_wire()),
             length,
+            encoding: v1::Encoding::from(encoding).into(),
         };
         let mut client = self.client(address)?;
         let response = within(TRANSFER, client.put(bulk::pack(request))).await?;
@@ -78,26 +86,25 @@ impl Pool {
         }
     }
 
-    /// The bytes as they came; the caller verifies them.
+    /// The bytes as they came, and their form; the caller verifies them.
     pub(super) async fn get(
         &self,
         network: &str,
         address: &str,
         key: Key,
-    ) -> Result<Bytes, ChunkError> {
+    ) -> Result<(Encoding, Bytes), ChunkError> {
         let request = v1::GetChunkRequest {
             network_id: network.to_owned(),
             hash: Bytes::copy_from_slice(&key.0),
+            accept: v1::Encoding::Zstd.into(),
         };
         let mut client = self.client(address)?;
         within(TRANSFER, async {
             let mut parts = client.get(request).await?.into_inner();
-            let mut first = parts
-                .message()
-                .await?
-                .map(|part| part.data)
-                .unwrap_or_default();
-            let mut data = BytesMut::new();
+            let first = parts.message().await?.unwrap_or_default();
+            let encoding = encoding_of(first.encoding)
+                .ok_or_else(|| Status::unknown("its answer is in a form that was not asked for"))?;
+            let (mut first, mut data) = (first.data, BytesMut::new());
             while let Some(part) = parts.message().await? {
                 if data.is_empty() {
                     data.extend_from_slice(&std::mem::take(&mut first));
@@ -107,13 +114,30 @@ impl Pool {
                 }
                 data.extend_from_slice(&part.data);
             }
-            Ok(if data.is_empty() {
+            let data = if data.is_empty() {
                 first
             } else {
                 data.freeze()
-            })
+            };
+            Ok((encoding, data))
         })
         .await
+    }
+
+    /// The peer at `address` takes plain bytes only, as far as is known.
+    pub(super) fn is_plain(&self, address: &str) -> bool {
+        self.plain().get(address).is_some()
+    }
+
+    /// Notes that the peer at `address` has refused compressed bytes and taken the plain ones.
+    pub(super) fn note_plain(&self, address: &str) {
+        self.plain().insert(address.to_owned(), Instant::now());
+    }
+
+    fn plain(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        plain.retain(|_, since| since.elapsed() < PLAIN);
+        plain
     }
 
     pub(super) async fn have(
@@ -161,7 +185,7 @@ impl Pool {
         Ok(within(ASK, client.describe(request)).await?.into_inner())
     }
 
-    fn client(&self, address: &str) -> Result<ChunksClient<Packed>, ChunkError> {
+    fn client(&self, address: &str) -> Result<ChunksClient<InFrames>, ChunkError> {
         Ok(
             ChunksClient::new(MapRequest::new(self.channel(address)?, bulk::send as _))
                 .max_decoding_message_size(MESSAGE_MAX)

@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) struct Scrubbed {
     /// Chunks that are whole.
     chunks: u64,
-    /// Their bytes.
+    /// Their bytes as they lie on the disk.
     bytes: u64,
     /// Chunks that were missing, could not be read or were not what their name says; they are fetched again.
     bad: u64,
@@ -68,7 +68,7 @@ impl Chunks {
         let read = self.on_disk(move || files.read_again(&key)).await?;
         match read.map_err(ChunkError::from) {
             Ok(chunk) => {
-                let len = chunk.data().len();
+                let len = chunk.bytes().len();
                 found.chunks += 1;
                 found.bytes += len as u64;
                 Ok(len)
@@ -110,9 +110,40 @@ mod tests {
         let found = peer.chunks.scrub(3000, NonZeroU64::MAX).await.unwrap();
         let (chunks, bytes, bad) = (2, 8, 2);
         assert_eq!(found, Scrubbed { chunks, bytes, bad });
+        assert_eq!(peer.chunks.scrub(0, NonZeroU64::MAX).await.unwrap().bad, 0);
         let known = peer.handle.holds(vec![one, two, three, four]).await;
         let known = known.unwrap();
         assert_eq!(known, [true, false, true, false], "no longer counted");
         assert!(!peer.has_file(&two) && peer.has_file(&stray));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn so_is_one_that_is_compressed() {
+        let lines: &'static str = "the same line again\n".repeat(2000).leak();
+        let other: &'static str = "another line again\n".repeat(2000).leak();
+        let peer = Alone::compressed(&[lines, other]);
+        let [key, rotten] = peer.indexed[..] else {
+            panic!("two are indexed");
+        };
+        let path = |key: Key| {
+            let name = format!("{key}.zst");
+            let folder = peer.folder.path().join("chunks");
+            folder.join(&name[..2]).join(name)
+        };
+        let mut bytes = fs::read(path(rotten)).unwrap();
+        let (whole, middle) = (bytes.len(), bytes.len() / 2);
+        bytes[middle] ^= 1;
+        fs::write(path(rotten), bytes).unwrap();
+
+        let found = peer.chunks.scrub(0, NonZeroU64::MAX).await.unwrap();
+        assert_eq!((found.chunks, found.bad), (1, 1));
+        let on_disk = fs::metadata(path(key)).unwrap().len();
+        assert_eq!(
+            found.bytes, on_disk,
+            "what was read, not what it stands for"
+        );
+        assert!(whole < lines.len() / 10 && !peer.has_file(&rotten));
+        let aside = peer.folder.path().join("bad").join(format!("{rotten}.zst"));
+        assert!(aside.is_file());
     }
 }

@@ -4,8 +4,12 @@
 //! stands for whole bytes, and an acknowledged one for durable bytes; where clients' writes may reach the disk late
 //! ([`Durability::Written`](super::Durability)) it is the store's next sync that syncs them. Callers that write at the same time share the
 //! file system's journal commits. Every read checks the hash; a copy that fails is set aside, never served.
+//!
+//! The name of a compressed chunk's file ends with `.zst`, and `zstd -d` reads it. A chunk that is here in one form is not
+//! written in the other: whoever stored it first has chosen. Programs that know of plain files only do not find the others,
+//! and leave them alone.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +26,11 @@ use super::direct::Direct;
 use super::late::Late;
 use super::{OpenError, sync_dir};
 use crate::faults::{DiskFaults, Synced};
+
+mod packed;
+
+pub(crate) use packed::open;
+pub use packed::{Chunk, Encoding, Packed};
 
 /// Bad copies kept for people to look at; later ones are deleted. Guess: enough to see what a dying disk does.
 const BAD_MAX: usize = 64;
@@ -72,47 +81,6 @@ pub enum ChunkError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-/// Bytes with the hash that names them: made only by hashing, so that nobody has to do it twice.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Chunk {
-    key: Key,
-    data: Bytes,
-}
-
-impl Chunk {
-    /// Hashes the bytes, which takes a third of a millisecond for a megabyte.
-    pub fn new(data: Bytes) -> Self {
-        Chunk {
-            key: Key::of_bytes(&data),
-            data,
-        }
-    }
-
-    /// Bytes that someone says have this hash; the error is [`ChunkError::Mismatch`].
-    pub fn claimed(key: &Key, data: Bytes) -> Result<Self, ChunkError> {
-        let chunk = Chunk::new(data);
-        match chunk.key == *key {
-            true => Ok(chunk),
-            false => Err(ChunkError::Mismatch(*key)),
-        }
-    }
-
-    /// Their BLAKE3 hash.
-    pub fn key(&self) -> Key {
-        self.key
-    }
-
-    /// The bytes.
-    pub fn data(&self) -> &Bytes {
-        &self.data
-    }
-
-    /// The bytes alone.
-    pub fn into_data(self) -> Bytes {
-        self.data
-    }
 }
 
 /// The chunks' bytes on a volume. All calls block; any number of threads may call at once.
@@ -182,16 +150,19 @@ impl ChunkFiles {
         }
     }
 
-    /// Makes a chunk durable; a client's, where that may be late, at the store's next sync. Does nothing when it is here
-    /// already.
+    /// The same as [`ChunkFiles::write_packed`] for a chunk with its bytes as they are.
     pub fn write(&self, chunk: &Chunk, purpose: Purpose) -> Result<(), ChunkError> {
-        let Chunk { key, data } = chunk;
+        self.write_packed(&chunk.clone().into(), purpose)
+    }
+
+    /// Makes a chunk durable; a client's, where that may be late, at the store's next sync. Does nothing when it is here
+    /// already, in whichever form.
+    pub fn write_packed(&self, chunk: &Packed, purpose: Purpose) -> Result<(), ChunkError> {
         self.check_trusted()?;
-        let path = self.path(key);
-        let folder = self.folder(key);
+        let folder = self.folder(&chunk.key());
         let late = self.late.as_ref().filter(|_| purpose == Purpose::Client);
         // Reading is cheaper than writing again, and a copy that has rotted must not be acknowledged.
-        if fs::read(&path).is_ok_and(|held| held == *data) {
+        if let Some(path) = self.held(chunk) {
             return match (late, &self.late) {
                 (Some(late), _) => {
                     late.note();
@@ -202,13 +173,14 @@ impl ChunkFiles {
                 (None, None) => self.sync(&folder),
             };
         }
-        self.check_room(data.len() as u64, purpose)?;
+        self.check_room(chunk.bytes().len() as u64, purpose)?;
         let temporary = Temporary(self.root.join("tmp").join(self.temporary_name()));
-        let file = self.direct.create(&temporary.0, data);
+        let file = self.direct.create(&temporary.0, chunk.bytes());
         let file = file.map_err(|e| self.not_written(e))?;
         if late.is_none() {
             self.sync_file(&file)?;
         }
+        let path = self.path(&chunk.key(), chunk.encoding());
         fs::rename(&temporary.0, &path).map_err(|e| self.not_written(e))?;
         match late {
             Some(late) => {
@@ -217,6 +189,17 @@ impl ChunkFiles {
             }
             None => self.sync(&folder),
         }
+    }
+
+    /// Where a chunk is, whole.
+    fn held(&self, chunk: &Packed) -> Option<PathBuf> {
+        let key = chunk.key();
+        Encoding::ALL.into_iter().find_map(|encoding| {
+            let path = self.path(&key, encoding);
+            let held = Bytes::from(fs::read(&path).ok()?);
+            let same = encoding == chunk.encoding() && held == *chunk.bytes();
+            (same || open(&key, encoding, held).is_ok()).then_some(path)
+        })
     }
 
     /// Makes a chunk durable that is in place already, and may have been left to a later sync.
@@ -228,22 +211,28 @@ impl ChunkFiles {
 
     /// A chunk, checked.
     pub fn read(&self, key: &Key) -> Result<Chunk, ChunkError> {
-        self.checked(key, fs::read(self.path(key)))
+        Ok(self.checked(key, |path| fs::read(path))?.1)
+    }
+
+    /// The same as it lies here, for whoever passes it on.
+    pub fn read_packed(&self, key: &Key) -> Result<Packed, ChunkError> {
+        Ok(self.checked(key, |path| fs::read(path))?.0)
     }
 
     /// The same from the disk itself, not from what the system remembers of it, of which nothing is displaced. Found whole, it
     /// is noted as [verified](ChunkFiles::verified).
-    pub fn read_again(&self, key: &Key) -> Result<Chunk, ChunkError> {
+    pub fn read_again(&self, key: &Key) -> Result<Packed, ChunkError> {
         let forget = |file: &File| fadvise(file, 0, None, Advice::DontNeed);
-        let read = File::open(self.path(key)).and_then(|mut file| {
+        let (chunk, _) = self.checked(key, |path| {
+            let mut file = File::open(path)?;
             forget(&file)?;
             let mut data = Vec::new();
             file.read_to_end(&mut data)?;
             forget(&file)?;
             Ok(data)
-        });
-        let chunk = self.checked(key, read)?;
-        let noted = File::open(self.path(key)).and_then(|f| f.set_modified(SystemTime::now()));
+        })?;
+        let noted = File::open(self.path(key, chunk.encoding()))
+            .and_then(|file| file.set_modified(SystemTime::now()));
         if let Err(error) = noted {
             tracing::debug!(%key, %error, "when it was verified cannot be noted");
         }
@@ -253,66 +242,89 @@ impl ChunkFiles {
     /// When a chunk's bytes were last known to be those of its name: as they were written, or read again from the disk. It
     /// is the time of the file's modification, which a round of reading sets anew. `None` when it is not here.
     pub fn verified(&self, key: &Key) -> Result<Option<SystemTime>, ChunkError> {
-        match fs::metadata(self.path(key)).and_then(|m| m.modified()) {
-            Ok(time) => Ok(Some(time)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(ChunkError::Volume {
-                action: "looking for",
-                source,
-            }),
-        }
+        self.metadata(key, |file| file.modified())
     }
 
-    fn checked(&self, key: &Key, read: io::Result<Vec<u8>>) -> Result<Chunk, ChunkError> {
-        match read {
-            Ok(data) => {
-                if let Ok(chunk) = Chunk::claimed(key, data.into()) {
-                    return Ok(chunk);
+    /// Reads a chunk in whichever form it is here: as it lies, and itself.
+    fn checked(
+        &self,
+        key: &Key,
+        read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+    ) -> Result<(Packed, Chunk), ChunkError> {
+        let mut failure = ChunkError::Missing(*key);
+        for encoding in Encoding::ALL {
+            match read(&self.path(key, encoding)) {
+                Ok(bytes) => {
+                    if let Ok(read) = Packed::opened(key, encoding, bytes.into()) {
+                        return Ok(read);
+                    }
                 }
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(source) if !is_damage(&source) => {
+                    return Err(ChunkError::Volume {
+                        action: "reading",
+                        source,
+                    });
+                }
+                Err(_) => {}
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(ChunkError::Missing(*key));
-            }
-            Err(source) if !is_damage(&source) => {
-                return Err(ChunkError::Volume {
-                    action: "reading",
-                    source,
-                });
-            }
-            Err(_) => {}
+            self.set_aside(key, encoding)?;
+            failure = ChunkError::Corrupt(*key);
         }
-        self.set_aside(key)?;
-        Err(ChunkError::Corrupt(*key))
+        Err(failure)
     }
 
     /// Length of a chunk's file, without reading it.
     pub fn len(&self, key: &Key) -> Result<Option<u64>, ChunkError> {
-        match fs::metadata(self.path(key)) {
-            Ok(metadata) => Ok(Some(metadata.len())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(ChunkError::Volume {
-                action: "looking for",
-                source,
-            }),
+        self.metadata(key, |file| Ok(file.len()))
+    }
+
+    /// What is said of a chunk's file; `None` when it is not here.
+    fn metadata<T>(
+        &self,
+        key: &Key,
+        of: impl Fn(&Metadata) -> io::Result<T>,
+    ) -> Result<Option<T>, ChunkError> {
+        for encoding in Encoding::ALL {
+            match fs::metadata(self.path(key, encoding)).and_then(|file| of(&file)) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) => {
+                    return Err(ChunkError::Volume {
+                        action: "looking for",
+                        source,
+                    });
+                }
+            }
         }
+        Ok(None)
     }
 
     /// Deletes a chunk's bytes, if they are here. A power cut may bring them back, which does no harm.
     pub fn remove(&self, key: &Key) -> Result<(), ChunkError> {
-        match fs::remove_file(self.path(key)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(ChunkError::Volume {
-                action: "deleting",
-                source: error,
-            }),
-            _ => Ok(()),
+        for encoding in Encoding::ALL {
+            match fs::remove_file(self.path(key, encoding)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(ChunkError::Volume {
+                        action: "deleting",
+                        source: error,
+                    });
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// The keys that start with this byte, in no order, for those who walk over all that is here.
     pub fn keys(&self, first: u8) -> Result<Vec<Key>, ChunkError> {
         let folder = self.root.join("chunks").join(folder_name(first));
         let files = entries(&folder)?;
-        let key = |path: &PathBuf| path.file_name()?.to_str()?.parse::<Key>().ok();
+        let key = |path: &PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            let ending = Encoding::Zstd.ending();
+            name.strip_suffix(ending).unwrap_or(name).parse().ok()
+        };
         Ok(files.iter().filter_map(key).collect())
     }
 
@@ -351,8 +363,8 @@ impl ChunkFiles {
         self.root.join("chunks").join(folder_name(key.0[0]))
     }
 
-    fn path(&self, key: &Key) -> PathBuf {
-        self.folder(key).join(key.to_string())
+    fn path(&self, key: &Key, encoding: Encoding) -> PathBuf {
+        self.folder(key).join(file_name(key, encoding))
     }
 
     fn temporary_name(&self) -> String {
@@ -361,16 +373,17 @@ impl ChunkFiles {
             .to_string()
     }
 
-    fn set_aside(&self, key: &Key) -> Result<(), ChunkError> {
+    fn set_aside(&self, key: &Key, encoding: Encoding) -> Result<(), ChunkError> {
         let volume = |source| ChunkError::Volume {
             action: "setting aside",
             source,
         };
         let mut bad = self.bad.lock().unwrap_or_else(|e| e.into_inner());
         let moved = if *bad < BAD_MAX {
-            fs::rename(self.path(key), self.root.join("bad").join(key.to_string()))
+            let aside = self.root.join("bad").join(file_name(key, encoding));
+            fs::rename(self.path(key, encoding), aside)
         } else {
-            fs::remove_file(self.path(key))
+            fs::remove_file(self.path(key, encoding))
         };
         match moved {
             // Another reader was first.
@@ -454,6 +467,10 @@ impl Drop for Temporary {
 /// as a few, and all are there from the beginning, so that no chunk waits for a folder to become durable.
 fn folder_name(first: u8) -> String {
     format!("{first:02x}")
+}
+
+fn file_name(key: &Key, encoding: Encoding) -> String {
+    format!("{key}{}", encoding.ending())
 }
 
 fn is_full(error: &io::Error) -> bool {

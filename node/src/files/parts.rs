@@ -240,6 +240,7 @@ impl Files {
             .within(self.patience)
             .sharing(self.gathering.clone())
             .after(before);
+        let compress = self.compresses(&parts.kind);
         let mut sending = VecDeque::new();
         let cut = loop {
             let next = match cutter.next().await {
@@ -259,16 +260,16 @@ impl Files {
             if sending.len() == IN_FLIGHT
                 && let Some(oldest) = sending.pop_front()
             {
-                parts.held.keys.push(finished(oldest).await?.key);
+                parts.held.keys.push(finished(oldest).await?.chunk.key);
                 if !whole && parts.held.keys.len().is_multiple_of(CHECKPOINT) {
                     self.parts.save(id, parts).await?;
                 }
             }
-            sending.push_back(self.send(next, &by).await?);
+            sending.push_back(self.send(next, compress, &by).await?);
         };
         for chunk in sending {
             match finished(chunk).await {
-                Ok(chunk) => parts.held.keys.push(chunk.key),
+                Ok(sent) => parts.held.keys.push(sent.chunk.key),
                 Err(error) => {
                     // What follows a chunk that is not there is not there either.
                     parts.tail.clear();

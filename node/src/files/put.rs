@@ -13,9 +13,10 @@ use peernet_proto::v1;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cutter::{BrokenOff, Cutter};
-use super::manifest::{ChunkRef, TreeBuilder};
+use super::manifest::TreeBuilder;
 use super::precondition::{ATTEMPTS, judge};
 use super::record::{Content, Kind, Summary, encode};
+use super::spread::Spread;
 use super::{FileError, Files, Held, Precondition};
 use crate::config::INLINE_MAX;
 use crate::driver::{PeerError, Written};
@@ -37,6 +38,8 @@ pub(super) struct Sent {
     pub(super) keys: BTreeSet<(Key, u32)>,
     /// Of the file, repeated ones each time, without nodes.
     pub(super) chunks: u64,
+    /// Bytes of these as they were sent; `None` where some were held already, nobody knows in which form.
+    pub(super) stored: Option<u64>,
 }
 
 /// A new upload that takes the place of that write. Its number is used with no other: a reference says in which place its
@@ -49,7 +52,7 @@ fn in_place_of(name: Name, register: Option<&Register>) -> Referrer {
     }
 }
 
-pub(super) type Sending = AbortOnDropHandle<Result<ChunkRef, FileError>>;
+pub(super) type Sending = AbortOnDropHandle<Result<Spread, FileError>>;
 
 impl Files {
     /// Stores `body` under `name` if the condition holds, replacing what was there, and returns once that is durable on the write quorum. A
@@ -83,13 +86,14 @@ impl Files {
             .within(self.patience)
             .sharing(self.gathering.clone())
             .after(skipped);
+        let compress = self.compresses(&kind);
         let (content, sent) = match body.next().await? {
             None if skipped == 0 => (Content::Inline(Bytes::new()), None),
             // Shorter than a chunk means that it is the last: inline files are shorter than any chunk.
             Some(only) if skipped == 0 && only.len() <= INLINE_MAX => (Content::Inline(only), None),
             first => {
                 let by = self.begin_upload(&name, when).await?;
-                let (content, sent) = self.send_all(held, first, &mut body, by).await?;
+                let (content, sent) = self.send_all(held, first, &mut body, compress, by).await?;
                 (content, Some(sent))
             }
         };
@@ -99,6 +103,7 @@ impl Files {
             kind,
             modified_unix_ms: now_unix_ms(),
             chunks: sent.as_ref().map_or(0, |s| s.chunks),
+            stored: sent.as_ref().map_or(Some(body.received()), |s| s.stored),
             pinned: false,
         };
         let info = summary.to_info(&name);
@@ -109,6 +114,12 @@ impl Files {
             Some(sent) => self.commit(value, when, sent).await?,
         }
         Ok(info)
+    }
+
+    /// Whether chunks of such a file are to be compressed.
+    pub(super) fn compresses(&self, kind: &Kind) -> bool {
+        let compression = kind.compression.unwrap_or(self.compression);
+        compression.tries(&kind.content_type)
     }
 
     /// What the chunks of a new upload are stored with: it will take the place of what the name holds now, so that is
@@ -173,6 +184,7 @@ impl Files {
         held: &Held,
         first: Option<Bytes>,
         body: &mut Cutter<S>,
+        compress: bool,
         by: Referrer,
     ) -> Result<(Content, Sent), FileError>
     where
@@ -184,6 +196,7 @@ impl Files {
             by,
             keys: BTreeSet::new(),
             chunks: 0,
+            stored: held.keys.is_empty().then_some(0),
         };
         self.pin_held(held, &sent.by).await?;
         for chunk in held.chunks() {
@@ -198,7 +211,7 @@ impl Files {
                 self.settle_oldest(&mut sending, &mut tree, &mut nodes, &mut sent)
                     .await?;
             }
-            sending.push_back(self.send(chunk, &sent.by).await?);
+            sending.push_back(self.send(chunk, compress, &sent.by).await?);
             sent.chunks += 1;
             next = body.next().await?;
         }
@@ -220,33 +233,39 @@ impl Files {
         sent: &mut Sent,
     ) -> Result<(), FileError> {
         if let Some(oldest) = sending.pop_front() {
-            let chunk = finished(oldest).await?;
+            let Spread { chunk, stored } = finished(oldest).await?;
             sent.keys.insert(chunk.pair());
+            sent.stored = sent.stored.map(|all| all + stored);
             tree.push(chunk, nodes);
         }
         self.send_nodes(nodes, sent).await
     }
 
-    /// Stores nodes of the tree like any chunk; there is one for 4,096 chunks.
+    /// Stores nodes of the tree like any chunk; there is one for 4,096 chunks. Hashes cannot be compressed.
     async fn send_nodes(&self, nodes: &mut Vec<Bytes>, sent: &mut Sent) -> Result<(), FileError> {
         for node in nodes.drain(..) {
-            let node = finished(self.send(node, &sent.by).await?).await?;
-            sent.keys.insert(node.pair());
+            let node = finished(self.send(node, false, &sent.by).await?).await?;
+            sent.keys.insert(node.chunk.pair());
         }
         Ok(())
     }
 
     /// Begins to store a chunk, once there is memory for it.
-    pub(super) async fn send(&self, data: Bytes, by: &Referrer) -> Result<Sending, FileError> {
+    pub(super) async fn send(
+        &self,
+        data: Bytes,
+        compress: bool,
+        by: &Referrer,
+    ) -> Result<Sending, FileError> {
         let share = self.uploads.take(data.len() * IN_MEMORY).await;
         let (files, by) = (self.clone(), by.clone());
         Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-            files.spread(data, by, share).await
+            files.spread(data, compress, by, share).await
         })))
     }
 }
 
-pub(super) async fn finished(sending: Sending) -> Result<ChunkRef, FileError> {
+pub(super) async fn finished(sending: Sending) -> Result<Spread, FileError> {
     sending
         .await
         .map_err(|error| FileError::Interrupted(error.to_string()))?

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::FileError;
 use super::manifest::Manifest;
+use crate::config::Compression;
 
 /// Layout written by this version.
 const FORMAT: u32 = 1;
@@ -30,12 +31,16 @@ pub(crate) struct Kind {
     pub content_type: String,
     /// In any order.
     pub tags: Vec<String>,
+    /// Whether its chunks are compressed, if not as the network says. Nothing that is kept with the file.
+    pub compression: Option<Compression>,
 }
 
 impl Kind {
     /// Whether a head has room for it, and it can be sent in headers.
     pub(crate) fn check(&self) -> Result<(), FileError> {
-        let Kind { content_type, tags } = self;
+        let Kind {
+            content_type, tags, ..
+        } = self;
         if content_type.len() > CONTENT_TYPE_MAX
             || !content_type.bytes().all(|b| matches!(b, b' '..=b'~'))
         {
@@ -93,6 +98,8 @@ pub(crate) struct Summary {
     pub modified_unix_ms: u64,
     /// Chunks of content; 0 for an inline file.
     pub chunks: u64,
+    /// Bytes of one copy of these chunks, as they were sent; `None` where that is not known.
+    pub stored: Option<u64>,
     /// Nothing may take its place.
     pub pinned: bool,
 }
@@ -114,6 +121,7 @@ impl Summary {
             chunks: self.chunks,
             tags: self.kind.tags.clone(),
             pinned: self.pinned,
+            stored: self.stored,
         }
     }
 }
@@ -201,6 +209,7 @@ pub(crate) fn encode(summary: &Summary, content: &Content, upload: Option<Upload
         kind,
         modified_unix_ms,
         chunks,
+        stored,
         pinned,
     } = summary;
     let head = v1::FileHead {
@@ -211,6 +220,7 @@ pub(crate) fn encode(summary: &Summary, content: &Content, upload: Option<Upload
         tags: kind.tags.clone(),
         modified_unix_ms: *modified_unix_ms,
         chunks: *chunks,
+        stored: *stored,
     };
     Value::Present {
         head: Head {
@@ -233,6 +243,7 @@ pub(crate) fn decode_head(head: &Head) -> Result<Summary, RecordError> {
         modified_unix_ms,
         chunks,
         tags,
+        stored,
     } = wire;
     if format != FORMAT {
         return Err(RecordError::Format(format));
@@ -241,9 +252,14 @@ pub(crate) fn decode_head(head: &Head) -> Result<Summary, RecordError> {
     Ok(Summary {
         size,
         etag,
-        kind: Kind { content_type, tags },
+        kind: Kind {
+            content_type,
+            tags,
+            compression: None,
+        },
         modified_unix_ms,
         chunks,
+        stored,
         pinned: head.pinned,
     })
 }
@@ -274,6 +290,7 @@ mod tests {
         let kind = Kind {
             content_type: "x".repeat(CONTENT_TYPE_MAX),
             tags: vec!["é".repeat(TAG_MAX / 2); TAGS_MAX],
+            compression: None,
         };
         kind.check().expect("the largest");
         let summary = Summary {
@@ -282,6 +299,7 @@ mod tests {
             kind,
             modified_unix_ms: u64::MAX,
             chunks: u64::MAX,
+            stored: Some(u64::MAX),
             pinned: true,
         };
         let Value::Present { head, body, .. } = encode(&summary, content, None) else {

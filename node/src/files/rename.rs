@@ -110,6 +110,7 @@ impl Files {
         let sent = Sent {
             keys: chunks.into_iter().collect(),
             chunks: file.chunks,
+            stored: None,
             by,
         };
         self.pin_all(sent.keys.clone(), &sent.by).await?;

@@ -38,9 +38,15 @@ impl Files {
         if query.len() > NAME_MAX {
             return Err(FileError::Query(query.len()));
         }
-        let kind = Kind { content_type, tags };
+        let kind = Kind {
+            content_type,
+            tags,
+            compression: None,
+        };
         kind.check()?;
-        let Kind { content_type, tags } = kind;
+        let Kind {
+            content_type, tags, ..
+        } = kind;
         let limit = match limit {
             0 => LIMIT,
             1..=LIMIT_MAX => limit,

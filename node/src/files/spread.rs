@@ -20,8 +20,8 @@ use super::budget::Share;
 use super::manifest::ChunkRef;
 use super::tally::Tally;
 use super::{FileError, Files, reason};
-use crate::chunks::{self, ChunkError};
-use crate::disk::Chunk;
+use crate::chunks::ChunkError;
+use crate::disk::Packed;
 use crate::driver::PeerError;
 
 /// How long a chunk may take, over several configurations of its slot (guess: longer than a peer's failure is
@@ -37,34 +37,44 @@ struct Parcel {
     key: Key,
     len: u32,
     /// `None` when only the reference is wanted.
-    chunk: Option<Chunk>,
+    chunk: Option<Packed>,
     by: Referrer,
     _share: Option<Share>,
 }
 
+/// A chunk that is stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spread {
+    pub(super) chunk: ChunkRef,
+    /// Bytes of each copy.
+    pub(super) stored: u64,
+}
+
 impl Files {
-    /// Stores a chunk durably on its slot's write quorum. The remaining replicas are still written to after this has
-    /// returned; one that could not take the chunk is told to catch up.
+    /// Stores a chunk durably on its slot's write quorum, compressed if that is wanted and pays. The remaining replicas are
+    /// still written to after this has returned; one that could not take the chunk is told to catch up.
     pub(super) async fn spread(
         &self,
         data: Bytes,
+        compress: bool,
         by: Referrer,
         share: Option<Share>,
-    ) -> Result<ChunkRef, FileError> {
-        let len = data.len() as u64;
-        let chunk = chunks::hash(data)
-            .await
-            .map_err(|e| FileError::Interrupted(e.to_string()))?;
-        let key = chunk.key();
+    ) -> Result<Spread, FileError> {
+        let chunk = self.chunks.pack(data, compress).await;
+        let chunk = chunk.map_err(|e| FileError::Interrupted(e.to_string()))?;
+        let (key, len) = (chunk.key(), chunk.plain_len());
+        let stored = chunk.bytes().len() as u64;
         self.deliver(Parcel {
             key,
-            len: len as u32,
+            len,
             chunk: Some(chunk),
             by,
             _share: share,
         })
         .await?;
-        Ok(ChunkRef { key, len })
+        let len = len.into();
+        let chunk = ChunkRef { key, len };
+        Ok(Spread { chunk, stored })
     }
 
     /// Pins a chunk of `len` bytes that was stored before at its slot's write quorum, for another referrer. A chunk of

@@ -19,7 +19,8 @@ use tower::Service;
 use super::status::{check_network, not_serving, of_chunk};
 use crate::chunks::ChunkError;
 use crate::daemon::{Life, Running};
-use crate::wire::{Wire, bulk};
+use crate::disk::{Encoding, Packed};
+use crate::wire::{Wire, bulk, encoding_of};
 
 /// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
 pub(super) const PART: usize = 256 * 1024;
@@ -57,15 +58,19 @@ impl v1::chunks_server::Chunks for Chunks {
             data,
             referrer,
             length,
+            encoding,
         } = bulk::whole(request);
         let running = self.member(&network_id)?;
         let referrer =
             referrer.ok_or_else(|| Status::invalid_argument("a chunk comes with its referrer"))?;
         let by = Referrer::from_wire(referrer, "referrer")
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // Whoever is told so sends the plain bytes.
+        let encoding = encoding_of(encoding)
+            .ok_or_else(|| Status::data_loss("bytes in this form are not known here"))?;
         let outcome = match running
             .chunks
-            .take_in(key(&hash)?, data, length, epoch, by)
+            .take_in((key(&hash)?, length), (encoding, data), epoch, by)
             .await
             .map_err(of_chunk)?
         {
@@ -85,19 +90,27 @@ impl v1::chunks_server::Chunks for Chunks {
         &self,
         request: Request<v1::GetChunkRequest>,
     ) -> Result<Response<Self::GetStream>, Status> {
-        let v1::GetChunkRequest { network_id, hash } = request.into_inner();
+        let v1::GetChunkRequest {
+            network_id,
+            hash,
+            accept,
+        } = request.into_inner();
         let running = self.member(&network_id)?;
-        let key = key(&hash)?;
-        let chunk = match running.chunks.read(key).await {
+        let (key, chunks) = (key(&hash)?, &running.chunks);
+        let read = match encoding_of(accept) {
+            Some(Encoding::Zstd) => chunks.read_packed(key).await,
+            _ => chunks.read(key).await.map(Packed::from),
+        };
+        let chunk = match read {
             // Not the ring's; perhaps of a file that is shared from here.
             Err(ChunkError::Missing) => {
                 let shared = running.shares.chunk(key).await;
-                shared.map_err(|_| of_chunk(ChunkError::Missing))?
+                let shared = shared.map_err(|_| of_chunk(ChunkError::Missing))?;
+                Packed::from(shared)
             }
             read => read.map_err(of_chunk)?,
         };
-        let parts = parts(chunk.into_data());
-        Ok(Response::new(stream::iter(parts).boxed()))
+        Ok(Response::new(stream::iter(parts(&chunk)).boxed()))
     }
 
     async fn have(
@@ -176,9 +189,13 @@ fn key(hash: &Bytes) -> Result<Key, Status> {
         .map_err(|_| Status::invalid_argument("a chunk's hash has 32 bytes"))
 }
 
-fn parts(mut data: Bytes) -> impl Iterator<Item = Result<v1::GetChunkResponse, Status>> {
+fn parts(
+    chunk: &Packed,
+) -> impl Iterator<Item = Result<v1::GetChunkResponse, Status>> + Send + use<> {
+    let mut data = chunk.bytes().clone();
+    let encoding = v1::Encoding::from(chunk.encoding()).into();
     std::iter::from_fn(move || {
-        let part = data.split_to(data.len().min(PART));
-        (!part.is_empty()).then_some(Ok(v1::GetChunkResponse { data: part }))
+        let data = data.split_to(data.len().min(PART));
+        (!data.is_empty()).then_some(Ok(v1::GetChunkResponse { data, encoding }))
     })
 }

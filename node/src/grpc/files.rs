@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition};
+use crate::wire::compression_of;
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -59,8 +60,13 @@ impl v1::files_server::Files for Files {
             size,
             when,
             tags,
+            compression,
         } = header;
-        let kind = Kind { content_type, tags };
+        let kind = Kind {
+            content_type,
+            tags,
+            compression: compression_of(compression),
+        };
         let when = precondition(when);
         let name = name_of(name)?;
         let serving = self.life.serving().map_err(not_serving)?;

@@ -61,6 +61,7 @@ impl v1::peers_server::Peers for Peers {
             broker,
             load: Some(self.life.load()),
             durability: v1::Durability::from(self.life.setup().durability).into(),
+            compression: v1::Compression::from(self.life.setup().compression).into(),
             ..response
         }))
     }

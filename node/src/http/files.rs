@@ -9,6 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use clap::ValueEnum;
 use futures::{Stream, TryStreamExt};
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1;
@@ -21,6 +22,7 @@ use super::parameters::{Announced, Changing, Described, FileName, Part, Reading,
 use super::problem::Problem;
 use super::range::{self, Wanted};
 use super::uploads::COMPLETE;
+use crate::config::Compression;
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, Found, Kind};
 
@@ -51,6 +53,10 @@ pub(super) struct FileView {
     tags: Vec<String>,
     /// It can be neither replaced, renamed nor deleted until it is unpinned.
     pinned: bool,
+    /// Bytes of one copy, as its chunks were sent to the peers that hold them: fewer than the file's where they were
+    /// compressed. Left out where it is not known, as for uploads of which a part was held already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<u64>,
 }
 
 impl From<v1::FileInfo> for FileView {
@@ -64,6 +70,7 @@ impl From<v1::FileInfo> for FileView {
             chunks,
             tags,
             pinned,
+            stored,
         } = info;
         FileView {
             name,
@@ -74,6 +81,7 @@ impl From<v1::FileInfo> for FileView {
             chunks,
             tags,
             pinned,
+            stored,
         }
     }
 }
@@ -366,7 +374,25 @@ pub(super) fn kind_of(headers: &HeaderMap) -> Result<Kind, Problem> {
         None => String::new(),
     };
     let tags = tags_of(headers)?;
-    Ok(Kind { content_type, tags })
+    Ok(Kind {
+        content_type,
+        tags,
+        compression: compression_of(headers)?,
+    })
+}
+
+/// Whether a file that is uploaded is to be compressed, if the client says so.
+fn compression_of(headers: &HeaderMap) -> Result<Option<Compression>, Problem> {
+    let Some(value) = headers.get("peernet-compression") else {
+        return Ok(None);
+    };
+    let told = value.to_str().unwrap_or_default();
+    let known = Compression::from_str(told, false);
+    known.map(Some).map_err(|_| {
+        Problem::invalid(
+            "peernet-compression has to be auto or never; without it the network decides",
+        )
+    })
 }
 
 /// The tags of a file that is uploaded.

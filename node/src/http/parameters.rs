@@ -139,6 +139,14 @@ pub(super) struct Described {
     /// What a search finds the file by, besides its name: at most 16 tags in UTF-8, each of 1 to 64 bytes.
     #[param(rename = "Peernet-Tags", required = false, schema_with = labels, example = "summer, beach")]
     tags: String,
+    /// Whether its chunks are compressed where they are stored and on the way there: `auto`, where it pays, or `never`.
+    /// Without it as `compression` in the status says. What is read is the same.
+    #[param(rename = "Peernet-Compression", required = false, schema_with = compression)]
+    compression: String,
+}
+
+fn compression() -> Object {
+    one_of(&["auto", "never"])
 }
 
 fn last_or_not() -> Object {

@@ -133,6 +133,8 @@ pub(super) struct StatusView {
     /// When it acknowledges that it has stored something: `synced`, once its disk has it, or `written`, once its operating
     /// system has it.
     durability: String,
+    /// Whether it compresses the chunks of files whose clients do not say: `never`, or `auto`, where it pays.
+    compression: String,
     load: LoadView,
     #[serde(flatten)]
     #[schema(schema_with = only_of_a_member)]
@@ -243,6 +245,7 @@ pub(super) async fn status(State(life): State<Arc<Life>>) -> Json<StatusView> {
         disk_total: total,
         disk_full: full,
         durability: life.setup().durability.to_string(),
+        compression: life.setup().compression.to_string(),
         load: life.load().into(),
         member,
     })

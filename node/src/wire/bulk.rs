@@ -63,6 +63,7 @@ fn frames(message: PutChunkRequest) -> [Bytes; 3] {
         data,
         referrer,
         length,
+        encoding,
     } = message;
     let before = PutChunkRequest {
         network_id,
@@ -73,6 +74,7 @@ fn frames(message: PutChunkRequest) -> [Bytes; 3] {
     let after = PutChunkRequest {
         referrer,
         length,
+        encoding,
         ..PutChunkRequest::default()
     };
     let (mut before, after) = (before.encode_to_vec(), after.encode_to_vec());

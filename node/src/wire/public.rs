@@ -10,7 +10,8 @@ use peernet_core::recover::Recovery;
 use peernet_core::slot::SlotConfig;
 use peernet_proto::v1;
 
-use crate::disk::Durability;
+use crate::config::Compression;
+use crate::disk::{Durability, Encoding};
 
 use super::{Fault, REPLICAS_MAX, Wire, WireError, count, counted, distinct, text};
 
@@ -104,6 +105,41 @@ impl From<Durability> for v1::Durability {
     }
 }
 
+impl From<Encoding> for v1::Encoding {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Plain => v1::Encoding::Unspecified,
+            Encoding::Zstd => v1::Encoding::Zstd,
+        }
+    }
+}
+
+/// How the bytes of a chunk are written, if it is known here.
+pub(crate) fn encoding_of(wire: i32) -> Option<Encoding> {
+    match v1::Encoding::try_from(wire).ok()? {
+        v1::Encoding::Unspecified => Some(Encoding::Plain),
+        v1::Encoding::Zstd => Some(Encoding::Zstd),
+    }
+}
+
+impl From<Compression> for v1::Compression {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Never => v1::Compression::Never,
+            Compression::Auto => v1::Compression::Auto,
+        }
+    }
+}
+
+/// What a client says of compression; nothing where it leaves that to the network, or says what is not known here.
+pub(crate) fn compression_of(wire: i32) -> Option<Compression> {
+    match v1::Compression::try_from(wire).unwrap_or_default() {
+        v1::Compression::Unspecified => None,
+        v1::Compression::Never => Some(Compression::Never),
+        v1::Compression::Auto => Some(Compression::Auto),
+    }
+}
+
 /// What one peer says of itself.
 pub fn status_response(status: &Status, disk: Disk) -> v1::StatusResponse {
     let Status {
@@ -138,6 +174,7 @@ pub fn status_response(status: &Status, disk: Disk) -> v1::StatusResponse {
         broker: None,
         load: None,
         durability: v1::Durability::Unspecified.into(),
+        compression: v1::Compression::Unspecified.into(),
     }
 }
 

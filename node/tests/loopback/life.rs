@@ -157,6 +157,7 @@ async fn a_peer_serves_only_its_own_network() {
     let get = v1::GetChunkRequest {
         network_id: OTHER_NETWORK.into(),
         hash: vec![0; 32].into(),
+        accept: 0,
     };
     assert_eq!(
         chunks.get(get).await.unwrap_err().code(),
@@ -173,6 +174,7 @@ async fn a_peer_serves_only_its_own_network() {
             base: None,
         }),
         length: 1,
+        encoding: 0,
     };
     assert_eq!(
         chunks.put(put).await.unwrap_err().code(),
@@ -342,7 +344,7 @@ async fn damaged_and_lost_copies_are_replaced_when_they_are_read() {
 }
 
 /// The files of all chunks on a volume.
-fn chunk_files(volume: &Path) -> Vec<PathBuf> {
+pub(crate) fn chunk_files(volume: &Path) -> Vec<PathBuf> {
     let inside = |folder: PathBuf| {
         fs::read_dir(folder)
             .into_iter()

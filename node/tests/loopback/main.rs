@@ -4,6 +4,7 @@ mod authorities;
 mod broker;
 mod collect;
 mod commands;
+mod compressed;
 mod crowds;
 mod doors;
 mod events;

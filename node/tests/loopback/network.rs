@@ -361,6 +361,15 @@ impl Client {
             size: Some(data.len() as u64),
             ..Default::default()
         };
+        self.put_as(header, data).await
+    }
+
+    /// The same with a header.
+    pub(crate) async fn put_as(
+        &self,
+        header: v1::PutHeader,
+        data: &[u8],
+    ) -> Result<v1::FileInfo, Status> {
         let mut parts = vec![v1::PutRequest {
             part: Some(v1::put_request::Part::Header(header)),
         }];

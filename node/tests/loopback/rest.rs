@@ -133,10 +133,38 @@ async fn files_are_resources() {
     send(c, "DELETE /v1/files/rest/1 HTTP/1.1", b"")
         .await
         .is_problem(404, "not_found");
+    chunks_are_compressed_where_that_is_asked_for([a, b]).await;
     digests_are_checked_and_told([a, b]).await;
     files_are_renamed([a, b, c]).await;
     patient::huge_heads_are_refused(b).await;
     patient::events_are_told(network).await;
+}
+
+async fn chunks_are_compressed_where_that_is_asked_for([a, b]: [SocketAddr; 2]) {
+    let data = "the same line again\n".repeat(100_000);
+    let put = async |path: &str, told: &str| {
+        let length = data.len();
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nPeernet-Compression: {told}\r\nContent-Length: {length}"
+        );
+        send(a, &head, data.as_bytes()).await
+    };
+    let stored = put("/v1/files/rest/packed", "auto").await;
+    assert_eq!(stored.status, 201);
+    assert!(stored.json()["stored"].as_u64().unwrap() < data.len() as u64 / 10);
+    let read = get(b, "/v1/files/rest/packed", "").await;
+    assert!(read.body == data.as_bytes() && !read.headers.contains_key("content-encoding"));
+    let part = get(
+        b,
+        "/v1/files/rest/packed",
+        "\r\nRange: bytes=1048570-1048589",
+    )
+    .await;
+    assert!(part.body == data.as_bytes()[1_048_570..1_048_590]);
+    for wrong in ["zstd", "AUTO", "", "never, auto"] {
+        let refused = put("/v1/files/rest/wrong", wrong).await;
+        refused.is_problem(400, "invalid");
+    }
 }
 
 async fn parts_and_conditions(to: SocketAddr) {

@@ -95,6 +95,7 @@ async fn what_comes_from_the_past_is_refused() {
             base: None,
         }),
         length: data.len() as u32,
+        encoding: 0,
     };
     let answer = ChunksClient::new(peer.channel()).put(put).await.unwrap();
     assert_eq!(

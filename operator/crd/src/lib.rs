@@ -15,8 +15,8 @@ mod validate;
 pub use definition::definition;
 pub use manifest::{ManifestError, read};
 pub use spec::{
-    Commands, Durability, Events, ImagePullPolicy, PeerNetwork, PeerNetworkSpec, Repair,
-    Replication, Retention, SecretKey, Storage, Zones,
+    Commands, Compression, Durability, Events, ImagePullPolicy, PeerNetwork, PeerNetworkSpec,
+    Repair, Replication, Retention, SecretKey, Storage, Zones,
 };
 pub use status::{DrainStatus, PeerNetworkStatus, Preflight, RecoveryStatus, ReplacementStatus};
 pub use validate::Violation;

@@ -83,6 +83,10 @@ pub struct PeerNetworkSpec {
     #[serde(default)]
     pub durability: Durability,
 
+    /// Whether chunks of files are compressed, where whoever stores a file does not say.
+    #[serde(default)]
+    pub compression: Compression,
+
     /// Files are cut into chunks of this many bytes. Changing it affects only files put later.
     #[serde(default = "default_chunk_size")]
     #[schemars(range(min = 65_536, max = 4_194_304))]
@@ -164,6 +168,16 @@ pub enum Durability {
     /// Once their operating systems have it, which bring it to the disks within about a second: it survives crashes of
     /// peers, but not of all those machines within that second.
     Written,
+}
+
+/// Whether the chunks of files are compressed where they are stored, and on the way there.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// They are stored as they are.
+    #[default]
+    Never,
+    /// Each chunk that is an eighth smaller that way, unless the media type says that it is compressed already.
+    Auto,
 }
 
 /// What happens to volumes when the network is deleted.
@@ -316,6 +330,7 @@ impl Default for PeerNetworkSpec {
             replicas: default_replicas(),
             replication: Replication::default(),
             durability: Durability::default(),
+            compression: Compression::default(),
             chunk_size: default_chunk_size(),
             storage: Storage::default(),
             zones: Zones::default(),

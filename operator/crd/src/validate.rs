@@ -181,6 +181,7 @@ impl PeerNetworkSpec {
             replicas,
             replication,
             durability: _,
+            compression: _,
             chunk_size,
             storage,
             zones,

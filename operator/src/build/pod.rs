@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use peernet_crd::Durability;
+use peernet_crd::{Compression, Durability};
 use peernet_plan::names::{self, GRPC_PORT, HTTP_PORT};
 use peernet_plan::observed::Network;
 
@@ -185,6 +185,9 @@ fn environment(network: &Network) -> Vec<EnvVar> {
     // Only what is not the default: a template that changes restarts every peer.
     if spec.durability == Durability::Written {
         told.push(value("PEERNET_DURABILITY", "written".into()));
+    }
+    if spec.compression == Compression::Auto {
+        told.push(value("PEERNET_COMPRESSION", "auto".into()));
     }
     let events = spec
         .events

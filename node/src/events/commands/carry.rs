@@ -153,6 +153,7 @@ async fn prepare(origins: &Origins, command: &Command) -> Result<(Change, Precon
                     .clone()
                     .unwrap_or_else(|| fetched.content_type.clone()),
                 tags: Vec::new(),
+                compression: None,
             };
             let when = Precondition {
                 if_match: matching(if_match),

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AGE, Parts, PartsId};
 use crate::disk::replace_file;
 use crate::files::{FileError, Held, Kind};
+use crate::wire::compression_of;
 
 /// Uploads in parts that a peer keeps at once (guess: their records take at most 8 MiB each, usually a few KiB).
 const OPEN: usize = 64;
@@ -152,6 +153,9 @@ fn encode(parts: &Parts) -> Vec<u8> {
             name: name.to_string(),
             content_type: kind.content_type.clone(),
             tags: kind.tags.clone(),
+            compression: kind
+                .compression
+                .map_or(0, |told| v1::Compression::from(told).into()),
             size: *size,
             when: Some(when.clone().into()),
         }),
@@ -183,6 +187,7 @@ fn decode(bytes: &[u8]) -> Option<Parts> {
         tags,
         size,
         when,
+        compression,
     } = header?;
     let (keys, []) = hashes.as_chunks::<32>() else {
         return None;
@@ -194,7 +199,11 @@ fn decode(bytes: &[u8]) -> Option<Parts> {
     };
     Some(Parts {
         name: Name::new(name).ok()?,
-        kind: Kind { content_type, tags },
+        kind: Kind {
+            content_type,
+            tags,
+            compression: compression_of(compression),
+        },
         when: when.unwrap_or_default().into(),
         size,
         digest,
@@ -208,6 +217,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Compression;
     use crate::files::{Precondition, Tags};
 
     fn parts(chunks: usize, tail: &'static [u8]) -> Parts {
@@ -220,6 +230,7 @@ mod tests {
         let kind = Kind {
             content_type: "t".into(),
             tags: vec!["a".into()],
+            compression: Some(Compression::Auto),
         };
         let mut parts = Parts::new(Name::new("n").unwrap(), kind, when, Some(9));
         parts.digest = (chunks > 0).then_some([5; 32]);

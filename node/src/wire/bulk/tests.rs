@@ -1,7 +1,7 @@
 use std::iter::repeat_n;
 
 use futures::FutureExt;
-use peernet_proto::v1::Referrer;
+use peernet_proto::v1::{Encoding, Referrer};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -19,6 +19,7 @@ fn message(length: usize) -> PutChunkRequest {
             base: None,
         }),
         length: length as u32,
+        encoding: Encoding::Zstd.into(),
     }
 }
 
