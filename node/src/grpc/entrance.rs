@@ -4,7 +4,8 @@
 //! many senders may stop half-way. So a message that does not come in one frame first takes its length, which it announces,
 //! out of a [`Room`], waits where there is none left, and has to be whole within a time. Peers' messages, their chunks and
 //! clients' requests have a room each, so that none of these keeps the others out. Nothing may follow the message: tonic would
-//! read that too, and gather a second one that counts nowhere. Requests that are streams are bounded where they are read ([`Files`](crate::files::Files)).
+//! read that too, and gather a second one that counts nowhere. Peers' messages come as a stream, each message of which is
+//! treated so; other streams are bounded where they are read ([`Files`](crate::files::Files)).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -49,7 +50,9 @@ const OF_PEERS: [&str; 6] = [
     "/peernet.v1.Shares/Bring",
     "/peernet.v1.Shares/Describe",
 ];
-/// Calls whose request is a stream.
+/// The stream whose messages take room like those that come alone.
+const MESSAGES: &str = "/peernet.v1.Ring/Deliver";
+/// The other calls whose request is a stream.
 const STREAMS: [&str; 4] = [
     "/peernet.v1.Files/Put",
     "/peernet.v1.Shares/Share",
@@ -155,24 +158,22 @@ where
             return Either::Left(answered(Ok(full.into_http())));
         }
         let request = match self.entrance.room(path).cloned() {
-            Some(room) => request.map(|body| {
-                Body::new(Whole {
-                    body,
-                    room,
-                    state: State::Prefix([0; PREFIX], 0),
-                    left: 0,
-                })
-            }),
+            Some(room) => {
+                let repeats = path == MESSAGES;
+                request.map(|body| Body::new(Whole::new(body, room, repeats)))
+            }
             None => request,
         };
         Either::Right(self.inner.call(request))
     }
 }
 
-/// A request of one message.
+/// A request of one message, or of several of which each has to be whole in time.
 struct Whole {
     body: Body,
     room: Arc<Room>,
+    /// Other messages may follow.
+    repeats: bool,
     state: State,
     /// Bytes of the message that have not come, once its length is known.
     left: usize,
@@ -196,32 +197,49 @@ enum State {
 }
 
 impl Whole {
+    fn new(body: Body, room: Arc<Room>, repeats: bool) -> Self {
+        Whole {
+            body,
+            room,
+            repeats,
+            state: State::Prefix([0; PREFIX], 0),
+            left: 0,
+        }
+    }
+
     /// What follows on a frame: room is to be taken for so many bytes, if that is more than to pass it on.
-    fn after(&mut self, data: &[u8]) -> Result<Option<usize>, Status> {
-        let mut data = data;
-        let mut half = None;
-        if let State::Prefix(prefix, seen) = &mut self.state {
-            let new = data.len().min(PREFIX - *seen);
-            prefix[*seen..*seen + new].copy_from_slice(&data[..new]);
-            *seen += new;
-            if *seen < PREFIX {
-                return Ok(None);
+    fn after(&mut self, mut data: &[u8]) -> Result<Option<usize>, Status> {
+        loop {
+            if let State::Prefix(prefix, seen) = &mut self.state {
+                let new = data.len().min(PREFIX - *seen);
+                prefix[*seen..*seen + new].copy_from_slice(&data[..new]);
+                *seen += new;
+                if *seen < PREFIX {
+                    return Ok(None);
+                }
+                let [_, length @ ..] = *prefix;
+                let length = u32::from_be_bytes(length) as usize;
+                data = &data[new..];
+                self.state = State::Passing;
+                if length > MESSAGE_MAX {
+                    // What no service takes is left to the service to refuse.
+                    self.left = usize::MAX;
+                } else if data.len() < length {
+                    self.left = length - data.len();
+                    return Ok(Some(length));
+                } else {
+                    self.left = length;
+                }
             }
-            let [_, length @ ..] = *prefix;
-            let length = u32::from_be_bytes(length) as usize;
-            data = &data[new..];
-            self.state = State::Passing;
-            if length <= MESSAGE_MAX {
-                self.left = length;
-                half = (data.len() < length).then_some(length);
-            } else {
-                // What no service takes is left to the service to refuse.
-                self.left = usize::MAX;
+            let here = data.len().min(self.left);
+            self.left -= here;
+            data = &data[here..];
+            match (self.left, self.repeats, data) {
+                (0, false, [_, ..]) => return Err(Status::invalid_argument(MORE)),
+                (0, true, _) => self.state = State::Prefix([0; PREFIX], 0),
+                _ => return Ok(None),
             }
         }
-        let left = self.left.checked_sub(data.len());
-        self.left = left.ok_or_else(|| Status::invalid_argument(MORE))?;
-        Ok(half)
     }
 }
 
@@ -310,7 +328,9 @@ mod tests {
             }
         }
         streams.sort();
-        assert_eq!(streams, STREAMS[..3]);
+        let mut known = [&STREAMS[..3], &[MESSAGES]].concat();
+        known.sort_unstable();
+        assert_eq!(streams, known);
     }
 
     /// Whoever adds a call between peers has to say so here, or a full peer would refuse its own kind.
@@ -359,17 +379,16 @@ mod tests {
     }
 
     fn whole(room: &Arc<Room>) -> (mpsc::Sender<Bytes>, Whole) {
+        request(room, false)
+    }
+
+    fn request(room: &Arc<Room>, repeats: bool) -> (mpsc::Sender<Bytes>, Whole) {
         let (frames, receiver) = mpsc::channel(8);
         let frames_in = futures::StreamExt::map(ReceiverStream::new(receiver), |data| {
             Ok::<_, Status>(Frame::data(data))
         });
-        let whole = Whole {
-            body: Body::new(StreamBody::new(frames_in)),
-            room: room.clone(),
-            state: State::Prefix([0; PREFIX], 0),
-            left: 0,
-        };
-        (frames, whole)
+        let body = Body::new(StreamBody::new(frames_in));
+        (frames, Whole::new(body, room.clone(), repeats))
     }
 
     #[tokio::test(start_paused = true)]
@@ -407,6 +426,39 @@ mod tests {
         };
         assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
         drop(second);
+        assert_eq!(room.budget.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_of_a_stream_takes_room_until_it_is_whole_or_late() {
+        let room = Room::new(100 * 1024, Duration::from_secs(5));
+        let (frames, mut stream) = request(&room, true);
+        let next = async |stream: &mut Whole| stream.frame().await.unwrap().map(|_| ());
+        // Two, the beginning of a third and its end with a fourth.
+        let two = [message(3, 3), message(0, 0), message(2, 2)].concat();
+        frames.send(two.into()).await.unwrap();
+        next(&mut stream).await.unwrap();
+        assert_eq!(room.budget.taken(), 0);
+        let third = [message(1, 1), message(60 * 1024, 1024)].concat();
+        frames.send(third.into()).await.unwrap();
+        next(&mut stream).await.unwrap();
+        assert_eq!(room.budget.taken(), 60 * 1024);
+        let end = [&[7; 59 * 1024][..], &message(50 * 1024, 9)].concat();
+        frames.send(end.into()).await.unwrap();
+        next(&mut stream).await.unwrap();
+        assert_eq!(room.budget.taken(), 50 * 1024);
+        frames.send(vec![7; 50 * 1024 - 9].into()).await.unwrap();
+        next(&mut stream).await.unwrap();
+        assert_eq!(room.budget.taken(), 0);
+        // Silence between messages is no fault, within one it is.
+        assert!(stream.frame().now_or_never().is_none());
+        sleep(Duration::from_secs(60)).await;
+        assert!(stream.frame().now_or_never().is_none());
+        frames.send(message(100, 9)).await.unwrap();
+        next(&mut stream).await.unwrap();
+        let late = next(&mut stream).await.unwrap_err();
+        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
+        drop(stream);
         assert_eq!(room.budget.taken(), 0);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use peernet_proto::v1;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{check_network, not_serving, of_peer, of_wire};
 use crate::daemon::Life;
@@ -17,20 +17,26 @@ impl Ring {
     pub(super) fn new(life: Arc<Life>) -> Self {
         Ring { life }
     }
-}
 
-#[tonic::async_trait]
-impl v1::ring_server::Ring for Ring {
-    async fn deliver(
+    /// The next batch; none when the sender has ended, or this peer is about to: a call must not hold up the end of the server,
+    /// and what is still to be said comes with the next one.
+    async fn next(
         &self,
-        request: Request<v1::DeliverRequest>,
-    ) -> Result<Response<v1::DeliverResponse>, Status> {
+        batches: &mut Streaming<v1::DeliverRequest>,
+    ) -> Result<Option<v1::DeliverRequest>, Status> {
+        tokio::select! {
+            biased;
+            next = batches.message() => next,
+            () = self.life.stops() => Ok(None),
+        }
+    }
+
+    async fn take(&self, batch: v1::DeliverRequest) -> Result<(), Status> {
         let running = self.life.member().map_err(not_serving)?;
-        let delivery =
-            Delivery::from_wire(request.into_inner()).map_err(|error| match error.fault {
-                Fault::Version(_) => Status::failed_precondition(error.to_string()),
-                _ => of_wire(error),
-            })?;
+        let delivery = Delivery::from_wire(batch).map_err(|error| match error.fault {
+            Fault::Version(_) => Status::failed_precondition(error.to_string()),
+            _ => of_wire(error),
+        })?;
         let Delivery {
             network,
             from,
@@ -39,6 +45,20 @@ impl v1::ring_server::Ring for Ring {
         check_network(&network, &running.network)?;
         for message in messages {
             running.peer.deliver(from, message).await.map_err(of_peer)?;
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl v1::ring_server::Ring for Ring {
+    async fn deliver(
+        &self,
+        request: Request<Streaming<v1::DeliverRequest>>,
+    ) -> Result<Response<v1::DeliverResponse>, Status> {
+        let mut batches = request.into_inner();
+        while let Some(batch) = self.next(&mut batches).await? {
+            self.take(batch).await?;
         }
         Ok(Response::new(v1::DeliverResponse {}))
     }

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Version of the peers' protocol spoken here.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// What a peer handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::stream;
 use peernet_core::key::Key;
 use peernet_node::wire::PROTOCOL;
 use peernet_proto::v1;
@@ -149,7 +150,10 @@ async fn a_peer_serves_only_its_own_network() {
     };
     for wrong in [delivery, newer] {
         assert_eq!(
-            ring.deliver(wrong).await.unwrap_err().code(),
+            ring.deliver(stream::iter([wrong]))
+                .await
+                .unwrap_err()
+                .code(),
             Code::FailedPrecondition
         );
     }

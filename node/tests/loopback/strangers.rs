@@ -1,5 +1,6 @@
 //! What comes from another network, another version or from the past is refused, with a sentence that says so.
 
+use futures::stream;
 use peernet_core::key::Key;
 use peernet_node::wire::PROTOCOL;
 use peernet_proto::v1;
@@ -22,11 +23,13 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, sentence: &str) {
 async fn strangers_are_told_why_they_are_refused() {
     let mut network = Network::launched(1).await;
     let mut ring = RingClient::new(network.peers[0].channel());
-    let delivery = |network_id: &str, protocol_version| v1::DeliverRequest {
-        network_id: network_id.into(),
-        protocol_version,
-        from: vec![7; 16].into(),
-        messages: Vec::new(),
+    let delivery = |network_id: &str, protocol_version| {
+        stream::iter([v1::DeliverRequest {
+            network_id: network_id.into(),
+            protocol_version,
+            from: vec![7; 16].into(),
+            messages: Vec::new(),
+        }])
     };
     let elsewhere = ring.deliver(delivery(OTHER_NETWORK, PROTOCOL)).await;
     refused(

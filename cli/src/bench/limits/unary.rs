@@ -5,8 +5,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use peernet_proto::v1;
-use peernet_proto::v1::ring_client::RingClient;
-use peernet_proto::v1::ring_server::{Ring, RingServer};
+use peernet_proto::v1::search_client::SearchClient;
+use peernet_proto::v1::search_server::{Search, SearchServer};
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::task::JoinSet;
@@ -44,13 +44,13 @@ async fn calls(time: Duration) -> io::Result<Unary> {
     let address = format!("http://{}", listener.local_addr()?);
     let server = Server::builder()
         .tcp_nodelay(true)
-        .add_service(RingServer::new(Nothing))
+        .add_service(SearchServer::new(Nothing))
         .serve_with_incoming(TcpListenerStream::new(listener));
     let mut serving = JoinSet::new();
     serving.spawn(server);
     let endpoint = Endpoint::from_shared(address).map_err(io::Error::other)?;
     let channel = endpoint.tcp_nodelay(true).connect().await;
-    let client = RingClient::new(channel.map_err(io::Error::other)?);
+    let client = SearchClient::new(channel.map_err(io::Error::other)?);
 
     let mut alone = until(client.clone(), Instant::now() + time).await?;
     alone.sort_unstable();
@@ -74,30 +74,29 @@ async fn calls(time: Duration) -> io::Result<Unary> {
 }
 
 /// Calls one after the other, at least once; the time of each.
-async fn until(mut client: RingClient<Channel>, end: Instant) -> io::Result<Vec<Duration>> {
+async fn until(mut client: SearchClient<Channel>, end: Instant) -> io::Result<Vec<Duration>> {
     let mut times = Vec::new();
     while times.is_empty() || Instant::now() < end {
         let begin = Instant::now();
-        let request = v1::DeliverRequest {
-            network_id: "00000000-0000-0000-0000-000000000000".into(),
-            from: vec![0; 16].into(),
+        let request = v1::FindRequest {
+            query: "some words that nobody looks for, as many as a message has bytes".into(),
             ..Default::default()
         };
-        client.deliver(request).await.map_err(io::Error::other)?;
+        client.find(request).await.map_err(io::Error::other)?;
         times.push(begin.elapsed());
     }
     Ok(times)
 }
 
-/// Takes messages and does nothing with them.
+/// Finds nothing.
 struct Nothing;
 
 #[tonic::async_trait]
-impl Ring for Nothing {
-    async fn deliver(
+impl Search for Nothing {
+    async fn find(
         &self,
-        _: Request<v1::DeliverRequest>,
-    ) -> Result<Response<v1::DeliverResponse>, Status> {
-        Ok(Response::new(v1::DeliverResponse {}))
+        _: Request<v1::FindRequest>,
+    ) -> Result<Response<v1::FindResponse>, Status> {
+        Ok(Response::new(v1::FindResponse::default()))
     }
 }
