@@ -91,9 +91,9 @@ pub(crate) struct Chunks {
     peer: PeerHandle,
     writes: Writes,
     pool: Pool,
-    disk: Semaphore,
+    disk: Arc<Semaphore>,
     /// As many as keep the processors busy: each may have a plain chunk in memory that nobody has counted.
-    packing: Semaphore,
+    packing: Arc<Semaphore>,
 }
 
 impl Chunks {
@@ -104,6 +104,9 @@ impl Chunks {
         peer: PeerHandle,
         writes: Writes,
     ) -> Self {
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        // One more than can work, so that none waits while one is waited for.
+        let processors = available_parallelism().map_or(1, usize::from);
         Chunks {
             network,
             me,
@@ -111,8 +114,8 @@ impl Chunks {
             peer,
             writes,
             pool: Pool::default(),
-            disk: Semaphore::new(DISK_OPERATIONS),
-            packing: Semaphore::new(available_parallelism().map_or(1, usize::from) + 1),
+            disk: semaphore(DISK_OPERATIONS),
+            packing: semaphore(processors + 1),
         }
     }
 
@@ -144,7 +147,8 @@ impl Chunks {
         let Some(packed) = chunk.filter(|chunk| chunk.encoding() != Encoding::Plain) else {
             return send(chunk).await;
         };
-        if !self.pool.is_plain(address) {
+        let known = self.pool.is_plain(address);
+        if !known {
             match send(chunk).await {
                 Err(ChunkError::Damaged) => debug!(%key, peer = holder.name, "is sent it plain"),
                 sent => return sent,
@@ -153,7 +157,9 @@ impl Chunks {
         let packed = packed.clone();
         let plain = self.working(move || packed.unpacked()).await?;
         let sent = send(Some(&plain.into())).await?;
-        self.pool.note_plain(address);
+        if !known {
+            self.pool.note_plain(address);
+        }
         Ok(sent)
     }
 
@@ -405,16 +411,18 @@ async fn checked(key: Key, data: Bytes) -> Result<Chunk, ChunkError> {
     }
 }
 
-/// A blocking task, when it is its turn.
+/// A blocking task, when it is its turn, which ends with the task, also if nobody waits for it any more.
 async fn run<T: Send + 'static>(
-    turns: &Semaphore,
+    turns: &Arc<Semaphore>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ChunkError> {
     // The semaphore is never closed, and a blocking task ends early only by a panic.
-    let _permit = turns
-        .acquire()
-        .await
-        .map_err(|_| ChunkError::Peer(PeerError::Stopped))?;
+    let turn = turns.clone().acquire_owned().await;
+    let turn = turn.map_err(|_| ChunkError::Peer(PeerError::Stopped))?;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     spawn_blocking(work)
         .await
         .map_err(|error| ChunkError::Disk(error.to_string()))
