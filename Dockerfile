@@ -20,6 +20,8 @@ RUN target=$(rustc -vV | sed -n 's/^host: //p') \
 FROM scratch AS node
 COPY --from=build /peernet-node /peernet-node
 USER 65532:65532
+# One heap for all threads: with one for every few of them, what each keeps adds up (docs/benchmarks.md, "At rest").
+ENV MALLOC_ARENA_MAX=1
 ENTRYPOINT ["/peernet-node"]
 
 FROM scratch AS operator

@@ -17,6 +17,7 @@ NODES = 3
 BUCKET = "load"
 PATIENCE = 120  # seconds until a system serves; far above what any takes
 TICK = os.sysconf("SC_CLK_TCK")
+IN_THE_IMAGE = {"MALLOC_ARENA_MAX": "1"}  # as in Dockerfile
 
 
 def run(*command, **more):
@@ -30,8 +31,8 @@ def run(*command, **more):
     return done.stdout
 
 
-def build(root, names, given=None):
-    """Compiles what is missing of the systems; the path of `peernet`."""
+def build(root, names, given=None, more=()):
+    """Compiles what is missing of the systems; the path of `peernet`, beside which is `peernet-node`."""
     if any(name.startswith("garage") for name in names) and not (CACHE / "garage/bin/garage").exists():
         run("cargo", "install", "--quiet", "garage", "--version", GARAGE, "--locked", "--root", CACHE / "garage")
     if "minio" in names and not (CACHE / "bin/minio").exists():
@@ -42,7 +43,7 @@ def build(root, names, given=None):
         run("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", CACHE / "bin/minio", "github.com/minio/minio", cwd=module)
     if given:
         return given
-    run("cargo", "build", "--quiet", "--release", "--locked", "-p", "peernet-cli", cwd=root)
+    run("cargo", "build", "--quiet", "--release", "--locked", "-p", "peernet-cli", "-p", "peernet-node", *more, cwd=root)
     return Path(os.environ.get("CARGO_TARGET_DIR") or root / "target") / "release/peernet"
 
 
@@ -154,26 +155,31 @@ class System:
 
 
 class PeerNet(System):
-    """Three peers unless told otherwise, R = 3, acknowledged when two have synced."""
+    """Three peers unless told otherwise, R = 3, acknowledged when two have synced: the program that runs in pods."""
 
     def __init__(self, name, place, peernet, peers=NODES, options=()):
         super().__init__(name, place, peernet)
         self.peers, self.options = peers, options
+        self.program = peernet.with_name("peernet-node")
 
     def start(self):
         self.place.mkdir()
-        grpc, http = ports(self.peers), ports(self.peers)
-        # The reserve changes no figure, and other programs' files are on this disk too.
-        self.server = f"http://127.0.0.1:{grpc[0]}"
+        self.grpc, self.http = ports(self.peers), ports(self.peers)
+        self.server = f"http://127.0.0.1:{self.grpc[0]}"
+        self.start_peers()
+
+    def start_peers(self):
+        """On new volumes, or on those that they had before."""
         network = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10"
         for n in range(self.peers):
+            # The reserve changes no figure, and other programs' files are on this disk too.
             self.launch(n, [
-                self.peernet, "peer", "--name", f"peer-{n}", "--data-dir", self.place / str(n), "--network-id", network,
-                "--zone", f"zone-{n % NODES}", "--seeds", f"127.0.0.1:{grpc[0]}", "--grpc-listen", f"127.0.0.1:{grpc[n]}",
-                "--http-listen", f"127.0.0.1:{http[n]}", *(["--found"] if n == 0 else []), "--disk-reserve-percent", "1",
+                self.program, "--name", f"peer-{n}", "--data-dir", self.place / str(n), "--network-id", network,
+                "--zone", f"zone-{n % NODES}", "--seeds", f"127.0.0.1:{self.grpc[0]}", "--grpc-listen", f"127.0.0.1:{self.grpc[n]}",
+                "--http-listen", f"127.0.0.1:{self.http[n]}", *(["--found"] if n == 0 else []), "--disk-reserve-percent", "1",
                 *self.options,
-            ])  # fmt: skip
-        for port in http:
+            ], **IN_THE_IMAGE)  # fmt: skip
+        for port in self.http:
             self.wait("the peers are ready", lambda: answers(f"http://127.0.0.1:{port}/readyz"))
         self.wait("all are active", lambda: self.active() == self.peers)
 

@@ -24,9 +24,7 @@ use peernet_core::io::{Answer, Input, Output, RequestError, RequestId, Time};
 use peernet_core::key::{Key, Slot};
 use peernet_core::peer::Peer;
 use peernet_core::store::{Entry, Store, StoreError};
-use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
 use crate::chunks::fetch::Fetcher;
@@ -35,10 +33,12 @@ use crate::disk::{ChunkFiles, DiskStore};
 use crate::transport::Transport;
 
 mod handle;
+mod park;
 mod routes;
 mod sync;
 
 pub(crate) use handle::{PeerError, PeerHandle, Written};
+use park::Parker;
 use routes::RouteCache;
 use sync::{Flush, Gate};
 
@@ -151,10 +151,6 @@ pub(crate) fn spawn(
     inbox: Inbox,
     effects: Effects,
 ) -> io::Result<Thread> {
-    // A runtime of its own gives the thread a timed wait on the inbox; nothing else runs on it.
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
     let (report, ended) = oneshot::channel();
     let (departed, left) = watch::channel(false);
     let driver = Driver {
@@ -176,7 +172,7 @@ pub(crate) fn spawn(
         stopping: false,
     };
     thread::Builder::new().name("peer".into()).spawn(move || {
-        let ended = runtime.block_on(driver.run());
+        let ended = driver.run();
         if let Ended::Failed(failure) = &ended {
             error!("this peer stops: {failure}");
         }
@@ -209,8 +205,8 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self) -> Ended {
-        let driven = self.drive().await;
+    fn run(mut self) -> Ended {
+        let driven = self.drive();
         self.routes.close();
         match driven {
             Ok(()) => self.stopped(),
@@ -225,19 +221,20 @@ impl Driver {
         }
     }
 
-    async fn drive(&mut self) -> Result<(), StoreError> {
+    fn drive(&mut self) -> Result<(), StoreError> {
         self.gate = Gate::of(self.peer.store())?;
-        let mut batch = Vec::with_capacity(BATCH);
+        let (parker, mut batch) = (Parker::new(), Vec::with_capacity(BATCH));
         while !self.stopping {
             let wake = self.wake();
-            let received = tokio::select! {
-                biased;
-                received = self.inbox.recv_many(&mut batch, BATCH) => Some(received),
-                () = sleep_until(wake.into()) => None,
-                () = self.flush.done() => None,
+            let news = async {
+                tokio::select! {
+                    biased;
+                    received = self.inbox.recv_many(&mut batch, BATCH) => Some(received),
+                    () = self.flush.done() => None,
+                }
             };
             // Nothing at once: all handles are gone.
-            self.stopping |= received == Some(0);
+            self.stopping |= parker.wait(news, wake) == Some(Some(0));
             let started = Instant::now();
             self.turn(&mut batch)?;
             if started.elapsed() > SLOW {

@@ -30,8 +30,9 @@ use crate::wire::{self, Wire};
 
 /// Largest gRPC message sent or taken anywhere; tonic's own limit of 4 MiB is less than a chunk and its envelope.
 pub(crate) const MESSAGE_MAX: usize = 16 * 1024 * 1024;
-/// Messages are put into one batch up to this size (guess: well below a default receiver's 4 MiB).
-const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Messages are put into one batch up to this size. It is in memory several times over at both ends; with 2 MiB a peer that
+/// had just joined kept megabytes more. Guess: still thousands of messages in each call.
+const BATCH_BYTES: usize = 256 * 1024;
 /// Messages waiting for one destination (guess).
 const QUEUE: usize = 4096;
 /// Their bytes (guess: several batches).

@@ -242,6 +242,10 @@ impl Children {
                 command.env_remove(variable);
             }
         }
+        // As in the image; what the user says wins.
+        if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+            command.env("MALLOC_ARENA_MAX", "1");
+        }
         command.args([
             "peer",
             "--under-runner",

@@ -89,8 +89,12 @@ impl Files {
         let compress = self.compresses(&kind);
         let (content, sent) = match body.next().await? {
             None if skipped == 0 => (Content::Inline(Bytes::new()), None),
-            // Shorter than a chunk means that it is the last: inline files are shorter than any chunk.
-            Some(only) if skipped == 0 && only.len() <= INLINE_MAX => (Content::Inline(only), None),
+            // Shorter than a chunk means that it is the last.
+            Some(only)
+                if skipped == 0 && only.len() <= INLINE_MAX.min(self.chunk_size as usize - 1) =>
+            {
+                (Content::Inline(only), None)
+            }
             first => {
                 let by = self.begin_upload(&name, when).await?;
                 let (content, sent) = self.send_all(held, first, &mut body, compress, by).await?;
