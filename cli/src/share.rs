@@ -164,6 +164,9 @@ pub(crate) struct Shared {
     /// Bytes that the peer still fetches.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
+    /// Bytes that others have sent to the peer, those that came twice included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<u64>,
 }
 
 impl From<v1::SharedInfo> for Shared {
@@ -176,6 +179,7 @@ impl From<v1::SharedInfo> for Shared {
             tags,
             since_unix_ms,
             missing,
+            received,
         } = info;
         Shared {
             name,
@@ -185,6 +189,7 @@ impl From<v1::SharedInfo> for Shared {
             tags,
             since: output::moment(since_unix_ms),
             missing,
+            received,
         }
     }
 }

@@ -100,6 +100,7 @@ class System:
     """Three processes that stand for one another."""
 
     skips = ()  # sizes that take more time on it than they tell
+    patience = PATIENCE
 
     def __init__(self, name, place, peernet):
         self.name, self.place, self.peernet = name, place, peernet
@@ -119,13 +120,13 @@ class System:
 
     def wait(self, what, is_so):
         """Until it is so; ends with the logs if it never is."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + self.patience
         while not is_so():
             if time.monotonic() > end or any(p.poll() is not None for p in self.processes):
                 for number in range(len(self.processes)):
                     log = (self.place / f"{number}.log").read_text(errors="replace")
                     print("\n".join(log.splitlines()[-15:]), file=sys.stderr)
-                sys.exit(f"dev/bench: {self.name}: not so within {PATIENCE} s: {what}")
+                sys.exit(f"dev/bench: {self.name}: not so within {self.patience} s: {what}")
             time.sleep(0.1)
 
     def rest(self):

@@ -211,18 +211,16 @@ impl Shares {
 
     /// Publishes what the volume remembers, and goes on with what was on its way.
     pub(crate) async fn restore(&self) -> Result<(), PeerError> {
-        for offer in self.shelf.whole() {
-            self.peer.offer(offer).await?;
+        for (shared, _) in self.shelf.whole() {
+            self.peer.offer(shared.offer).await?;
         }
         self.resume().await
     }
 
-    /// What this peer shares, in byte order of the names, and then what it brings here; each with the bytes it lacks.
-    pub(crate) fn list(&self) -> Vec<(Offer, u64)> {
-        let whole = self.shelf.whole().into_iter().map(|offer| (offer, 0));
-        let partial = self.shelf.partial().into_iter();
-        let partial = partial.map(|(shared, holding)| (shared.offer, holding.missing()));
-        whole.chain(partial).collect()
+    /// What this peer shares, in byte order of the names, and then what it brings here.
+    pub(crate) fn list(&self) -> Vec<Kept> {
+        let whole = self.shelf.whole().into_iter();
+        whole.chain(self.shelf.partial()).collect()
     }
 
     /// Shares a file no more.

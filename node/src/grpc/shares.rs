@@ -97,9 +97,11 @@ impl v1::shares_server::Shares for Shares {
     ) -> Result<Response<v1::ListSharesResponse>, Status> {
         self.call(|running| async move {
             let listed = running.shares.list().into_iter();
-            let files = listed.map(|(offer, missing)| v1::SharedInfo {
-                missing: (missing > 0).then_some(missing),
-                ..info(&offer)
+            let some = |bytes: u64| (bytes > 0).then_some(bytes);
+            let files = listed.map(|(shared, holding)| v1::SharedInfo {
+                missing: some(holding.missing()),
+                received: some(holding.received()),
+                ..info(&shared.offer)
             });
             let files = files.collect();
             Ok(v1::ListSharesResponse { files })
@@ -324,6 +326,7 @@ fn info(offer: &Offer) -> v1::SharedInfo {
         tags: tags.clone(),
         since_unix_ms: *since,
         missing: None,
+        received: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! A content that is here, whole or in part: what it consists of, and which pieces of it there are.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -133,6 +134,8 @@ pub(crate) struct Holding {
     layout: Layout,
     here: watch::Sender<Pieces>,
     sent: Mutex<Sent>,
+    /// Bytes that came from other peers, whatever became of them.
+    received: AtomicU64,
 }
 
 impl Holding {
@@ -141,6 +144,7 @@ impl Holding {
         Holding {
             sent: Mutex::new(Sent::none(here.total())),
             here: watch::Sender::new(here),
+            received: AtomicU64::new(0),
             layout,
         }
     }
@@ -167,6 +171,16 @@ impl Holding {
         let open = self.layout.pieces.iter().zip(0..);
         let open = open.filter(|(_, piece)| !here.has(*piece));
         open.map(|(piece, _)| piece.len).sum()
+    }
+
+    /// Bytes of pieces that other peers sent since this peer started, those that came twice or were wrong included.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// So many more came.
+    pub(crate) fn receive(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Which pieces are here, now and from now on; ends when the content is not here any more.

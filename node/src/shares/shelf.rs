@@ -152,9 +152,8 @@ impl Shelf {
     }
 
     /// What is here whole, in byte order of the names.
-    pub(crate) fn whole(&self) -> Vec<Offer> {
-        let table = self.lock();
-        table.shares.values().map(|s| s.0.offer.clone()).collect()
+    pub(crate) fn whole(&self) -> Vec<Kept> {
+        self.lock().shares.values().cloned().collect()
     }
 
     /// What is on its way here.

@@ -84,12 +84,22 @@ async fn begin(peer: &Peer) {
     assert!(first.expect("an answer").is_some());
 }
 
+/// What it says of the film; `None`: it has nothing of it.
+async fn listed(peer: &Peer) -> Option<v1::SharedInfo> {
+    let listed = shares(peer).list(v1::ListSharesRequest {}).await.ok()?;
+    let mut files = listed.into_inner().files.into_iter();
+    files.find(|file| file.name == NAME)
+}
+
 /// How many bytes it lacks; `None`: it has nothing of it.
 async fn missing(peer: &Peer) -> Option<u64> {
-    let listed = shares(peer).list(v1::ListSharesRequest {}).await.ok()?;
-    let files = listed.into_inner().files;
-    let file = files.into_iter().find(|file| file.name == NAME)?;
-    Some(file.missing.unwrap_or(0))
+    Some(listed(peer).await?.missing.unwrap_or(0))
+}
+
+/// How many bytes of it came from others.
+async fn received(peer: &Peer) -> u64 {
+    let file = listed(peer).await.expect("the film is there");
+    file.received.unwrap_or(0)
 }
 
 /// How many pieces of a content it says that it has.
@@ -199,6 +209,11 @@ async fn many_fetch_at_once_and_all_get_the_same() {
         // Each piece is there once.
         assert_eq!(chunks(&peer.data).len(), PIECES * 4 + 1);
     }
+    assert_eq!(received(&network.peers[0]).await, 0);
+    for peer in &network.peers[1..] {
+        let (came, len) = (received(peer).await, film.len() as u64);
+        assert!((len..2 * len).contains(&came), "{came} of {len}");
+    }
 }
 
 async fn read(peer: &Peer) -> Vec<u8> {
@@ -286,6 +301,8 @@ async fn a_liar_is_found_out_and_not_asked_again() {
     share(&network.peers[0], NAME, &film).await.unwrap();
     assert!(fetch(&network.peers[2], NAME, true).await.unwrap() == film);
     assert_eq!(lies(&network.peers[2]), 1, "it is not asked again");
+    let came = received(&network.peers[2]).await;
+    assert!(came > film.len() as u64, "what was wrong came as well");
     liar.abort();
 }
 

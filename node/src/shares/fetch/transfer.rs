@@ -169,7 +169,7 @@ impl Subject {
             return Ok(Outcome::Lied);
         };
         self.note(Event::Comes(ask, piece), None).await;
-        let Some(data) = receive(&mut heard, reference.len as usize).await? else {
+        let Some(data) = self.receive(&mut heard, reference.len as usize).await? else {
             return Ok(Outcome::Lied);
         };
         let shelf = self.shelf.clone();
@@ -185,28 +185,30 @@ impl Subject {
             Err(error) => Ok(Outcome::Disk(ChunkError::Disk(error.to_string()))),
         }
     }
+
+    /// So many bytes; `None` when more or something else came.
+    async fn receive(
+        &self,
+        heard: &mut Streaming<v1::TakeResponse>,
+        len: usize,
+    ) -> Result<Option<Bytes>, Fault> {
+        let mut data = BytesMut::with_capacity(len);
+        while data.len() < len {
+            match next(heard).await? {
+                // Nothing at all would go on for ever.
+                Hear::Data(part) if !part.is_empty() && data.len() + part.len() <= len => {
+                    self.holding.receive(part.len());
+                    data.extend_from_slice(&part);
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(data.freeze()))
+    }
 }
 
 async fn next(heard: &mut Streaming<v1::TakeResponse>) -> Result<Hear, Fault> {
     let heard = timeout(STALL, heard.message()).await;
     let heard = heard.map_err(|_| Fault::Silent)??;
     heard.and_then(|h| h.step).ok_or(Fault::HungUp)
-}
-
-/// So many bytes; `None` when more or something else came.
-async fn receive(
-    heard: &mut Streaming<v1::TakeResponse>,
-    len: usize,
-) -> Result<Option<Bytes>, Fault> {
-    let mut data = BytesMut::with_capacity(len);
-    while data.len() < len {
-        match next(heard).await? {
-            // Nothing at all would go on for ever.
-            Hear::Data(part) if !part.is_empty() && data.len() + part.len() <= len => {
-                data.extend_from_slice(&part);
-            }
-            _ => return Ok(None),
-        }
-    }
-    Ok(Some(data.freeze()))
 }

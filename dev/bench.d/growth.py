@@ -1,0 +1,78 @@
+"""`dev/bench --growth`: how throughput grows with the number of peers, each behind a link of limited width (links.py).
+
+One client behind a link without limit stores files and reads them, spread over all peers (`peernet bench`). It does not know who
+holds what, so a peer passes on most of what it is given. Of T bytes a second that are stored, each of N peers takes in T/N from
+the client, and its share of the copies that go to others, (R − R/N)·T/N; of T that are read it sends T/N to the client, and
+(1 − R/N)·T/N to the peers that were asked for what it holds. No design with such clients does better than N/(1 + R − R/N) links
+when storing and N/(2 − R/N) when reading, and 3 peers to 12 at most 3.2 and 2.29 times. The rate of a link is that of one TCP
+stream over it in the same run.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import links
+import systems
+from report import MIB, table
+
+PEERS = (3, 6, 12)
+MBIT = 100
+COPIES = 3
+SIZE, EACH, SECONDS = 8 * MIB, 4, 20  # bytes of a file, operations at once per peer, and for how long
+GOAL = 3.2
+
+
+def measure_at(peernet, place, count, mbit):
+    with links.laid(count) as lines:
+        peers = links.Peers(f"growth-{count}", Path(place) / f"growth-{count}", peernet, lines)
+        out = []
+        try:
+            peers.start()
+            lines.narrow(mbit)
+            rate = lines.stream(0, 1)
+            peers.rest()
+            for op in ("put", "get"):
+                load = ["bench", "--size", SIZE, "--concurrency", EACH * count, "--seconds", SECONDS, "--op", op, "--output", "json"]
+                load += ["--pid", ",".join(map(str, peers.pids())), "--server", peers.server]
+                work = links.busy()
+                said = json.loads(systems.run(*lines.command(links.CLIENT, peernet, *load)))
+                there = links.busy()
+                busy = (there[0] - work[0]) / (there[1] - work[1])
+                cell = next(m for m in said["measurements"] if m["op"] == op)
+                out.append({"peers": count, "mbit": mbit, "rate": rate, "busy": busy, **cell})
+                print(f"dev/bench: {op} with {count} peers: {cell['mibPerSecond']:.1f} MiB/s", file=sys.stderr)
+                peers.rest()
+        finally:
+            peers.stop()
+        return out
+
+
+def measure(peernet, place, mbit=MBIT):
+    return [cell for count in PEERS for cell in measure_at(peernet, place, count, mbit)]
+
+
+def most(op, peers):
+    """The most that peers can do, in links."""
+    return peers / (1 + COPIES - COPIES / peers) if op == "put" else peers / (2 - COPIES / peers)
+
+
+def verdict(cells):
+    """A table, one line of ratios, and a sentence for each goal that is missed."""
+    rows, ratios, wrong = [], [], []
+    for op in ("put", "get"):
+        mine = {c["peers"]: c for c in cells if c["op"] == op}
+        first = mine[PEERS[0]]
+        for peers, c in mine.items():
+            rate, bound = c["mibPerSecond"], most(op, peers) * c["rate"] / MIB
+            limit = " (the limit)" if c["busy"] > links.BUSY else ""
+            rows.append([
+                op.upper(), str(peers), f"{rate:.1f}", f"{rate / first['mibPerSecond']:.2f}", f"{most(op, peers) / most(op, PEERS[0]):.2f}",
+                f"{bound:.1f}", f"{rate / bound:.2f}", f"{100 * c['busy']:.0f} %{limit}",
+            ])  # fmt: skip
+        growth = mine[PEERS[-1]]["mibPerSecond"] / first["mibPerSecond"]
+        ratios.append(f"{op} {PEERS[0]} → {PEERS[-1]} peers {growth:.2f}")
+        if op == "put" and growth < GOAL:
+            wrong.append(f"{op} grows {growth:.2f} times from {PEERS[0]} to {PEERS[-1]} peers, the goal is {GOAL}")
+    header = ["", "peers", "MiB/s", ": 3 peers", "at most", "links allow, MiB/s", "ratio", "processors busy"]
+    return table(header, rows), f"ratios (put ≥ {GOAL}): " + ", ".join(ratios), wrong
