@@ -14,9 +14,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::{ChunkError, Chunks};
+use crate::config::CHUNK_SIZE_MIN;
 
 /// From the beginning of a round to that of the next: Ceph's for its deep scrubs (`osd_deep_scrub_interval`).
 const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The least that a chunk counts for, bytes: finding, opening and noting take time too, and a million small or well
+/// compressed ones would keep a core busy. Guess: a chunk of the least size.
+const LEAST: usize = CHUNK_SIZE_MIN as usize;
 
 /// What a round has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,6 +49,11 @@ pub(crate) async fn keep_scrubbing(chunks: Arc<Chunks>, rate: NonZeroU64) {
     }
 }
 
+/// How long the next chunk waits after one of so many bytes.
+fn cost(bytes: usize, rate: NonZeroU64) -> Duration {
+    Duration::from_secs_f64(bytes.max(LEAST) as f64 / rate.get() as f64)
+}
+
 impl Chunks {
     /// One round over the slots, beginning with this one. What should be here the index says, not the folders: so a file
     /// that is missing altogether is found as well.
@@ -54,8 +64,7 @@ impl Chunks {
         for slot in slots {
             for key in self.peer.indexed(slot).await? {
                 let bytes = self.scrub_one(key, &mut found).await?;
-                let cost = Duration::from_secs_f64(bytes as f64 / rate.get() as f64);
-                free_at = free_at.max(Instant::now()) + cost;
+                free_at = free_at.max(Instant::now()) + cost(bytes, rate);
                 sleep_until(free_at).await;
             }
         }
@@ -88,6 +97,13 @@ mod tests {
 
     use super::super::alone::Alone;
     use super::*;
+
+    #[test]
+    fn small_chunks_take_their_time() {
+        let rate = NonZeroU64::new(LEAST as u64).unwrap();
+        assert_eq!(cost(1, rate), Duration::from_secs(1));
+        assert_eq!(cost(2 * LEAST, rate), Duration::from_secs(2));
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_copy_that_has_rotted_or_is_gone_is_found_though_nobody_reads_it() {
