@@ -8,6 +8,7 @@ this process; what a run that was killed has left is removed by the next one.
 import contextlib
 import ctypes
 import json
+import math
 import os
 import re
 import resource
@@ -193,6 +194,11 @@ class Links:
             sending.join()
 
 
+def place_of(rank):
+    """Where on the circle (0 to 1) a zone's peer of that rank stands, as the operator and `peernet up` place it (ADR 10)."""
+    return math.log2(2 * rank + 1) % 1
+
+
 class Peers(systems.System):
     """Peers, each behind the link of its number."""
 
@@ -211,7 +217,8 @@ class Peers(systems.System):
             host = self.lines.address(n)
             self.launch(n, self.lines.command(
                 n, self.peernet, "peer", "--name", f"peer-{n}", "--data-dir", self.place / str(n), "--network-id", NETWORK,
-                "--zone", f"zone-{n % systems.NODES}", "--seeds", f"{self.lines.address(0)}:{GRPC}", "--grpc-listen", f"{host}:{GRPC}",
+                "--zone", f"zone-{n % systems.NODES}", "--position", int(place_of(n // systems.NODES) * 2**64) + n % systems.NODES,
+                "--seeds", f"{self.lines.address(0)}:{GRPC}", "--grpc-listen", f"{host}:{GRPC}",
                 "--http-listen", f"{host}:{HTTP}", *(["--found"] if n == 0 else []), "--disk-reserve-percent", "1", *self.options,
             ))  # fmt: skip
         for n in range(self.lines.count):

@@ -22,8 +22,8 @@ import systems
 from report import MIB, table
 
 FETCHERS = (1, 4, 16, 32)
-# Mbit/s, and bytes of a file: some 20 to 45 s at the least, in 128 pieces or more.
-WIDE, NARROW = (100, 256 * MIB), (25, 128 * MIB)
+# Mbit/s, bytes of a file and of a piece: 256 pieces of about a tenth of a second each.
+WIDE, NARROW = (100, 256 * MIB, MIB), (10, 32 * MIB, MIB // 8)
 GOAL_TIME, GOAL_TWICE = 1.25, 0.05
 STREAMS = 3  # of which the median is the rate of a link
 PATIENCE = 6  # times the least time, after which a run has failed
@@ -84,26 +84,25 @@ def least(size, fetchers, rate):
 
 def measure(peernet, place, counts=FETCHERS):
     """Every number of fetchers behind wide links, and behind narrow ones where processors were the limit."""
-    out = []
+    runs = behind(peernet, place, *WIDE, counts)
+    starved = [r["fetchers"] for r in runs if r["busy"] > links.BUSY]
+    if starved:
+        runs += behind(peernet, place, *NARROW, [n for n in counts if n >= min(starved)])
+    return runs
+
+
+def behind(peernet, place, mbit, size, piece, counts):
+    """Every number of fetchers behind links of that rate."""
     with links.laid(max(counts) + 1) as lines:
-        peers = links.Peers("swarm", Path(place) / "swarm", peernet, lines)
-
-        def behind(mbit, size, counts):
-            lines.narrow(mbit)
-            rate = median(lines.stream(n, n + 1) for n in range(min(STREAMS, lines.count - 1)))
-            for n in counts:
-                took = fetch(peers, f"swarm-{mbit}-{n}", size, n, PATIENCE * least(size, n, rate) + 30)
-                out.append({"rate": rate, **took})
-
+        peers = links.Peers(f"swarm-{mbit}", Path(place) / f"swarm-{mbit}", peernet, lines, ["--chunk-size", piece])
         try:
             peers.start()
-            behind(*WIDE, counts)
-            starved = [r["fetchers"] for r in out if r["busy"] > links.BUSY]
-            if starved:
-                behind(*NARROW, [n for n in counts if n >= min(starved)])
+            lines.narrow(mbit)
+            rate = median(lines.stream(n, n + 1) for n in range(min(STREAMS, lines.count - 1)))
+            took = [fetch(peers, f"film-{n}", size, n, PATIENCE * least(size, n, rate) + 30) for n in counts]
+            return [{"rate": rate, **t} for t in took]
         finally:
             peers.stop()
-    return out
 
 
 def verdict(runs):
