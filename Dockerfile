@@ -13,9 +13,9 @@ WORKDIR /src
 COPY . .
 # crt-static: one file without an interpreter, for an image with nothing else in it.
 RUN target=$(rustc -vV | sed -n 's/^host: //p') \
- && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$target" \
+ && RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile dist --locked --target "$target" \
       -p peernet-node -p peernet-operator \
- && cp "target/$target/release/peernet-node" "target/$target/release/peernet-operator" /
+ && cp "target/$target/dist/peernet-node" "target/$target/dist/peernet-operator" /
 
 FROM scratch AS node
 COPY --from=build /peernet-node /peernet-node

@@ -43,8 +43,8 @@ def build(root, names, given=None, more=()):
         run("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", CACHE / "bin/minio", "github.com/minio/minio", cwd=module)
     if given:
         return given
-    run("cargo", "build", "--quiet", "--release", "--locked", "-p", "peernet-cli", "-p", "peernet-node", *more, cwd=root)
-    return Path(os.environ.get("CARGO_TARGET_DIR") or root / "target") / "release/peernet"
+    run("cargo", "build", "--quiet", "--profile", "dist", "--locked", "-p", "peernet-cli", "-p", "peernet-node", *more, cwd=root)
+    return Path(os.environ.get("CARGO_TARGET_DIR") or root / "target") / "dist/peernet"
 
 
 def ports(count):
