@@ -117,7 +117,11 @@ pub(crate) async fn serve(
             search::Search::new(life.clone()),
             QUESTION_MAX
         ))
-        .add_service(sized!(RingServer, ring::Ring::new(life), MESSAGE_MAX))
+        .add_service(sized!(
+            RingServer,
+            ring::Ring::new(life, stop.clone()),
+            MESSAGE_MAX
+        ))
         .serve_with_incoming_shutdown(guests, stop.cancelled())
         .await;
     watching.abort();

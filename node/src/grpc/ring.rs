@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use peernet_proto::v1;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::status::{check_network, not_serving, of_peer, of_wire};
@@ -11,15 +12,16 @@ use crate::wire::{Delivery, Fault};
 
 pub(super) struct Ring {
     life: Arc<Life>,
+    stop: CancellationToken,
 }
 
 impl Ring {
-    pub(super) fn new(life: Arc<Life>) -> Self {
-        Ring { life }
+    /// Hears others until `stop`, which is the end of the server: clients who wait for something may need what others say.
+    pub(super) fn new(life: Arc<Life>, stop: CancellationToken) -> Self {
+        Ring { life, stop }
     }
 
-    /// The next batch; none when the sender has ended, or this peer is about to: a call must not hold up the end of the server,
-    /// and what is still to be said comes with the next one.
+    /// The next batch; none when the sender has ended, or the server does, which no call must hold up.
     async fn next(
         &self,
         batches: &mut Streaming<v1::DeliverRequest>,
@@ -27,7 +29,7 @@ impl Ring {
         tokio::select! {
             biased;
             next = batches.message() => next,
-            () = self.life.stops() => Ok(None),
+            () = self.stop.cancelled() => Ok(None),
         }
     }
 

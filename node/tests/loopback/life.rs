@@ -10,10 +10,12 @@ use peernet_node::wire::PROTOCOL;
 use peernet_proto::v1;
 use peernet_proto::v1::chunks_client::ChunksClient;
 use peernet_proto::v1::peers_client::PeersClient;
+use peernet_proto::v1::put_request::Part;
 use peernet_proto::v1::ring_client::RingClient;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use crate::network::{Client, NETWORK, Network, PATIENCE, Peer, bytes, until};
@@ -105,6 +107,53 @@ async fn who_watches_a_peer_does_not_hold_up_its_end() {
     };
     assert_eq!(last.code(), Code::Unavailable);
     assert!(last.message().contains("stopping"), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_hears_others_until_its_clients_are_done() {
+    let flags = ["--replication-factor=1", "--replication-write=1"];
+    let mut network = Network::start_with(1, &flags).await;
+    let peer = &network.peers[0];
+    let batch = |network_id: &str| v1::DeliverRequest {
+        network_id: network_id.into(),
+        protocol_version: PROTOCOL,
+        from: vec![7; 16].into(),
+        messages: Vec::new(),
+    };
+    let (says, said) = mpsc::channel(1);
+    let mut ring = RingClient::new(peer.channel());
+    let call = tokio::spawn(async move { ring.deliver(ReceiverStream::new(said)).await });
+    says.send(batch(NETWORK)).await.unwrap();
+
+    let (sends, sent) = mpsc::channel(1);
+    let mut files = peer.files();
+    let upload = tokio::spawn(async move { files.put(ReceiverStream::new(sent)).await });
+    let header = v1::PutHeader {
+        name: "half".into(),
+        ..v1::PutHeader::default()
+    };
+    for part in [Part::Header(header), Part::Data(bytes(MIB, 1).into())] {
+        let part = Some(part);
+        sends.send(v1::PutRequest { part }).await.unwrap();
+    }
+    until("the upload has begun", async || {
+        let status = peer.status().await;
+        status.is_ok_and(|s| s.load.unwrap().upload_bytes > 0)
+    })
+    .await;
+
+    peer.terminate();
+    until("it refuses clients", async || {
+        peer.put("another", b"").await.is_err()
+    })
+    .await;
+    says.send(batch(OTHER_NETWORK)).await.unwrap();
+    let heard = call.await.unwrap().unwrap_err();
+    assert_eq!(heard.code(), Code::FailedPrecondition, "{heard}");
+
+    drop(sends);
+    upload.await.unwrap().expect("it came to its end");
+    assert_eq!(network.peers[0].ended().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -256,11 +256,16 @@ impl Peer {
         }
     }
 
-    /// Asks it to end, and returns how it did.
-    pub(crate) async fn stop(&mut self) -> i32 {
-        let process = self.process.as_mut().expect("a running peer");
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        let process = self.process.as_ref().expect("a running peer");
         let pid = rustix::process::Pid::from_child(process);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    }
+
+    /// Asks it to end, and returns how it did.
+    pub(crate) async fn stop(&mut self) -> i32 {
+        self.terminate();
         self.ended().await
     }
 
