@@ -74,7 +74,7 @@ impl Files {
         names.chain(there.map(|h| &h.name)).cloned().collect()
     }
 
-    /// Every chunk of the file once, with its length.
+    /// Every chunk of the file once, with its length, in the order of the file.
     pub(super) async fn all_chunks(
         &self,
         name: &Name,
@@ -100,8 +100,8 @@ impl Files {
             }
         }
         // The same bytes may occur several times in one file.
-        chunks.sort_unstable();
-        chunks.dedup();
+        let mut seen = HashSet::new();
+        chunks.retain(|(key, _)| seen.insert(*key));
         Ok(chunks)
     }
 
