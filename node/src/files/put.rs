@@ -91,7 +91,9 @@ impl Files {
             None if skipped == 0 => (Content::Inline(Bytes::new()), None),
             // Shorter than a chunk means that it is the last.
             Some(only)
-                if skipped == 0 && only.len() <= INLINE_MAX.min(self.chunk_size as usize - 1) =>
+                if skipped == 0
+                    && only.len() < self.chunk_size as usize
+                    && only.len() <= INLINE_MAX =>
             {
                 (Content::Inline(only), None)
             }
