@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use crate::config::CHUNK_SIZE_MAX;
 use crate::disk::{self, Chunk, ChunkFiles, Encoding, Packed, Purpose, open_chunk};
 use crate::driver::{PeerError, PeerHandle};
+use crate::link::Moved;
 use crate::wire::Wire;
 
 pub(crate) mod fetch;
@@ -222,6 +223,11 @@ impl Chunks {
     /// A connection to the peer at `address`, for bulk bytes.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, ChunkError> {
         self.pool.channel(address)
+    }
+
+    /// The same, and what moves on it.
+    pub(crate) fn connection(&self, address: &str) -> Result<(Channel, Moved), ChunkError> {
+        self.pool.connection(address)
     }
 
     /// Which of `keys` the peer `id` at `address` holds.

@@ -12,7 +12,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{Stream, stream};
@@ -24,6 +24,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_io_timeout::TimeoutStream;
 use tonic::transport::server::Connected;
 use tracing::warn;
+
+use crate::link::{Moved, take_little};
 
 /// Pause after the system refused a connection, usually for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
@@ -108,6 +110,7 @@ impl Door {
         let place = place.map_err(io::Error::other)?;
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
+        take_little(&stream);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.write));
         stream.set_read_timeout(silence);
@@ -119,6 +122,7 @@ impl Door {
             stream: Box::pin(stream),
             seat: Seat(Arc::new(Taken {
                 held: Mutex::new(held),
+                came: Moved::default(),
                 places: self.places.clone(),
             })),
             first_call: is_kept.then(|| Box::pin(sleep(FIRST_CALL))),
@@ -142,6 +146,8 @@ pub(crate) struct Seat(Arc<Taken>);
 
 struct Taken {
     held: Mutex<Held>,
+    /// What has come on this connection.
+    came: Moved,
     /// For clients.
     places: Arc<Semaphore>,
 }
@@ -167,6 +173,11 @@ impl Seat {
             };
         }
         !held.for_now
+    }
+
+    /// What has come on this connection.
+    pub(crate) fn came(&self) -> Moved {
+        self.0.came.clone()
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -195,7 +206,10 @@ impl AsyncRead for Guest {
             }
             self.first_call = None;
         }
-        self.stream.as_mut().poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(self.stream.as_mut().poll_read(cx, buffer))?;
+        self.seat.0.came.add(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -21,6 +21,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::daemon::Life;
 use crate::files::STREAM;
+use crate::link::TRANSFER;
 use crate::transport::MESSAGE_MAX;
 use entrance::Entrance;
 
@@ -34,6 +35,9 @@ mod search;
 mod shares;
 mod status;
 mod swarm;
+
+#[cfg(test)]
+mod slow;
 
 /// Flow control: a chunk of 1 MiB passes without a stop (measured; HTTP/2's default of 64 KiB halves the throughput).
 const STREAM_WINDOW: u32 = STREAM as u32;
@@ -84,7 +88,7 @@ pub(crate) async fn serve(
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(check))
         .http2_keepalive_timeout(Some(check))
-        .layer(Entrance::new(patience))
+        .layer(Entrance::new(patience, TRANSFER))
         .add_service(health)
         .add_service(reflection)
         .add_service(sized!(AdminServer, admin::Admin::new(life.clone()), STREAM))

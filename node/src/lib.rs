@@ -16,6 +16,7 @@ pub mod faults;
 mod files;
 mod grpc;
 mod http;
+mod link;
 mod registry;
 mod seeds;
 mod shares;

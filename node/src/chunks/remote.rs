@@ -1,6 +1,7 @@
 //! The client of other peers' Chunks service.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,10 @@ use tower::util::MapRequest;
 use super::ChunkError;
 use crate::config::CHUNK_SIZE_MAX;
 use crate::disk::{Encoding, Packed};
+use crate::link::{self, Late, Moved, Patience, TRANSFER};
 use crate::transport::{MESSAGE_MAX, endpoint};
 use crate::wire::{Wire, bulk, encoding_of};
 
-/// How long moving one chunk may take: a megabyte over a slow link, and a busy disk at its end (guess).
-pub(crate) const TRANSFER: Duration = Duration::from_secs(10);
 /// How long a peer may take to say what it has.
 const ASK: Duration = Duration::from_secs(10);
 /// How long a peer that has taken plain bytes only is sent nothing else: until its program is replaced, as in a rolling
@@ -46,15 +46,38 @@ const FRAME: u32 = 1024 * 1024;
 type InFrames = MapRequest<Channel, fn(Request<Body>) -> Request<Body>>;
 
 /// Connections by address, apart from those for messages, so that a ping never waits behind a megabyte.
-#[derive(Default)]
-pub(super) struct Pool {
-    channels: Mutex<HashMap<String, (Channel, Instant)>>,
+pub(crate) struct Pool {
+    channels: Mutex<HashMap<String, Connection>>,
     /// Peers that took plain bytes only, since when.
     plain: Mutex<HashMap<String, Instant>>,
+    /// With each transfer.
+    patience: Patience,
+}
+
+/// To one peer.
+struct Connection {
+    channel: Channel,
+    moved: Moved,
+    used: Instant,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool::new(TRANSFER)
+    }
 }
 
 impl Pool {
-    pub(super) async fn put(
+    /// Whose transfers are given up after so long.
+    pub(crate) fn new(patience: Patience) -> Self {
+        Pool {
+            channels: Mutex::default(),
+            plain: Mutex::default(),
+            patience,
+        }
+    }
+
+    pub(crate) async fn put(
         &self,
         network: &str,
         address: &str,
@@ -73,8 +96,10 @@ impl Pool {
             length,
             encoding: v1::Encoding::from(encoding).into(),
         };
-        let mut client = self.client(address)?;
-        let response = within(TRANSFER, client.put(bulk::pack(request))).await?;
+        let (mut client, moved) = self.client(address)?;
+        let (request, leaves) = bulk::pack(request);
+        let late = Late::new(self.patience, moved).after(leaves);
+        let response = unless(late, client.put(request)).await?;
         match response.into_inner().outcome {
             Some(Outcome::Stored(_)) => Ok(ChunkOutcome::Stored),
             Some(Outcome::NewerEpoch(epoch)) => Ok(ChunkOutcome::Stale(epoch)),
@@ -87,7 +112,7 @@ impl Pool {
     }
 
     /// The bytes as they came, and their form; the caller verifies them.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         network: &str,
         address: &str,
@@ -98,8 +123,8 @@ impl Pool {
             hash: Bytes::copy_from_slice(&key.0),
             accept: v1::Encoding::Zstd.into(),
         };
-        let mut client = self.client(address)?;
-        within(TRANSFER, async {
+        let (mut client, moved) = self.client(address)?;
+        unless(Late::new(self.patience, moved), async {
             let mut parts = client.get(request).await?.into_inner();
             let first = parts.message().await?.unwrap_or_default();
             let encoding = encoding_of(first.encoding)
@@ -154,7 +179,7 @@ impl Pool {
             verify: false,
             when,
         };
-        let mut client = self.client(address)?;
+        let (mut client, _) = self.client(address)?;
         let answer = within(ASK, client.have(request)).await?.into_inner();
         let v1::HaveChunksResponse {
             held,
@@ -185,18 +210,23 @@ impl Pool {
         Ok(within(ASK, client.describe(request)).await?.into_inner())
     }
 
-    fn client(&self, address: &str) -> Result<ChunksClient<InFrames>, ChunkError> {
-        Ok(
-            ChunksClient::new(MapRequest::new(self.channel(address)?, bulk::send as _))
-                .max_decoding_message_size(MESSAGE_MAX)
-                .max_encoding_message_size(MESSAGE_MAX),
-        )
+    fn client(&self, address: &str) -> Result<(ChunksClient<InFrames>, Moved), ChunkError> {
+        let (channel, moved) = self.connection(address)?;
+        let client = ChunksClient::new(MapRequest::new(channel, bulk::send as _))
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        Ok((client, moved))
     }
 
     pub(super) fn channel(&self, address: &str) -> Result<Channel, ChunkError> {
+        Ok(self.connection(address)?.0)
+    }
+
+    /// A connection for bulk bytes, and what moves on it.
+    pub(super) fn connection(&self, address: &str) -> Result<(Channel, Moved), ChunkError> {
         let now = Instant::now();
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|_, (_, used)| now - *used < IDLE);
+        channels.retain(|_, connection| now - connection.used < IDLE);
         if !channels.contains_key(address) {
             let endpoint = endpoint(address)
                 .map_err(|error| {
@@ -205,11 +235,30 @@ impl Pool {
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_frame_size(FRAME);
-            channels.insert(address.to_owned(), (endpoint.connect_lazy(), now));
+            let moved = Moved::default();
+            let connection = Connection {
+                channel: link::counted(endpoint, address, &moved),
+                moved,
+                used: now,
+            };
+            channels.insert(address.to_owned(), connection);
         }
-        let (channel, used) = channels.get_mut(address).ok_or(ChunkError::Missing)?;
-        *used = now;
-        Ok(channel.clone())
+        let connection = channels.get_mut(address).ok_or(ChunkError::Missing)?;
+        connection.used = now;
+        Ok((connection.channel.clone(), connection.moved.clone()))
+    }
+}
+
+/// What comes of a transfer, or that it was given up.
+async fn unless<T>(
+    late: Late,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, ChunkError> {
+    let mut late = pin!(late);
+    tokio::select! {
+        biased;
+        result = call => result.map_err(error),
+        () = late.as_mut() => Err(ChunkError::Unavailable(late.reason())),
     }
 }
 

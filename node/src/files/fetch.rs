@@ -6,16 +6,20 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use peernet_core::io::{Endpoint, RequestError};
 use peernet_core::key::Key;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::{FileError, Files, reason};
 use crate::chunks::ChunkError;
 use crate::disk::Chunk;
 use crate::driver::PeerError;
+use crate::link::TRANSFER;
 
-/// How long a chunk may take, over all holders and several rounds (guess: longer than a peer's failure is noticed).
+/// How long a chunk is asked for again, over all holders and several rounds (guess: longer than a peer's failure is noticed). What
+/// moves by then is waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a round may take; each transfer in it has the same bound, but this peer's own disk has none.
+const ROUND: Duration = TRANSFER.whole;
 /// A holder that has not answered by then gets company (guess: far above the usual few milliseconds).
 const HEDGE: Duration = Duration::from_millis(500);
 /// First pause between rounds; doubles up to [`PAUSE_MAX`].
@@ -33,12 +37,12 @@ impl Files {
         let deadline = Instant::now() + DEADLINE;
         let mut pause = PAUSE;
         loop {
-            let error = match timeout_at(deadline, self.fetch_round(key)).await {
+            let error = match timeout(ROUND, self.fetch_round(key)).await {
                 Ok(Ok(chunk)) => return Ok(chunk),
                 Ok(Err(error)) => error,
                 Err(_) => FileError::Unreachable {
                     key,
-                    reason: format!("nobody sent it in {} s", DEADLINE.as_secs()),
+                    reason: format!("nobody sent it in {} s", ROUND.as_secs()),
                 },
             };
             if Instant::now() + pause > deadline {

@@ -24,8 +24,8 @@ use crate::chunks::ChunkError;
 use crate::disk::Packed;
 use crate::driver::PeerError;
 
-/// How long a chunk may take, over several configurations of its slot (guess: longer than a peer's failure is
-/// noticed and its slot can be written again).
+/// How long a chunk is sent again, over several configurations of its slot (guess: longer than a peer's failure is
+/// noticed and its slot can be written again). What moves by then is waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// First pause before the route is asked for again; doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);

@@ -2,8 +2,8 @@
 //!
 //! A request of one message is heard when all of it has come; until then tonic gathers it, and nothing in HTTP/2 says how
 //! many senders may stop half-way. So a message that does not come in one frame first takes its length, which it announces,
-//! out of a [`Room`], waits where there is none left, and has to be whole within a time. Peers' messages, their chunks and
-//! clients' requests have a room each, so that none of these keeps the others out. Nothing may follow the message: tonic would
+//! out of a [`Room`], waits where there is none left, and has to be whole within a time, or for a chunk as long as its connection
+//! moves and no longer than a longer time ([`Late`]). Peers' messages, their chunks and clients' requests have a room each, so that none of these keeps the others out. Nothing may follow the message: tonic would
 //! read that too, and gather a second one that counts nowhere. Peers' messages come as a stream, each message of which is
 //! treated so; other streams are bounded where they are read ([`Files`](crate::files::Files)).
 
@@ -17,15 +17,15 @@ use futures::future::{BoxFuture, Either, Ready, ready as answered};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{Request, Response};
 use tokio::sync::Semaphore;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::status;
-use crate::chunks::remote::TRANSFER;
 use crate::door::Seat;
 use crate::files::{Budget, Share};
+use crate::link::{Late, Moved, Patience};
 use crate::transport::{DELIVERY, MESSAGE_MAX};
 
 /// Bytes of half messages of the ring (guess: two of the largest, sixteen usual full batches).
@@ -64,12 +64,12 @@ const STREAMS: [&str; 4] = [
 struct Room {
     budget: Budget,
     waiting: Arc<Semaphore>,
-    /// How long one may wait for room, and then take to come.
-    patience: Duration,
+    /// How long one may wait for room, which is as long as it may stand still, and then take to come.
+    patience: Patience,
 }
 
 impl Room {
-    fn new(bytes: usize, patience: Duration) -> Arc<Self> {
+    fn new(bytes: usize, patience: Patience) -> Arc<Self> {
         Arc::new(Room {
             budget: Budget::new(bytes),
             waiting: Arc::new(Semaphore::new(WAITING)),
@@ -83,7 +83,7 @@ impl Room {
         }
         let full = || status::busy("too many messages lie here half; send it again in a moment");
         let _waiting = self.waiting.try_acquire().map_err(|_| full())?;
-        let share = timeout(self.patience, self.budget.take(bytes)).await;
+        let share = timeout(self.patience.still, self.budget.take(bytes)).await;
         share.ok().flatten().ok_or_else(full)
     }
 }
@@ -97,12 +97,13 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    /// Clients' messages have to be whole within `patience`, those of peers before their sender gives up.
-    pub(super) fn new(patience: Duration) -> Self {
+    /// Clients' messages have to be whole within `patience`, those of peers before their sender gives up: chunks may come as slowly
+    /// as they do while they move.
+    pub(super) fn new(patience: Duration, chunks: Patience) -> Self {
         Entrance {
-            ring: Room::new(RING, DELIVERY),
-            chunks: Room::new(CHUNKS, TRANSFER),
-            requests: Room::new(REQUESTS, patience),
+            ring: Room::new(RING, Patience::fixed(DELIVERY)),
+            chunks: Room::new(CHUNKS, chunks),
+            requests: Room::new(REQUESTS, Patience::fixed(patience)),
         }
     }
 
@@ -157,10 +158,11 @@ where
             );
             return Either::Left(answered(Ok(full.into_http())));
         }
+        let came = seat.map(Seat::came).unwrap_or_default();
         let request = match self.entrance.room(path).cloned() {
             Some(room) => {
                 let repeats = path == MESSAGES;
-                request.map(|body| Body::new(Whole::new(body, room, repeats)))
+                request.map(|body| Body::new(Whole::new(body, room, came, repeats)))
             }
             None => request,
         };
@@ -172,6 +174,8 @@ where
 struct Whole {
     body: Body,
     room: Arc<Room>,
+    /// On the connection, for this message and all others.
+    came: Moved,
     /// Other messages may follow.
     repeats: bool,
     state: State,
@@ -188,19 +192,17 @@ enum State {
         Option<Frame<Bytes>>,
     ),
     /// The rest is to come.
-    Coming {
-        _share: Share,
-        late: Pin<Box<Sleep>>,
-    },
+    Coming { _share: Share, late: Pin<Box<Late>> },
     /// All is there, or what is not would be refused.
     Passing,
 }
 
 impl Whole {
-    fn new(body: Body, room: Arc<Room>, repeats: bool) -> Self {
+    fn new(body: Body, room: Arc<Room>, came: Moved, repeats: bool) -> Self {
         Whole {
             body,
             room,
+            came,
             repeats,
             state: State::Prefix([0; PREFIX], 0),
             left: 0,
@@ -253,7 +255,11 @@ impl HttpBody for Whole {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             let Whole {
-                body, room, state, ..
+                body,
+                room,
+                came,
+                state,
+                ..
             } = &mut *self;
             if let State::Waiting(share, first) = state {
                 let share = ready!(share.as_mut().poll(cx));
@@ -263,7 +269,7 @@ impl HttpBody for Whole {
                     Ok(share) => {
                         *state = State::Coming {
                             _share: share,
-                            late: Box::pin(sleep(room.patience)),
+                            late: Box::pin(Late::new(room.patience, came.clone())),
                         };
                         first.map(Ok)
                     }
@@ -304,215 +310,4 @@ impl HttpBody for Whole {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-    use http_body_util::{BodyExt, StreamBody};
-    use peernet_proto::DESCRIPTORS;
-    use prost::Message;
-    use prost_types::{DescriptorProto, FileDescriptorSet};
-    use tokio::sync::mpsc;
-    use tokio_stream::wrappers::ReceiverStream;
-
-    use super::*;
-
-    /// Whoever adds a call whose request is a stream has to say so here.
-    #[test]
-    fn streams_are_known() {
-        let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
-        let mut streams = Vec::new();
-        for file in &files {
-            for service in &file.service {
-                let calls = service.method.iter().filter(|m| m.client_streaming());
-                let path = |name| format!("/{}.{}/{}", file.package(), service.name(), name);
-                streams.extend(calls.map(|m| path(m.name())));
-            }
-        }
-        streams.sort();
-        let mut known = [&STREAMS[..3], &[MESSAGES]].concat();
-        known.sort_unstable();
-        assert_eq!(streams, known);
-    }
-
-    /// Whoever adds a call between peers has to say so here, or a full peer would refuse its own kind.
-    #[test]
-    fn calls_between_peers_are_known() {
-        let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
-        let messages = files.iter().flat_map(|file| &file.message_type);
-        let messages: Vec<&DescriptorProto> = messages.collect();
-        let (mut between_peers, mut all) = (Vec::new(), Vec::new());
-        for file in &files {
-            for service in &file.service {
-                for method in &service.method {
-                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    let input = method.input_type().rsplit('.').next();
-                    let request = messages.iter().find(|m| Some(m.name()) == input).unwrap();
-                    if names_network(request) {
-                        between_peers.push(path.clone());
-                    }
-                    all.push(path);
-                }
-            }
-        }
-        let listed = |path: &String| OF_PEERS.iter().any(|prefix| path.starts_with(prefix));
-        let strangers: Vec<&String> = between_peers.iter().filter(|p| !listed(p)).collect();
-        assert!(strangers.is_empty(), "not in OF_PEERS: {strangers:?}");
-        for prefix in OF_PEERS {
-            assert!(all.iter().any(|path| path.starts_with(prefix)), "{prefix}");
-        }
-        for known in ["Ring/Deliver", "Chunks/Have", "Swarm/Take", "Shares/Bring"] {
-            let path = format!("/peernet.v1.{known}");
-            assert!(between_peers.contains(&path), "{path} names no network");
-        }
-    }
-
-    fn names_network(message: &DescriptorProto) -> bool {
-        message.field.iter().any(|f| f.name() == "network_id")
-            || message.nested_type.iter().any(names_network)
-    }
-
-    fn message(length: u32, here: usize) -> Bytes {
-        let prefix = [&[0][..], &length.to_be_bytes()].concat();
-        prefix
-            .into_iter()
-            .chain(std::iter::repeat_n(7, here))
-            .collect()
-    }
-
-    fn whole(room: &Arc<Room>) -> (mpsc::Sender<Bytes>, Whole) {
-        request(room, false)
-    }
-
-    fn request(room: &Arc<Room>, repeats: bool) -> (mpsc::Sender<Bytes>, Whole) {
-        let (frames, receiver) = mpsc::channel(8);
-        let frames_in = futures::StreamExt::map(ReceiverStream::new(receiver), |data| {
-            Ok::<_, Status>(Frame::data(data))
-        });
-        let body = Body::new(StreamBody::new(frames_in));
-        (frames, Whole::new(body, room.clone(), repeats))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn half_messages_take_room_until_they_are_whole_or_late() {
-        let room = Room::new(100 * 1024, Duration::from_secs(5));
-        let length = |n: usize| (n * 1024) as u32;
-        // What comes at once takes none, whatever is before it.
-        let (frames, small) = whole(&room);
-        let mut data = message(3, 3);
-        frames.send(data.split_to(4)).await.unwrap();
-        frames.send(data).await.unwrap();
-        drop(frames);
-        assert_eq!(small.collect().await.unwrap().to_bytes(), message(3, 3));
-        assert_eq!(room.budget.taken(), 0);
-
-        let (frames, mut first) = whole(&room);
-        frames.send(message(length(60), 1024)).await.unwrap();
-        assert!(first.frame().await.unwrap().is_ok());
-        assert_eq!(room.budget.taken(), 60 * 1024);
-        let (others, mut second) = whole(&room);
-        others.send(message(length(60), 1024)).await.unwrap();
-        assert!(second.frame().now_or_never().is_none(), "there is no room");
-        frames.send(Bytes::from(vec![7; 59 * 1024])).await.unwrap();
-        drop(frames);
-        first.collect().await.unwrap();
-        assert!(second.frame().await.unwrap().is_ok());
-        // Now and then a byte does not make it come in time.
-        let late = loop {
-            others.send(Bytes::from_static(b"7")).await.unwrap();
-            assert!(second.frame().await.unwrap().is_ok());
-            sleep(Duration::from_secs(1)).await;
-            if let Some(late) = second.frame().now_or_never() {
-                break late.unwrap().unwrap_err();
-            }
-        };
-        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
-        drop(second);
-        assert_eq!(room.budget.taken(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_message_of_a_stream_takes_room_until_it_is_whole_or_late() {
-        let room = Room::new(100 * 1024, Duration::from_secs(5));
-        let (frames, mut stream) = request(&room, true);
-        let next = async |stream: &mut Whole| stream.frame().await.unwrap().map(|_| ());
-        // Two, the beginning of a third and its end with a fourth.
-        let two = [message(3, 3), message(0, 0), message(2, 2)].concat();
-        frames.send(two.into()).await.unwrap();
-        next(&mut stream).await.unwrap();
-        assert_eq!(room.budget.taken(), 0);
-        let third = [message(1, 1), message(60 * 1024, 1024)].concat();
-        frames.send(third.into()).await.unwrap();
-        next(&mut stream).await.unwrap();
-        assert_eq!(room.budget.taken(), 60 * 1024);
-        let end = [&[7; 59 * 1024][..], &message(50 * 1024, 9)].concat();
-        frames.send(end.into()).await.unwrap();
-        next(&mut stream).await.unwrap();
-        assert_eq!(room.budget.taken(), 50 * 1024);
-        frames.send(vec![7; 50 * 1024 - 9].into()).await.unwrap();
-        next(&mut stream).await.unwrap();
-        assert_eq!(room.budget.taken(), 0);
-        // Silence between messages is no fault, within one it is.
-        assert!(stream.frame().now_or_never().is_none());
-        sleep(Duration::from_secs(60)).await;
-        assert!(stream.frame().now_or_never().is_none());
-        frames.send(message(100, 9)).await.unwrap();
-        next(&mut stream).await.unwrap();
-        let late = next(&mut stream).await.unwrap_err();
-        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
-        drop(stream);
-        assert_eq!(room.budget.taken(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_may_follow_the_message() {
-        let room = Room::new(100 * 1024, Duration::from_secs(5));
-        let second = message(10_000, 5_000);
-        // In a frame of its own, in the first one, and after a message that came in two.
-        let cases = [
-            vec![message(3, 3), second.clone()],
-            vec![[&message(3, 3)[..], &second].concat().into()],
-            vec![message(3, 1), Bytes::from_static(b"77"), second],
-        ];
-        for frames_sent in cases {
-            let (frames, body) = whole(&room);
-            for frame in frames_sent {
-                frames.send(frame).await.unwrap();
-            }
-            let refused = body.collect().await.map(|_| ()).unwrap_err();
-            assert_eq!(refused.code(), tonic::Code::InvalidArgument);
-            assert_eq!(room.budget.taken(), 0);
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_is_told_to_come_again() {
-        let room = Room::new(100 * 1024, Duration::from_secs(5));
-        let held = room.budget.take_now(90 * 1024).unwrap();
-        let mut waiting = Vec::new();
-        for n in 0..=WAITING {
-            let (frames, mut body) = whole(&room);
-            frames.send(message(20 * 1024, 1)).await.unwrap();
-            match body.frame().now_or_never() {
-                None => waiting.push((frames, body)),
-                Some(refused) => {
-                    let refused = refused.unwrap().unwrap_err();
-                    assert_eq!(
-                        (n, refused.code()),
-                        (WAITING, tonic::Code::ResourceExhausted)
-                    );
-                }
-            }
-        }
-        assert_eq!(waiting.len(), WAITING);
-        let (_, mut first) = waiting.remove(0);
-        let refused = first.frame().await.unwrap().unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-        let (_, mut last) = waiting.remove(0);
-        assert!(last.frame().await.unwrap().is_err(), "it waited as long");
-        drop((waiting, held));
-        // What no service takes is left to the service to refuse.
-        let (frames, mut body) = whole(&room);
-        frames.send(message(u32::MAX, 1)).await.unwrap();
-        assert!(body.frame().await.unwrap().is_ok());
-        assert_eq!(room.budget.taken(), 0);
-    }
-}
+mod tests;

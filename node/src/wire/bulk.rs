@@ -11,9 +11,13 @@
 //! promises nothing about frames: other senders cut them as they like, and so does a window that is nearly full. What is
 //! cut otherwise is copied, and nothing else changes. Measured, uploads of 64 MiB took a fifth less of the processors.
 
+use std::array::IntoIter;
+use std::pin::Pin;
+use std::sync::Weak;
+use std::task::{Context, Poll};
+
 use bytes::{Bytes, BytesMut};
-use futures::stream;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::body::Frame;
 use peernet_proto::v1::PutChunkRequest;
@@ -24,6 +28,7 @@ use prost::encoding::{
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::link::leaving;
 use crate::transport::MESSAGE_MAX;
 
 /// Number of the field with the chunk's bytes.
@@ -44,14 +49,18 @@ struct Frames([Bytes; 3]);
 #[derive(Clone)]
 struct Bulk(Bytes);
 
-/// A request whose body [`send`] will make of the message; without a chunk it is one like any other.
-pub(crate) fn pack(message: PutChunkRequest) -> tonic::Request<PutChunkRequest> {
+/// A request whose body [`send`] will make of the message, and what is gone when all of it has left; without a chunk it is
+/// a request like any other.
+pub(crate) fn pack(message: PutChunkRequest) -> (tonic::Request<PutChunkRequest>, Weak<()>) {
     if message.data.is_empty() {
-        return tonic::Request::new(message);
+        return (tonic::Request::new(message), Weak::new());
     }
     let mut request = tonic::Request::new(PutChunkRequest::default());
-    request.extensions_mut().insert(Frames(frames(message)));
-    request
+    let [head, data, after] = frames(message);
+    // HTTP/2 takes turns by frame, so the last one may come long after the chunk.
+    let (after, leaves) = leaving(after);
+    request.extensions_mut().insert(Frames([head, data, after]));
+    (request, leaves)
 }
 
 /// Fields are written in order, so those before the chunk and those after it may be written apart.
@@ -88,10 +97,28 @@ fn frames(message: PutChunkRequest) -> [Bytes; 3] {
 /// Puts the frames that [`pack`] made in the place of the body.
 pub(crate) fn send(mut request: Request<Body>) -> Request<Body> {
     if let Some(Frames(frames)) = request.extensions_mut().remove() {
-        let frames = frames.map(|bytes| Ok::<_, Status>(Frame::data(bytes)));
-        *request.body_mut() = Body::new(StreamBody::new(stream::iter(frames)));
+        *request.body_mut() = Body::new(Leaving(frames.into_iter()));
     }
     request
+}
+
+/// A body that says of its last frame that it is: the end would otherwise be a frame of its own, and wait for another turn.
+struct Leaving(IntoIter<Bytes, 3>);
+
+impl hyper::body::Body for Leaving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.next().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.len() == 0
+    }
 }
 
 /// Waits for all of a request's message, and keeps the chunk's bytes out of it where they came in one piece.

@@ -217,7 +217,7 @@ impl<'a> Round<'a> {
 
     fn ask(&mut self, ask: AskId, peer: PeerId) {
         let channel = self.sources.get(&peer).map(|(member, _)| &member.address);
-        let channel = channel.and_then(|address| self.shares.chunks.channel(address).ok());
+        let channel = channel.and_then(|address| self.shares.chunks.connection(address).ok());
         let (want, wanted) = oneshot::channel();
         let subject = self.subject.clone();
         let task = match channel {

@@ -22,10 +22,17 @@ use super::super::shelf::Shelf;
 use crate::chunks::ChunkError;
 use crate::disk::Chunk;
 use crate::files::cutter::STALL;
+use crate::link::{Late, Moved, Patience, TRANSFER};
 use crate::shares::ShareError;
 use crate::transport::MESSAGE_MAX;
 use crate::wire::swarm::{Ask, Follow, News, away};
 use crate::wire::{Wire, WireError};
+
+/// How long a piece may take: as long as a chunk, and still for as long as a source may be silent.
+const PIECE: Patience = Patience {
+    still: STALL,
+    whole: TRANSFER.whole,
+};
 
 /// What a round hears.
 pub(super) enum Note {
@@ -53,6 +60,8 @@ pub(super) struct Subject {
 enum Fault {
     #[error("it did not answer within {} s", STALL.as_secs())]
     Silent,
+    #[error("the piece stood still, or came too slowly")]
+    Still,
     #[error("it hung up")]
     HungUp,
     #[error("{}", .0.message())]
@@ -112,10 +121,10 @@ impl Subject {
     pub(super) async fn take(
         self,
         ask: AskId,
-        channel: Channel,
+        connection: (Channel, Moved),
         want: oneshot::Receiver<Vec<u32>>,
     ) {
-        let (event, reason) = match self.exchange(ask, channel, want).await {
+        let (event, reason) = match self.exchange(ask, connection, want).await {
             Ok(Outcome::Got) => (Event::Got(ask), None),
             Ok(Outcome::ComeBack(millis)) => (Event::ComeBack(ask, millis), None),
             Ok(Outcome::Lied) => (Event::Wrong(ask), Some("it sent wrong bytes".to_owned())),
@@ -131,7 +140,7 @@ impl Subject {
     async fn exchange(
         &self,
         ask: AskId,
-        channel: Channel,
+        (channel, moved): (Channel, Moved),
         want: oneshot::Receiver<Vec<u32>>,
     ) -> Result<Outcome, Fault> {
         let (say, said) = mpsc::channel(2);
@@ -169,7 +178,12 @@ impl Subject {
             return Ok(Outcome::Lied);
         };
         self.note(Event::Comes(ask, piece), None).await;
-        let Some(data) = self.receive(&mut heard, reference.len as usize).await? else {
+        let received = self.receive(&mut heard, reference.len as usize);
+        let received = tokio::select! {
+            received = received => received?,
+            () = Late::new(PIECE, moved) => return Err(Fault::Still),
+        };
+        let Some(data) = received else {
             return Ok(Outcome::Lied);
         };
         let shelf = self.shelf.clone();
@@ -194,7 +208,7 @@ impl Subject {
     ) -> Result<Option<Bytes>, Fault> {
         let mut data = BytesMut::with_capacity(len);
         while data.len() < len {
-            match next(heard).await? {
+            match step(heard.message().await?)? {
                 // Nothing at all would go on for ever.
                 Hear::Data(part) if !part.is_empty() && data.len() + part.len() <= len => {
                     self.holding.receive(part.len());
@@ -209,6 +223,9 @@ impl Subject {
 
 async fn next(heard: &mut Streaming<v1::TakeResponse>) -> Result<Hear, Fault> {
     let heard = timeout(STALL, heard.message()).await;
-    let heard = heard.map_err(|_| Fault::Silent)??;
+    step(heard.map_err(|_| Fault::Silent)??)
+}
+
+fn step(heard: Option<v1::TakeResponse>) -> Result<Hear, Fault> {
     heard.and_then(|h| h.step).ok_or(Fault::HungUp)
 }

@@ -1,6 +1,7 @@
 use std::iter::repeat_n;
 
-use futures::FutureExt;
+use futures::{FutureExt, stream};
+use http_body_util::StreamBody;
 use peernet_proto::v1::{Encoding, Referrer};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -52,7 +53,7 @@ fn received(frames: Vec<Bytes>) -> Result<(PutChunkRequest, bool), Status> {
 fn what_is_sent_is_what_prost_and_grpc_would_have_written() {
     for length in [1, 127, 128, SHORTEST - 1, SHORTEST, 1024 * 1024] {
         let message = message(length);
-        let (packed, place) = (pack(message.clone()), message.data.as_ptr());
+        let ((packed, leaves), place) = (pack(message.clone()), message.data.as_ptr());
         let mut request = Request::new(Body::empty());
         *request.extensions_mut() = packed.into_parts().1;
         let mut body = send(request).into_body();
@@ -61,17 +62,21 @@ fn what_is_sent_is_what_prost_and_grpc_would_have_written() {
             sent.push(frame.unwrap().into_data().unwrap());
         }
         assert_eq!(sent.concat(), written(&message), "{length} bytes");
+        drop(body);
+        assert_eq!(leaves.strong_count(), 1, "some of it is still here");
         assert_eq!(sent[1].as_ptr(), place, "they were copied");
         let (received, kept) = received(sent).unwrap();
         let as_it_came = received.data.as_ptr() == place;
         assert_eq!((as_it_came, kept), (length >= SHORTEST, length >= SHORTEST));
         assert_eq!(received, message);
+        assert_eq!(leaves.strong_count(), 0, "all of it has left");
     }
 }
 
 #[test]
 fn a_reference_alone_goes_out_as_any_message() {
-    let packed = pack(message(0));
+    let (packed, leaves) = pack(message(0));
+    assert_eq!(leaves.strong_count(), 0);
     assert_eq!(*packed.get_ref(), message(0));
     assert!(packed.extensions().is_empty());
     let request = send(request(vec![Bytes::from_static(b"untouched")]));
