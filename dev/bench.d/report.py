@@ -25,6 +25,8 @@ LIMITS = {
     "blake3CpuSecondsPerGib": ("the same: CPU", "s/GiB"),
     "loopbackMibPerSecond": ("loopback TCP, one stream, 256 KiB writes", "MiB/s"),
     "loopbackCpuSecondsPerGib": ("the same: CPU of both ends", "s/GiB"),
+    "streamMibPerSecond": ("gRPC stream of chunks' parts (tonic), 256 KiB messages", "MiB/s"),
+    "streamCpuSecondsPerGib": ("the same: CPU of both ends", "s/GiB"),
     "sync4KibP50Ms": ("append 4 KiB and fdatasync, median", "ms"),
     "sync1MibMibPerSecond": ("new file of 1 MiB and fdatasync, one by one", "MiB/s"),
     "diskMibPerSecond": ("new files of 64 MiB and fdatasync, three at once", "MiB/s"),

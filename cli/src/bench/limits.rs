@@ -16,6 +16,7 @@ use super::stats::{MIB, significant};
 use super::usage::own_cpu;
 use crate::output;
 
+mod streams;
 mod unary;
 
 /// How long each is measured.
@@ -47,6 +48,10 @@ pub(crate) struct Limits {
     loopback_mib_per_second: f64,
     /// The same: CPU time of both ends, in seconds per GiB.
     loopback_cpu_seconds_per_gib: f64,
+    /// One stream of gRPC over loopback, parts of chunks of 256 KiB, in MiB/s.
+    stream_mib_per_second: f64,
+    /// The same: CPU time of both ends, in seconds per GiB.
+    stream_cpu_seconds_per_gib: f64,
     /// Appending 4 KiB and fdatasync, in milliseconds: the median.
     sync4_kib_p50_ms: f64,
     /// Creating a file of 1 MiB and fdatasync, one after the other, in MiB/s.
@@ -75,6 +80,8 @@ impl Limits {
             ("BLAKE3, CPU", cpu(self.blake3_cpu_seconds_per_gib)),
             ("loopback TCP", mib(self.loopback_mib_per_second)),
             ("loopback TCP, CPU", cpu(self.loopback_cpu_seconds_per_gib)),
+            ("gRPC stream", mib(self.stream_mib_per_second)),
+            ("gRPC stream, CPU", cpu(self.stream_cpu_seconds_per_gib)),
             (
                 "write 4 KiB and fdatasync, p50",
                 format!("{} ms", significant(self.sync4_kib_p50_ms)),
@@ -119,6 +126,7 @@ pub(crate) fn measure(dir: &Path) -> io::Result<Limits> {
     let (memcpy, memcpy_cpu) = memcpy(&random);
     let (blake3, blake3_cpu) = blake3(&random[..CHUNK]);
     let (loopback, loopback_cpu) = loopback(&random[..SEND])?;
+    let (stream, stream_cpu) = streams::measure(TIME, &random)?;
     let (disk, disk_cpu) = large(dir.path(), &random[..LARGE])?;
     let unary = unary::measure(TIME)?;
     Ok(Limits {
@@ -128,6 +136,8 @@ pub(crate) fn measure(dir: &Path) -> io::Result<Limits> {
         blake3_cpu_seconds_per_gib: blake3_cpu,
         loopback_mib_per_second: loopback,
         loopback_cpu_seconds_per_gib: loopback_cpu,
+        stream_mib_per_second: stream,
+        stream_cpu_seconds_per_gib: stream_cpu,
         sync4_kib_p50_ms: appends(dir.path(), &random[..4096])?,
         sync1_mib_mib_per_second: files(dir.path(), &random[..CHUNK])?,
         disk_mib_per_second: disk,
@@ -265,11 +275,11 @@ mod tests {
         let limits = measure(dir.path()).unwrap();
         let figures = serde_json::to_value(&limits).unwrap();
         let figures = figures.as_object().unwrap();
-        assert_eq!(figures.len(), 13);
+        assert_eq!(figures.len(), 15);
         for (name, value) in figures {
             assert!(value.as_f64() > Some(0.0), "{name}: {value}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert_eq!(limits.table().lines().count(), 14);
+        assert_eq!(limits.table().lines().count(), 16);
     }
 }
