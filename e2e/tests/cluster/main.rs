@@ -9,6 +9,7 @@ mod crash;
 mod disturbance;
 mod events;
 mod lifecycle;
+mod modes;
 mod partition;
 mod plugin;
 mod recover;
