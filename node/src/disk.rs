@@ -3,7 +3,7 @@
 //! ```text
 //! meta.redb      all that `peernet-core` remembers: one redb database, see `meta`
 //! chunks/ab/     chunks as files named by their hash, see `chunks`; those that end with `.zst` are compressed
-//! journal        what `meta.redb` does not hold yet, where writes may reach the disk late, see `late`
+//! journal        what `meta.redb` does not hold yet, see `meta`
 //! tmp/           chunks being written; emptied at start
 //! bad/           copies that failed their check, set aside for people to look at
 //! ```
@@ -28,7 +28,7 @@ pub mod meta;
 pub(crate) use chunks::open as open_chunk;
 pub use chunks::{Chunk, ChunkError, ChunkFiles, Encoding, Packed, Purpose, Space};
 pub(crate) use late::Late;
-pub use late::{Durability, LATE};
+pub use late::{CHECKPOINT, Durability, LATE};
 pub use meta::DiskStore;
 
 /// Why a volume cannot be used.

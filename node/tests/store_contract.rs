@@ -3,6 +3,7 @@
 use std::fs;
 
 use bytes::Bytes;
+use peernet_core::collect::{Referrer, Upload};
 use peernet_core::key::{Key, Name, Position, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
@@ -113,6 +114,7 @@ contract! {
     writes_are_seen_before_the_commit
     what_was_committed_survives
     what_was_not_committed_is_lost_as_a_whole
+    each_kind_of_record_is_committed_on_its_own
     records_are_replaced_and_removed
     names_are_listed_in_byte_order
     entries_are_those_of_the_slot_in_order
@@ -336,6 +338,40 @@ fn what_was_not_committed_is_lost_as_a_whole<V: Volume>() {
     volume.store().clear_slot(key_of("a/b").slot()).unwrap();
     volume.power_cut();
     assert_filled(volume.store());
+}
+
+fn each_kind_of_record_is_committed_on_its_own<V: Volume>() {
+    let mut volume = V::empty();
+    let by = Referrer {
+        name: Name::new("a").unwrap(),
+        upload: Upload(1),
+        base: None,
+    };
+    // Twice: the first commit of a process is not like those that follow.
+    for round in 1..3 {
+        let mark = Pending {
+            write: register("a", round).write,
+            consumers: Consumers::from_bits(1).unwrap(),
+        };
+        let n = round as u8;
+        let store = volume.store();
+        store.put_reference(&key(1, n), 9, &by).unwrap();
+        store.commit().unwrap();
+        store.put_chunk(&key(2, n), 9).unwrap();
+        store.commit().unwrap();
+        store.put_mark(&key(3, n), Some(&mark)).unwrap();
+        store.commit().unwrap();
+        store.put_register(&register("a", round)).unwrap();
+        store.commit().unwrap();
+        volume.power_cut();
+        let store = volume.store();
+        let held = store.referrers(&key(1, n), 9).unwrap();
+        assert_eq!(held, std::slice::from_ref(&by), "{round}");
+        assert_eq!(store.chunk(&key(2, n)).unwrap(), Some(9));
+        assert_eq!(store.mark(&key(3, n)).unwrap(), Some(mark));
+        let held = store.register(&key_of("a")).unwrap();
+        assert_eq!(held, Some(register("a", round)));
+    }
 }
 
 fn records_are_replaced_and_removed<V: Volume>() {

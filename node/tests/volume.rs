@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
+use peernet_core::collect::{Referrer, Upload};
 use peernet_core::key::{Key, Name, Position, Slot};
 use peernet_core::leave::Receipt;
 use peernet_core::member::{Drain, Liveness, Member, PeerId};
 use peernet_core::register::{Register, Value, Version, WriteId};
 use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
-use peernet_core::store::{Identity, Store};
+use peernet_core::store::{Entry, Identity, Store};
 use peernet_node::disk::{self, DiskStore, Durability, OpenError};
 use peernet_proto::v1;
 use proptest::collection::vec;
@@ -125,7 +126,12 @@ enum Step {
     ClearNameSlot(u8),
     Receipt(u8, u8, u64),
     Reset,
+    Reference(u8, u8, u8),
+    RemoveReference(u8, u8, u8),
+    Promise(u8, u64),
     Commit,
+    /// A commit that leaves nothing to the journal.
+    Checkpoint,
     Crash,
 }
 
@@ -143,7 +149,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => small().prop_map(Step::ClearNameSlot),
         2 => (small(), small(), any::<u64>()).prop_map(|(leaver, slot, chunks)| Step::Receipt(leaver, slot, chunks)),
         1 => Just(Step::Reset),
-        3 => Just(Step::Commit),
+        2 => (small(), small(), small()).prop_map(|(slot, n, by)| Step::Reference(slot, n, by)),
+        1 => (small(), small(), small()).prop_map(|(slot, n, by)| Step::RemoveReference(slot, n, by)),
+        1 => (small(), any::<u64>()).prop_map(|(n, v)| Step::Promise(n, v >> 1)),
+        6 => Just(Step::Commit),
+        1 => Just(Step::Checkpoint),
         2 => Just(Step::Crash),
     ]
 }
@@ -180,6 +190,23 @@ fn member(n: u8, incarnation: u64) -> Member {
     }
 }
 
+fn version(n: u8, counter: u64) -> Version {
+    Version {
+        epoch: counter,
+        round: 0,
+        writer: PeerId(u128::from(n)),
+        op: counter ^ 5,
+    }
+}
+
+fn referrer(n: u8) -> Referrer {
+    Referrer {
+        name: name(n),
+        upload: Upload(n.into()),
+        base: None,
+    }
+}
+
 /// Every step but commits and crashes.
 fn write(store: &mut impl Store, step: &Step) {
     match *step {
@@ -202,12 +229,6 @@ fn write(store: &mut impl Store, step: &Step) {
                 .unwrap();
         }
         Step::Register(n, counter, present) => {
-            let version = Version {
-                epoch: counter,
-                round: 0,
-                writer: PeerId(u128::from(n)),
-                op: counter ^ 5,
-            };
             let present = present.then(|| Value::Present {
                 head: Bytes::from_static(b"h").into(),
                 body: Bytes::new(),
@@ -215,7 +236,7 @@ fn write(store: &mut impl Store, step: &Step) {
             });
             let register = Register {
                 name: name(n),
-                version,
+                version: version(n, counter),
                 write: WriteId {
                     peer: PeerId(u128::from(n)),
                     op: counter,
@@ -242,9 +263,30 @@ fn write(store: &mut impl Store, step: &Step) {
             };
             store.put_receipt(&receipt).unwrap();
         }
+        Step::Reference(slot, n, by) => {
+            store
+                .put_reference(&key(slot, n), 9, &referrer(by))
+                .unwrap();
+        }
+        Step::RemoveReference(slot, n, by) => {
+            store
+                .remove_reference(&key(slot, n), &referrer(by))
+                .unwrap();
+        }
+        Step::Promise(n, counter) => {
+            let key = Key::of_name(&name(n));
+            store.put_promise(&key, &version(n, counter)).unwrap();
+        }
         Step::Reset => store.reset().unwrap(),
-        Step::Commit | Step::Crash => {}
+        Step::Commit | Step::Checkpoint | Step::Crash => {}
     }
+}
+
+/// References to a chunk are in no order that means anything.
+fn entries(store: &impl Store, slot: Slot) -> Vec<Entry> {
+    let mut entries = store.entries(slot).unwrap();
+    entries.sort();
+    entries
 }
 
 fn assert_twins(disk: &impl Store, memory: &impl Store) {
@@ -261,12 +303,14 @@ fn assert_twins(disk: &impl Store, memory: &impl Store) {
             disk.register(&Key::of_name(&name)).unwrap(),
             memory.register(&Key::of_name(&name)).unwrap()
         );
+        let of = Key::of_name(&name);
+        assert_eq!(disk.promise(&of).unwrap(), memory.promise(&of).unwrap());
         assert_eq!(
             disk.names("f", Some(&name), 2).unwrap(),
             memory.names("f", Some(&name), 2).unwrap()
         );
         for slot in [slot(n), Key::of_name(&name).slot()] {
-            assert_eq!(disk.entries(slot).unwrap(), memory.entries(slot).unwrap());
+            assert_eq!(entries(disk, slot), entries(memory, slot));
         }
         let leaver = PeerId(u128::from(n));
         assert_eq!(
@@ -295,6 +339,11 @@ fn stay_twins(durability: Durability) {
                 write(&mut memory, step);
                 match step {
                     Step::Commit => {
+                        disk.commit().unwrap();
+                        memory.commit().unwrap();
+                    }
+                    Step::Checkpoint => {
+                        disk.require_checkpoint();
                         disk.commit().unwrap();
                         memory.commit().unwrap();
                     }

@@ -1,8 +1,8 @@
 //! What a peer remembers, in one redb database.
 //!
-//! Writes collect in one open transaction, which all reads go through, so that they see them; a commit makes it durable
-//! with one sync and opens the next. What a crash interrupts is as if it had never been written.
-//! Where writes may reach the disk late, `journal` keeps what was committed until a sync.
+//! Writes collect in one open transaction, which all reads go through, so that they see them. A commit writes what they were
+//! to a journal, which is much less to do; the transaction itself is committed where the journal cannot tell, or some time
+//! later (`journal`). What a crash interrupts is as if it had never been written.
 //! `tables` says what lies where, `rows` how it is written, `opening` when a database may be used at all.
 
 use std::ops::RangeInclusive;
@@ -49,15 +49,16 @@ pub struct DiskStore {
     pending: Option<WriteTransaction>,
     /// Something was written since the last commit.
     dirty: bool,
-    /// Some of it, or of what is about to be said, has to be synced.
+    /// The database has to make the next commit.
     strict: bool,
-    /// Where commits go that need no sync at once; none where all of them do.
+    durability: Durability,
+    /// Where other commits go; none where it cannot be used.
     journal: Option<Journal>,
     /// The database tells that the journal follows on it.
     armed: bool,
     /// The first commit that only the journal has.
-    unsynced: Option<Instant>,
-    /// Which boot of the machine this is; empty where nobody needs to know.
+    ahead: Option<Instant>,
+    /// Which boot of the machine this is; empty where each commit is synced.
     boot: Vec<u8>,
     late: Arc<Late>,
     /// Chunks and their bytes, pending writes included.
@@ -99,9 +100,10 @@ impl DiskStore {
             pending,
             dirty: false,
             strict: false,
+            durability: Durability::Synced,
             journal: None,
             armed: false,
-            unsynced: None,
+            ahead: None,
             boot: Vec::new(),
             late,
             usage: (0, 0),
@@ -131,7 +133,7 @@ impl DiskStore {
             .map_err(failed("opening a table"))
     }
 
-    /// A table that is about to be written to, in a way that has to be synced.
+    /// A table that is about to be written to, in a way that the journal cannot tell.
     fn table_mut<K, V>(
         &mut self,
         definition: TableDefinition<'_, K, V>,
@@ -538,13 +540,13 @@ impl Store for DiskStore {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        let waits = self.dirty || self.strict && self.unsynced.is_some();
+        let waits = self.dirty || self.strict && self.ahead.is_some();
         if !waits {
             self.strict = false;
             return self.pending().map(|_| ());
         }
         self.pending()?;
-        match self.write_late() {
+        match self.write_ahead()? {
             true => Ok(()),
             false => self.sync(),
         }

@@ -157,7 +157,7 @@ impl Driver {
             let late = self.peer.store().late();
             match mem::take(&mut self.flush) {
                 Flush::Idle if late.waits() => self.flush = Flush::start(late),
-                Flush::Idle | Flush::Done => self.peer.store().require_sync(),
+                Flush::Idle | Flush::Done => self.peer.store().require_checkpoint(),
                 runs @ Flush::Runs(_) => self.flush = runs,
             }
         }

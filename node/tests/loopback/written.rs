@@ -49,6 +49,7 @@ async fn killed_all_at_once_its_peers_have_lost_nothing_and_one_without_power_ca
     let mut meta = writing.open_table(META).unwrap();
     let mut follows = meta.get("journal").unwrap().unwrap().value().to_vec();
     follows.truncate(8);
+    follows.extend(b"another boot");
     meta.insert("journal", follows.as_slice()).unwrap();
     drop(meta);
     writing.commit().unwrap();

@@ -1,9 +1,11 @@
-//! What may reach the disk late, where [`Durability::Written`] is asked for.
+//! What is in the journal first, and in the database later.
 //!
 //! A commit that holds nothing but names, marks, chunks and references is not made by the database: its transaction stays
-//! open, and what was done is appended to a file, `journal`, with one write and no sync. The database on the disk stays
-//! what the last sync has made it, whole at any time. A process that dies leaves the journal with the system, and the next
-//! one does again what it tells. Every other write, and time ([`LATE`]), ends in a sync: chunks first, then the
+//! open, and what was done is written to a file, `journal`, with one write. Where writes are synced
+//! ([`Durability::Synced`]) that is followed by one sync of this file, which costs a fraction of a commit of the database
+//! with its five trees; where they are only written there is none. The database on the disk stays what its last commit has
+//! made it, whole at any time. A process that dies leaves the journal, and the next one does again what it tells. Every
+//! other write, a long journal, and time ([`Durability::delay`]) end in a commit of the database: chunks first, then the
 //! transaction, then the journal begins anew.
 //!
 //! ```text
@@ -11,48 +13,39 @@
 //! body    := generation: u64, (kind: u8, length: u32, bytes)*                     check: BLAKE3 of the body, cut
 //! ```
 //!
-//! The database tells which generation follows on it and under which boot of the machine (Linux has a number for it).
-//! Under the same boot the journal is whole, but for a last record that its process was killed in, and had acknowledged to
-//! nobody. Under another boot the power may have failed: the records that are whole are still done again, up to the first
-//! that is not, since a beginning of what was done is a state that the peer was in; chunks are looked at one by one. What
-//! came after is forgotten, and the store says so until it is told that the peer has caught up ([`DiskStore::is_behind`]).
+//! The database tells which generation follows on it, and how it is written:
+//!
+//! - *Each record synced* (no boot is named). A record is written when the one before it is on the disk, and acknowledged
+//!   when it is there itself. So there is at most one that is not whole, which nobody was told of, and none of its
+//!   generation comes after it: one that does proves that what is between has rotted, and the volume is refused. All that
+//!   was acknowledged is there, also after the power has failed. The file is written over from its beginning by each
+//!   generation (`file`); what an older one has left is not read (`records`).
+//! - *Written only*, under a boot of the machine (Linux has a number for it). Under the same boot the journal is whole, but
+//!   for a last record that its process was killed in, and had acknowledged to nobody. Under another boot the power may have
+//!   failed: the records that are whole are still done again, up to the first that is not, since a beginning of what was done
+//!   is a state that the peer was in; chunks are looked at one by one. What came after is forgotten, and the store says so
+//!   until it is told that the peer has caught up ([`DiskStore::is_behind`]).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use peernet_core::collect::Referrer;
 use peernet_core::key::Key;
 use peernet_core::outbox::Pending;
-use peernet_core::register::Register;
 use peernet_core::store::{Store, StoreError};
 use redb::ReadableTable;
 
-use super::rows::{MARK, REFERENCE, by_chunk, decode, mark_bytes, reference, reference_value};
+use super::rows::{by_chunk, mark_bytes, reference_value};
 use super::tables::{BEHIND, JOURNAL, META};
-use super::{DiskStore, begin, damaged, failed, known_mark};
-use crate::disk::OpenError;
-use crate::disk::late::{Durability, LATE, Late};
+use super::{DiskStore, begin, failed};
+use crate::disk::late::{Durability, Late};
 
-/// Bytes of the journal after which it is time to sync. Guess: some thousand small files.
-const LONG: u64 = 16 << 20;
-/// A journal longer than this is none of ours: a batch adds no more than 256 messages with a name each.
-const LONGEST: u64 = LONG + (64 << 20);
-/// Bytes of a record before its body.
-const FRAME: usize = 12;
-/// Bytes before a record's first entry.
-const HEAD: usize = FRAME + 8;
+mod file;
+mod records;
+mod replay;
 
-/// The file, and what is to be appended to it.
-pub(super) struct Journal {
-    file: File,
-    len: u64,
-    generation: u64,
-    /// The next record, its head not yet filled in.
-    record: Vec<u8>,
-}
+pub(super) use file::Journal;
 
 /// What an entry of a record does.
 #[derive(Clone, Copy)]
@@ -63,56 +56,10 @@ enum Kind {
     Reference = 4,
 }
 
-impl Journal {
-    fn open(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.append(true).create(true).open(path)?;
-        file.set_len(0)?;
-        Ok(Journal {
-            file,
-            len: 0,
-            generation: 0,
-            record: vec![0; HEAD],
-        })
-    }
-
-    fn add(&mut self, kind: Kind, parts: &[&[u8]]) {
-        let len: usize = parts.iter().map(|p| p.len()).sum();
-        self.record.push(kind as u8);
-        self.record.extend((len as u32).to_be_bytes());
-        parts.iter().for_each(|part| self.record.extend(*part));
-    }
-
-    /// Hands the record to the system.
-    fn write(&mut self) -> io::Result<()> {
-        self.record[FRAME..HEAD].copy_from_slice(&self.generation.to_be_bytes());
-        let body = &self.record[FRAME..];
-        let (len, check) = ((body.len() as u32).to_be_bytes(), check(body));
-        self.record[..4].copy_from_slice(&len);
-        self.record[4..FRAME].copy_from_slice(&check);
-        self.file.write_all(&self.record)?;
-        self.len += self.record.len() as u64;
-        self.record.truncate(HEAD);
-        Ok(())
-    }
-
-    /// The database has all that is in it.
-    fn restart(&mut self, generation: u64) -> io::Result<()> {
-        self.generation = generation;
-        self.record.truncate(HEAD);
-        self.len = 0;
-        self.file.set_len(0)
-    }
-}
-
-fn check(body: &[u8]) -> [u8; 8] {
-    let Key([a, b, c, d, e, f, g, h, ..]) = Key::of_bytes(body);
-    [a, b, c, d, e, f, g, h]
-}
-
 /// What the database tells of the journal.
 struct Follows {
     generation: u64,
+    /// Under which boot it is written; empty where each record is synced.
     boot: Vec<u8>,
 }
 
@@ -130,6 +77,8 @@ impl Follows {
     }
 }
 
+const OPENING: &str = "reading the journal";
+
 impl DiskStore {
     pub(super) fn log_register(&mut self, register: &[u8]) {
         self.log(Kind::Register, &[register]);
@@ -146,10 +95,8 @@ impl DiskStore {
     }
 
     pub(super) fn log_reference(&mut self, key: &Key, len: u32, by: &Referrer) {
-        if self.journal.is_some() {
-            let (key, value) = (by_chunk(key, by), reference_value(len, by));
-            self.log(Kind::Reference, &[&key, &value]);
-        }
+        let (key, value) = (by_chunk(key, by), reference_value(len, by));
+        self.log(Kind::Reference, &[&key, &value]);
     }
 
     fn log(&mut self, kind: Kind, parts: &[&[u8]]) {
@@ -161,23 +108,40 @@ impl DiskStore {
         }
     }
 
-    /// Commits without a sync, if that may be; false if it may not.
-    pub(super) fn write_late(&mut self) -> bool {
-        let Some(journal) = self.journal.as_mut().filter(|_| !self.strict && self.armed) else {
-            return false;
+    /// Commits through the journal, if that may be; false if the database has to.
+    ///
+    /// A journal that cannot be written is left to the database's commit, after which it begins anew. One that cannot be
+    /// synced is final: what the disk has of it nobody knows.
+    pub(super) fn write_ahead(&mut self) -> Result<bool, StoreError> {
+        let may = !self.strict && self.armed;
+        let Some(journal) = self.journal.as_mut().filter(|j| may && j.has_room()) else {
+            return Ok(false);
         };
-        // A sync stores all the same what the journal could not take, and the journal begins anew after it.
-        let written = journal.len < LONG && journal.write().is_ok();
-        if written {
-            self.unsynced.get_or_insert_with(Instant::now);
-            self.dirty = false;
+        if let Err(error) = journal.write() {
+            tracing::warn!("the journal cannot be written, so the database commits: {error}");
+            return Ok(false);
         }
-        written
+        if let Err(error) = journal.sync() {
+            self.pending = None;
+            return Err(StoreError {
+                action: "syncing the journal",
+                reason: error.to_string(),
+            });
+        }
+        self.ahead.get_or_insert_with(Instant::now);
+        self.dirty = false;
+        Ok(true)
     }
 
-    /// The next commit is a sync, and leaves nothing behind, even if it has nothing of its own to write: somebody acts on
-    /// what this peer is about to say in a way that cannot be undone.
+    /// What is committed next has to be on the disk, and all before it, even if there is nothing of its own to write:
+    /// somebody acts on what this peer is about to say in a way that cannot be undone. Where each commit is synced there is
+    /// nothing to ask for.
     pub fn require_sync(&mut self) {
+        self.strict |= self.durability == Durability::Written;
+    }
+
+    /// The next commit is one of the database, and leaves nothing to the journal.
+    pub fn require_checkpoint(&mut self) {
         self.strict = true;
     }
 
@@ -186,14 +150,14 @@ impl DiskStore {
         self.late.clone()
     }
 
-    /// When syncing should begin; `None` when nothing waits for it.
+    /// When the database should take over what the journal has; `None` when that is nothing.
     pub fn sync_due(&self) -> Option<Instant> {
-        self.unsynced.map(|since| since + LATE)
+        self.ahead.map(|since| since + self.durability.delay())
     }
 
-    /// Makes everything durable, the chunks first.
+    /// Makes everything durable, the chunks first, and leaves nothing to the journal.
     pub fn sync(&mut self) -> Result<(), StoreError> {
-        let follows = self.journal.as_ref().map(|j| j.generation + 1);
+        let follows = self.journal.as_ref().map(Journal::next_generation);
         self.sync_and_tell(follows)
     }
 
@@ -229,12 +193,14 @@ impl DiskStore {
             pending.commit().map_err(failed("committing"))?;
         }
         self.pending = Some(begin(&self.database)?);
-        (self.dirty, self.strict, self.unsynced) = (false, false, None);
+        (self.dirty, self.strict, self.ahead) = (false, false, None);
         self.armed = follows.is_some();
         if let Some(journal) = &mut self.journal
-            && let Err(error) = journal.restart(follows.unwrap_or(journal.generation))
+            && let Err(error) = journal.restart(follows.unwrap_or(journal.next_generation()))
         {
-            tracing::warn!("the journal cannot be used, so every write is synced: {error}");
+            tracing::warn!(
+                "the journal cannot be used, so the database makes every commit: {error}"
+            );
             self.journal = None;
         }
         Ok(())
@@ -255,194 +221,4 @@ impl DiskStore {
             .map_err(failed("noting that it has caught up"))?;
         self.commit()
     }
-
-    /// Does again what an earlier process did and had not synced, and begins a journal of its own where that is asked
-    /// for. `whole`: whether a chunk's file is here and whole.
-    pub(in crate::disk) fn recover(
-        &mut self,
-        dir: &Path,
-        durability: Durability,
-        whole: impl Fn(&Key) -> bool,
-    ) -> Result<(), OpenError> {
-        let path = dir.join("journal");
-        let failing = |e: StoreError| OpenError::Database {
-            path: path.clone(),
-            reason: e.to_string(),
-        };
-        let found = self.follows().map_err(failing)?;
-        if found.is_some() || durability == Durability::Written {
-            self.boot = boot()?;
-        }
-        if let Some(Follows { generation, boot }) = found {
-            let same = boot == self.boot;
-            let text = bytes(&path)?;
-            let all = |_: &Key| true;
-            let done = match same {
-                true => self.repeat(&text, generation, &all),
-                false => self.repeat(&text, generation, &whole),
-            };
-            let whole_journal = done.map_err(failing)?;
-            if same && !whole_journal {
-                return Err(OpenError::Damaged {
-                    path,
-                    reason: "a record of it has not the checksum that it should have".into(),
-                });
-            }
-            if !same {
-                tracing::warn!(
-                    "this machine was started anew since this peer ended, or is another one: the last second of what \
-                     was acknowledged may be lost here; it is compared with the other replicas first"
-                );
-                self.note_behind().map_err(failing)?;
-            }
-            // The process before may have left chunks that only the system has.
-            self.late.note();
-            self.armed = true;
-            self.rest().map_err(failing)?;
-        }
-        match durability {
-            Durability::Written => {
-                self.journal = Some(Journal::open(&path).map_err(OpenError::io(&path))?);
-            }
-            Durability::Synced => match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(OpenError::io(&path)(error));
-                }
-                _ => {}
-            },
-        }
-        Ok(())
-    }
-
-    fn follows(&self) -> Result<Option<Follows>, StoreError> {
-        let value = self.table(META)?;
-        let value = value.get(JOURNAL).map_err(failed(OPENING))?;
-        let unreadable = || damaged(OPENING, "a note of it that cannot be read");
-        value
-            .map(|v| Follows::read(v.value()).ok_or_else(unreadable))
-            .transpose()
-    }
-
-    fn note_behind(&mut self) -> Result<(), StoreError> {
-        self.table_mut(META)?
-            .insert(BEHIND, [].as_slice())
-            .map_err(failed("noting what may be lost"))?;
-        Ok(())
-    }
-
-    /// Does again what the records of a generation tell, up to the first that is not whole. False when that is one whose
-    /// length is right.
-    fn repeat(
-        &mut self,
-        mut text: &[u8],
-        generation: u64,
-        whole: &dyn Fn(&Key) -> bool,
-    ) -> Result<bool, StoreError> {
-        while let Some((len, rest)) = text.split_first_chunk() {
-            let len = u32::from_be_bytes(*len) as usize;
-            let Some((sum, rest)) = rest.split_first_chunk::<8>() else {
-                break;
-            };
-            let Some((body, rest)) = rest.split_at_checked(len) else {
-                break;
-            };
-            let told = body.split_first_chunk();
-            let Some((of, entries)) = told.filter(|_| check(body) == *sum) else {
-                return Ok(false);
-            };
-            if u64::from_be_bytes(*of) != generation {
-                // Of before the last sync, which has it all.
-                break;
-            }
-            self.repeat_record(entries, whole)?;
-            text = rest;
-        }
-        Ok(true)
-    }
-
-    fn repeat_record(
-        &mut self,
-        mut entries: &[u8],
-        whole: &dyn Fn(&Key) -> bool,
-    ) -> Result<(), StoreError> {
-        let unknown = || damaged(OPENING, "an entry that this version does not know");
-        while !entries.is_empty() {
-            let (head, rest) = entries.split_first_chunk::<5>().ok_or_else(unknown)?;
-            let [kind, len @ ..] = *head;
-            let len = u32::from_be_bytes(len) as usize;
-            let (entry, rest) = rest.split_at_checked(len).ok_or_else(unknown)?;
-            self.repeat_entry(kind, entry, whole)?.ok_or_else(unknown)?;
-            entries = rest;
-        }
-        Ok(())
-    }
-
-    fn repeat_entry(
-        &mut self,
-        kind: u8,
-        entry: &[u8],
-        whole: &dyn Fn(&Key) -> bool,
-    ) -> Result<Option<()>, StoreError> {
-        if kind == Kind::Register as u8 {
-            let register: Register = decode(entry, OPENING)?;
-            self.put_register(&register)?;
-            return Ok(Some(()));
-        }
-        if kind == Kind::Reference as u8 {
-            let Some((row, value)) = entry.split_first_chunk::<REFERENCE>() else {
-                return Ok(None);
-            };
-            let (key, len, by) = reference(row, value, OPENING)?;
-            self.put_reference(&key, len, &by)?;
-            return Ok(Some(()));
-        }
-        let Some((key, value)) = entry.split_first_chunk::<32>() else {
-            return Ok(None);
-        };
-        let key = Key(*key);
-        match (Kind::Mark as u8 == kind, Kind::Chunk as u8 == kind) {
-            (true, _) if value.is_empty() => self.put_mark(&key, None)?,
-            (true, _) => {
-                let Ok(bytes) = <&[u8; MARK]>::try_from(value) else {
-                    return Ok(None);
-                };
-                let mark = known_mark(bytes, OPENING)?;
-                self.put_mark(&key, Some(&mark))?;
-            }
-            (_, true) => {
-                let Ok(len) = <[u8; 4]>::try_from(value) else {
-                    return Ok(None);
-                };
-                if whole(&key) {
-                    self.put_chunk(&key, u32::from_be_bytes(len))?;
-                }
-            }
-            _ => return Ok(None),
-        }
-        Ok(Some(()))
-    }
-}
-
-const OPENING: &str = "reading the journal";
-
-/// The journal, nothing if there is none.
-fn bytes(path: &PathBuf) -> Result<Vec<u8>, OpenError> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(OpenError::io(path)(error)),
-        Ok(metadata) if metadata.len() > LONGEST => {
-            return Err(OpenError::Damaged {
-                path: path.clone(),
-                reason: "it is longer than any that a peer writes".into(),
-            });
-        }
-        Ok(_) => {}
-    }
-    fs::read(path).map_err(OpenError::io(path))
-}
-
-/// Another one whenever the machine has been started anew (random(4)).
-fn boot() -> Result<Vec<u8>, OpenError> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    fs::read(path).map_err(OpenError::io(path))
 }
