@@ -1,22 +1,24 @@
-//! The thread that owns the peer: takes inputs, commits, performs outputs.
+//! Drives the peer: takes inputs, commits, performs outputs.
 //!
-//! All that comes in is drained into a bounded batch, handled, and committed once: the sync on the volume is shared by
-//! the whole batch (group commit), and while it runs the next batch gathers. Only then are the batch's outputs
-//! performed, so nothing is said that is not durable; what only asks or proposes goes out before, so that other peers
-//! store what this one proposes while it does.
+//! Whoever brings an input handles it on the spot if nobody else is at it ([`seat`]), and performs its outputs if there is
+//! nothing to commit, as for a read. Everything else is done by the peer's thread: all that has come in is drained into a
+//! bounded batch, handled, and committed once: the sync on the volume is shared by the whole batch (group commit), and
+//! while it runs the next batch gathers. Only then are the batch's outputs performed, so nothing is said that is not durable;
+//! what only asks or proposes goes out before, so that other peers store what this one proposes while it does.
 //!
 //! Where writes may be durable late ([`Durability::Written`](crate::disk::Durability)), most commits need no sync, and
 //! [`sync`] says which do and when all is synced; the order is the same.
 //!
 //! **Dropping a chunk's bytes** must not race with storing them again: a writer puts the file in place first and asks
-//! the peer to index it after. So this thread, which alone knows the index, also removes files, and it removes one only
+//! the peer to index it after. So the peer's thread, which knows the index, also removes files, and it removes one only
 //! if the index does not name it *and* no write of it is under way ([`Writes`]). A write registers before it touches
 //! the disk and ends after its chunk was indexed and committed (or refused), so a chunk is either under way or indexed
 //! whenever its file must stay.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,7 @@ use peernet_core::io::{Answer, Input, Output, RequestError, RequestId, Time};
 use peernet_core::key::{Key, Slot};
 use peernet_core::peer::Peer;
 use peernet_core::store::{Entry, Store, StoreError};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
@@ -33,19 +36,21 @@ use crate::disk::{ChunkFiles, DiskStore};
 use crate::transport::Transport;
 
 mod handle;
-mod park;
 mod routes;
+mod seat;
 mod sync;
 
 pub(crate) use handle::{PeerError, PeerHandle, Written};
-use park::Parker;
 use routes::RouteCache;
+use seat::{Next, Seat, Work};
 use sync::{Flush, Gate};
 
 /// Inputs waiting for the peer's thread; senders wait when it is full (guess).
 const INBOX: usize = 1024;
 /// Inputs handled before a commit, so that no answer waits behind too long a batch (guess).
 const BATCH: usize = 256;
+/// Those that a task handles at once before it looks at the clock again (guess).
+const SOME: usize = 32;
 /// Requests not yet answered; twice what the core takes, so that it is the core that says it is busy.
 const PENDING: usize = 8192;
 /// How long the thread may remove files before it looks at its inbox again.
@@ -115,8 +120,9 @@ pub(crate) struct Effects {
     pub(crate) writes: Writes,
 }
 
-/// The thread's end of the inbox.
+/// The driver's end of the inbox.
 pub(crate) struct Inbox {
+    seat: Arc<Seat<Driver>>,
     commands: mpsc::Receiver<Command>,
     /// Raised when the table of members has changed.
     news: watch::Sender<u64>,
@@ -136,24 +142,28 @@ pub(crate) fn channel() -> (PeerHandle, Inbox) {
     let (sender, receiver) = mpsc::channel(INBOX);
     let (news, heard) = watch::channel(0);
     let routes = Arc::new(RouteCache::default());
+    let seat = Arc::new(Seat::new());
     let inbox = Inbox {
+        seat: seat.clone(),
         commands: receiver,
         news,
         routes: routes.clone(),
     };
-    (PeerHandle::new(sender, heard, routes), inbox)
+    (PeerHandle::new(sender, seat, heard, routes), inbox)
 }
 
 /// Starts the thread. `origin` is the time the peer was started at, its time zero.
 pub(crate) fn spawn(
-    peer: Peer<DiskStore>,
+    mut peer: Peer<DiskStore>,
     origin: Instant,
     inbox: Inbox,
     effects: Effects,
 ) -> io::Result<Thread> {
     let (report, ended) = oneshot::channel();
     let (departed, left) = watch::channel(false);
+    let gate = Gate::of(peer.store()).map_err(io::Error::other)?;
     let driver = Driver {
+        seat: Arc::downgrade(&inbox.seat),
         peer,
         origin,
         inbox: inbox.commands,
@@ -162,17 +172,24 @@ pub(crate) fn spawn(
         effects,
         pending: HashMap::new(),
         requests: 0,
+        begun: None,
         outputs: Vec::new(),
         guards: Vec::new(),
         drops: VecDeque::new(),
         missed: Vec::new(),
         flush: Flush::default(),
-        gate: Gate::Open,
+        gate,
         departed,
         stopping: false,
+        full: false,
+        failed: None,
     };
     thread::Builder::new().name("peer".into()).spawn(move || {
-        let ended = driver.run();
+        let Some(driver) = inbox.seat.run(driver) else {
+            // A panic, of whoever had the seat: `report` is dropped, which says so.
+            return;
+        };
+        let ended = driver.end();
         if let Ended::Failed(failure) = &ended {
             error!("this peer stops: {failure}");
         }
@@ -183,6 +200,7 @@ pub(crate) fn spawn(
 }
 
 struct Driver {
+    seat: Weak<Seat<Driver>>,
     peer: Peer<DiskStore>,
     origin: Instant,
     inbox: mpsc::Receiver<Command>,
@@ -191,6 +209,8 @@ struct Driver {
     effects: Effects,
     pending: HashMap<RequestId, oneshot::Sender<Answer>>,
     requests: u64,
+    /// When the batch began that is not committed yet.
+    begun: Option<Time>,
     outputs: Vec<Output>,
     /// Guards of the batch, held until it is committed.
     guards: Vec<WriteGuard>,
@@ -202,54 +222,62 @@ struct Driver {
     gate: Gate,
     departed: watch::Sender<bool>,
     stopping: bool,
+    /// The inbox may hold more than the last batch took.
+    full: bool,
+    failed: Option<StoreError>,
 }
 
-impl Driver {
-    fn run(mut self) -> Ended {
-        let driven = self.drive();
-        self.routes.close();
-        match driven {
-            Ok(()) => self.stopped(),
-            Err(failure) => Ended::Failed(failure.into()),
+impl Work for Driver {
+    fn some(&mut self) -> Next {
+        match self.answer_some() {
+            Ok(Some(wake)) if wake > Instant::now() => Next::At(wake),
+            Ok(_) => Next::Thread,
+            Err(failure) => {
+                self.failed = Some(failure);
+                Next::Thread
+            }
         }
     }
 
-    fn stopped(mut self) -> Ended {
-        match self.peer.store().rest() {
+    fn all(&mut self) -> Next {
+        let started = Instant::now();
+        let done = match &self.failed {
+            Some(_) => return Next::End,
+            None => self.turn(),
+        };
+        if started.elapsed() > SLOW {
+            warn!(
+                millis = started.elapsed().as_millis(),
+                "a batch took long: the disk or the whole machine is slow"
+            );
+        }
+        match done {
+            Ok(()) if self.stopping => Next::End,
+            Ok(()) => Next::At(self.wake()),
+            Err(failure) => {
+                self.failed = Some(failure);
+                Next::End
+            }
+        }
+    }
+}
+
+impl Driver {
+    fn end(mut self) -> Ended {
+        self.routes.close();
+        let ended = match self.failed.take() {
+            Some(failure) => Err(failure),
+            None => self.peer.store().rest(),
+        };
+        match ended {
             Ok(()) => Ended::Stopped(Box::new(self.peer.into_store())),
             Err(failure) => Ended::Failed(failure.into()),
         }
     }
 
-    fn drive(&mut self) -> Result<(), StoreError> {
-        self.gate = Gate::of(self.peer.store())?;
-        let (parker, mut batch) = (Parker::new(), Vec::with_capacity(BATCH));
-        while !self.stopping {
-            let wake = self.wake();
-            let news = async {
-                tokio::select! {
-                    biased;
-                    received = self.inbox.recv_many(&mut batch, BATCH) => Some(received),
-                    () = self.flush.done() => None,
-                }
-            };
-            // Nothing at once: all handles are gone.
-            self.stopping |= parker.wait(news, wake) == Some(Some(0));
-            let started = Instant::now();
-            self.turn(&mut batch)?;
-            if started.elapsed() > SLOW {
-                warn!(
-                    millis = started.elapsed().as_millis(),
-                    "a batch took long: the disk or the whole machine is slow"
-                );
-            }
-        }
-        Ok(())
-    }
-
     /// When to wake up though nothing came in.
     fn wake(&mut self) -> Instant {
-        if !self.drops.is_empty() || !self.missed.is_empty() {
+        if self.full || !self.drops.is_empty() || !self.missed.is_empty() {
             return Instant::now();
         }
         let deadline = Duration::from_millis(self.peer.next_deadline().0)
@@ -258,39 +286,82 @@ impl Driver {
         due.fold(self.origin + deadline, Instant::min)
     }
 
-    fn now(&self) -> Time {
-        Time(self.origin.elapsed().as_millis() as u64)
+    /// The time of the batch, the same until it is committed: by it the core knows what must not go out before that is
+    /// (ADR 25).
+    fn now(&mut self) -> Time {
+        let now = || Time(self.origin.elapsed().as_millis() as u64);
+        *self.begun.get_or_insert_with(now)
+    }
+
+    /// Handles some commands, and performs their outputs if that needs no commit. When there is more to do; none if that is
+    /// the thread's.
+    fn answer_some(&mut self) -> Result<Option<Instant>, StoreError> {
+        let now = self.now();
+        let emptied = self.take(SOME, now)?;
+        self.ask();
+        if self.waits() {
+            return Ok(None);
+        }
+        self.commit_nothing()?;
+        self.perform_all();
+        Ok((emptied && !self.stopping).then(|| self.wake()))
     }
 
     /// One batch: handle, ask, commit, perform.
-    fn turn(&mut self, batch: &mut Vec<Command>) -> Result<(), StoreError> {
+    fn turn(&mut self) -> Result<(), StoreError> {
         let now = self.now();
-        for key in std::mem::take(&mut self.missed) {
+        for key in mem::take(&mut self.missed) {
             self.handle(Input::ChunkMissed { key }, now)?;
         }
-        for command in batch.drain(..) {
-            self.command(command, now)?;
-        }
+        self.full = !self.take(BATCH, now)?;
         if self.peer.next_deadline() <= now {
             self.handle(Input::Timer, now)?;
         }
         self.look(now)?;
-        let mut outputs = std::mem::take(&mut self.outputs);
+        self.ask();
+        self.commit()?;
+        self.perform_all();
+        self.drop_some()
+    }
+
+    /// Handles at most so many commands. Whether none is left.
+    fn take(&mut self, most: usize, now: Time) -> Result<bool, StoreError> {
+        for _ in 0..most {
+            match self.inbox.try_recv() {
+                Ok(command) => self.command(command, now)?,
+                Err(nothing) => {
+                    // Or all handles are gone.
+                    self.stopping |= nothing == TryRecvError::Disconnected;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// What only asks or proposes goes out before anything is committed.
+    fn ask(&mut self) {
+        let mut outputs = mem::take(&mut self.outputs);
         let early = |output: &mut Output| matches!(output, Output::Send { early: true, .. });
         for question in outputs.extract_if(.., early) {
             self.perform(question);
         }
-        self.commit(&outputs)?;
+        self.outputs = outputs;
+    }
+
+    /// What there is to be said, all of it committed.
+    fn perform_all(&mut self) {
+        self.begun = None;
+        let mut outputs = mem::take(&mut self.outputs);
         outputs.drain(..).for_each(|output| self.perform(output));
         self.outputs = outputs;
         let news = self.peer.news();
         self.news
-            .send_if_modified(|known| std::mem::replace(known, news) != news);
+            .send_if_modified(|known| mem::replace(known, news) != news);
         if !*self.departed.borrow() {
             self.routes.publish(self.peer.routes_version());
         }
         self.guards.clear();
-        self.drop_some()
     }
 
     fn handle(&mut self, input: Input, now: Time) -> Result<(), StoreError> {

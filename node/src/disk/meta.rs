@@ -540,8 +540,7 @@ impl Store for DiskStore {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        let waits = self.dirty || self.strict && self.ahead.is_some();
-        if !waits {
+        if !self.waits() {
             self.strict = false;
             return self.pending().map(|_| ());
         }
@@ -554,6 +553,11 @@ impl Store for DiskStore {
 }
 
 impl DiskStore {
+    /// Whether a commit has anything to do.
+    pub fn waits(&self) -> bool {
+        self.dirty || self.strict && self.ahead.is_some()
+    }
+
     fn uncount(&mut self, old: Option<u32>) {
         if let Some(len) = old {
             self.usage = (self.usage.0 - 1, self.usage.1 - u64::from(len));

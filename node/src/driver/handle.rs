@@ -17,11 +17,13 @@ use peernet_core::outbox::{Consumer, Effect};
 use peernet_core::recover::Recovery;
 use peernet_core::register::{Condition, Register, Value, WriteId};
 use peernet_core::share::Offer;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::Command;
 use super::routes::RouteCache;
+use super::seat::Seat;
+use super::{Command, Driver};
 use crate::chunks::writes::WriteGuard;
 
 /// How long an answer may take. The core gives up on its own after ten seconds; this only catches a thread that is
@@ -62,6 +64,7 @@ pub(crate) enum Written {
 #[derive(Clone, Debug)]
 pub(crate) struct PeerHandle {
     commands: mpsc::Sender<Command>,
+    seat: Arc<Seat<Driver>>,
     news: watch::Receiver<u64>,
     routes: Arc<RouteCache>,
 }
@@ -79,11 +82,13 @@ macro_rules! expect {
 impl PeerHandle {
     pub(super) fn new(
         commands: mpsc::Sender<Command>,
+        seat: Arc<Seat<Driver>>,
         news: watch::Receiver<u64>,
         routes: Arc<RouteCache>,
     ) -> Self {
         PeerHandle {
             commands,
+            seat,
             news,
             routes,
         }
@@ -119,10 +124,7 @@ impl PeerHandle {
     ) -> Result<T, PeerError> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
-            self.commands
-                .send(command(answer))
-                .await
-                .map_err(|_| PeerError::Stopped)?;
+            self.give(command(answer)).await?;
             answered.await.map_err(|_| PeerError::Stopped)
         };
         timeout(DEADLINE, asked)
@@ -136,27 +138,53 @@ impl PeerHandle {
         input: Input,
         guard: Option<WriteGuard>,
     ) -> Result<(), PeerError> {
-        self.commands
-            .send(Command::Input(input, guard))
-            .await
-            .map_err(|_| PeerError::Stopped)
+        self.give(Command::Input(input, guard)).await
     }
 
-    /// A message came in.
-    pub(crate) async fn deliver(&self, from: PeerId, message: Message) -> Result<(), PeerError> {
-        self.tell(Input::Message { from, message }, None).await
+    /// Messages came in.
+    pub(crate) async fn deliver(
+        &self,
+        from: PeerId,
+        messages: Vec<Message>,
+    ) -> Result<(), PeerError> {
+        for message in messages {
+            let input = Input::Message { from, message };
+            self.put(Command::Input(input, None)).await?;
+        }
+        self.seat.attend();
+        Ok(())
+    }
+
+    /// Has a command carried out.
+    async fn give(&self, command: Command) -> Result<(), PeerError> {
+        self.put(command).await?;
+        self.seat.attend();
+        Ok(())
+    }
+
+    /// Puts a command into the inbox, in which it lies until somebody attends to it; waits while the inbox is full.
+    async fn put(&self, command: Command) -> Result<(), PeerError> {
+        match self.commands.try_send(command) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(PeerError::Stopped),
+            Err(TrySendError::Full(command)) => {
+                self.seat.attend();
+                let sent = self.commands.send(command).await;
+                sent.map_err(|_| PeerError::Stopped)
+            }
+        }
     }
 
     /// Ends the thread after what is already in its inbox.
     pub(crate) async fn stop(&self) {
         // A thread that has ended needs no telling.
-        let _ = self.commands.send(Command::Stop).await;
+        let _ = self.give(Command::Stop).await;
     }
 
     /// Removes the chunk's file unless it is indexed or being written.
     pub(crate) async fn forget(&self, key: Key) {
         // A thread that has ended leaves the file as a cache.
-        let _ = self.commands.send(Command::Forget(key)).await;
+        let _ = self.give(Command::Forget(key)).await;
     }
 
     /// Which of these chunks the index names.

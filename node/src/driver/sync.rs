@@ -44,7 +44,8 @@ pub(super) enum Flush {
 }
 
 impl Flush {
-    fn start(late: Arc<Late>) -> Self {
+    /// `ended` is called when it has.
+    fn start(late: Arc<Late>, ended: impl FnOnce() + Send + 'static) -> Self {
         let (tell, told) = oneshot::channel();
         let flush = move || {
             if let Err(error) = late.flush() {
@@ -53,6 +54,7 @@ impl Flush {
             }
             // The peer may be gone.
             let _ = tell.send(());
+            ended();
         };
         match thread::Builder::new().name("flush".into()).spawn(flush) {
             Ok(_) => Flush::Runs(told),
@@ -60,24 +62,12 @@ impl Flush {
         }
     }
 
-    /// The same without waiting, for a thread that is never idle.
+    /// Notices that one that ran has ended.
     fn look(&mut self) {
         if let Flush::Runs(told) = self
             && !matches!(told.try_recv(), Err(TryRecvError::Empty))
         {
             *self = Flush::Done;
-        }
-    }
-
-    /// Waits until one that runs has ended; for ever when none does.
-    pub(super) async fn done(&mut self) {
-        match self {
-            Flush::Runs(told) => {
-                // Dropped without a word, it has ended as well.
-                let _ = told.await;
-                *self = Flush::Done;
-            }
-            Flush::Idle | Flush::Done => std::future::pending().await,
         }
     }
 }
@@ -140,23 +130,40 @@ impl Gate {
 impl Driver {
     /// When to begin syncing, unless that has begun.
     pub(super) fn sync_due(&mut self) -> Option<Instant> {
+        self.flush.look();
         match self.flush {
             Flush::Runs(_) => None,
             Flush::Idle | Flush::Done => self.peer.store().sync_due(),
         }
     }
 
-    /// Commits what the batch has written, before these are performed.
-    pub(super) fn commit(&mut self, outputs: &[Output]) -> Result<(), StoreError> {
-        if outputs.iter().any(is_a_proof) {
+    /// Whether something has to be committed before the outputs are performed.
+    pub(super) fn waits(&mut self) -> bool {
+        if self.outputs.iter().any(is_a_proof) {
             self.peer.store().require_sync();
         }
-        self.flush.look();
+        self.peer.store().waits()
+    }
+
+    /// A batch ends that has written nothing.
+    pub(super) fn commit_nothing(&mut self) -> Result<(), StoreError> {
+        self.peer.store().commit()
+    }
+
+    /// Commits what the batch has written, before its outputs are performed.
+    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+        if self.outputs.iter().any(is_a_proof) {
+            self.peer.store().require_sync();
+        }
         let now = Instant::now();
         if self.sync_due().is_some_and(|due| due <= now) {
             let late = self.peer.store().late();
             match mem::take(&mut self.flush) {
-                Flush::Idle if late.waits() => self.flush = Flush::start(late),
+                Flush::Idle if late.waits() => {
+                    let seat = self.seat.clone();
+                    let look = move || seat.upgrade().into_iter().for_each(|s| s.attend());
+                    self.flush = Flush::start(late, look);
+                }
                 Flush::Idle | Flush::Done => self.peer.store().require_checkpoint(),
                 runs @ Flush::Runs(_) => self.flush = runs,
             }

@@ -45,10 +45,7 @@ impl Ring {
             messages,
         } = delivery;
         check_network(&network, &running.network)?;
-        for message in messages {
-            running.peer.deliver(from, message).await.map_err(of_peer)?;
-        }
-        Ok(())
+        running.peer.deliver(from, messages).await.map_err(of_peer)
     }
 }
 
