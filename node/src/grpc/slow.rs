@@ -200,9 +200,11 @@ async fn chunks_that_move_are_waited_for_however_slow_the_link() {
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_that_stop_half_way_are_given_up() {
     let half = CHUNKS.1 / 2;
+    // Both ends notice, and what the other one says of it may get here first.
     let still = |error: ChunkError| {
         let said = error.to_string();
-        assert!(said.contains("nothing moved for 2 s"), "{said}");
+        let known = ["nothing moved for 2 s", "was not whole in time"];
+        assert!(known.iter().any(|known| said.contains(known)), "{said}");
     };
     let (link, pool) = (Link::to_a_peer().await, Pool::new(PATIENCE));
     let (put, ()) = tokio::join!(link.put(&pool, 1), link.break_after(half));

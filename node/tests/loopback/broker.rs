@@ -9,6 +9,7 @@ use std::io::{Write, stderr};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::message::Delivery;
@@ -27,6 +28,9 @@ use crate::network::{PATIENCE, free_port, until};
 
 /// The server itself; the one on the PATH changes the user first.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+
+/// Longest that one attempt to connect may take.
+const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// A broker, running or not.
 pub(crate) struct Broker {
@@ -96,9 +100,10 @@ impl Broker {
     /// Waits until it takes connections.
     pub(crate) async fn answers(&self) {
         until("the broker answers", async || {
-            Connection::connect(&self.uri(), ConnectionProperties::default())
-                .await
-                .is_ok()
+            let uri = self.uri();
+            let connected = Connection::connect(&uri, ConnectionProperties::default());
+            // One that meets the broker halfway up may never end (lapin 4.12, seen once).
+            matches!(timeout(ATTEMPT, connected).await, Ok(Ok(_)))
         })
         .await;
     }
