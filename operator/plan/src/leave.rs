@@ -1,8 +1,8 @@
 //! How many pods there have to be: all that are wanted, and all that may not go yet.
 //!
 //! The StatefulSet removes its highest ordinals, so one pod that has to stay keeps all below it. A pod may go only on
-//! evidence: the verdict on the identity its volume carries, or, for a pod that never became a member, the word of all
-//! members that they know of none. A question without an answer is never evidence.
+//! evidence: the verdict on the identity its volume carries, or, for a pod of which no member is known, the word of all
+//! members that they are a whole ring without it. A question without an answer is never evidence.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -164,22 +164,15 @@ fn judge(
             return Some(Stay::because("waiting for its own report"));
         }
     }
-    match verdict(leaver, remaining, &observed.reports) {
-        Verdict::Proved => None,
-        Verdict::Stay {
-            slots_left,
-            bytes_left,
-            blocker,
-        } => Some(Stay {
-            slots_left,
-            bytes_left,
-            blocker,
-        }),
-    }
+    stay(verdict(leaver, remaining, &observed.reports))
 }
 
+/// Stands for the identity that a pod's volume may have, which nobody knows; no peer has it.
+const UNKNOWN: PeerId = PeerId(0);
+
 /// On a pod that no member knows: it may go when it says that it never was one, or, if it says nothing, when all members
-/// that there are agree.
+/// that there are agree. That the members which answer know of nobody is not enough, as they may be new themselves, or
+/// have missed who joined: together they have to hold every slot without it.
 fn judge_stranger(observed: &Observed, ordinal: u32, remaining: &BTreeSet<PeerId>) -> Option<Stay> {
     let answer = observed
         .pods
@@ -197,8 +190,23 @@ fn judge_stranger(observed: &Observed, ordinal: u32, remaining: &BTreeSet<PeerId
     if let Some(member) = silent.next() {
         return Some(Stay::because(format!("{} does not answer", member.name)));
     }
-    observed
-        .reports
-        .is_empty()
-        .then(|| Stay::because("no member answers"))
+    if observed.reports.is_empty() {
+        return Some(Stay::because("no member answers"));
+    }
+    stay(verdict(UNKNOWN, remaining, &observed.reports))
+}
+
+fn stay(verdict: Verdict) -> Option<Stay> {
+    match verdict {
+        Verdict::Proved => None,
+        Verdict::Stay {
+            slots_left,
+            bytes_left,
+            blocker,
+        } => Some(Stay {
+            slots_left,
+            bytes_left,
+            blocker,
+        }),
+    }
 }

@@ -5,7 +5,7 @@ use peernet_core::member::{Liveness, PeerId};
 use peernet_core::placement::position;
 
 use super::fixture::{
-    founded, fresh, id, leaving, network, remembering, running, set, waiting, with_reports,
+    founded, fresh, id, leaving, network, remembering, report, running, set, waiting, with_reports,
 };
 use super::{Assignment, Hints, Plan, plan};
 use crate::observed::Observed;
@@ -313,6 +313,23 @@ fn pods_that_never_joined_go_when_they_say_so_or_when_all_members_do() {
     let held = plan(&observed);
     assert_eq!(held.replicas, 6);
     assert_eq!(blocker(&held), "demo-5: demo-3 does not answer");
+}
+
+/// Found by the simulation (seed 300053404): all peers were down but a newcomer in the place of one that was lost for good.
+/// It knew of nobody, and pods of members went on its word.
+#[test]
+fn the_word_of_who_knows_nobody_is_no_evidence() {
+    let mut observed = founded(5, 7);
+    for (ordinal, pod) in &mut observed.pods {
+        pod.answer = pod.answer.take().filter(|_| *ordinal == 2);
+    }
+    observed.members.retain(|_, member| member.id == id(2));
+    observed.reports = [(id(2), report(2, &[], &[]))].into();
+    assert_eq!(plan(&observed).replicas, 7);
+
+    // Nor is that of one replica, while the others may have gone on without it, and with the pod.
+    observed.reports = [(id(2), report(2, &[0, 1, 2], &[]))].into();
+    assert_eq!(plan(&observed).replicas, 7);
 }
 
 #[test]
