@@ -139,22 +139,20 @@ impl Driver {
 
     /// Whether something has to be committed before the outputs are performed.
     pub(super) fn waits(&mut self) -> bool {
-        if self.outputs.iter().any(is_a_proof) {
-            self.peer.store().require_sync();
-        }
+        self.require_proofs();
         self.peer.store().waits()
     }
 
-    /// A batch ends that has written nothing.
-    pub(super) fn commit_nothing(&mut self) -> Result<(), StoreError> {
-        self.peer.store().commit()
-    }
-
-    /// Commits what the batch has written, before its outputs are performed.
-    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+    /// What is about to be proved to others has to be on the disk.
+    fn require_proofs(&mut self) {
         if self.outputs.iter().any(is_a_proof) {
             self.peer.store().require_sync();
         }
+    }
+
+    /// Commits what the batch has written, and what is due, before its outputs are performed.
+    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+        self.require_proofs();
         let now = Instant::now();
         if self.sync_due().is_some_and(|due| due <= now) {
             let late = self.peer.store().late();
