@@ -50,7 +50,8 @@ pub struct Bench {
     #[arg(short, long, value_name = "N,...", value_delimiter = ',', default_value = "1,8",
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub concurrency: Vec<u32>,
-    /// What to measure; what is read has to be stored first in any case
+    /// What to measure; what is read has to be stored first in any case. get-one takes the word of the peer that is asked,
+    /// where it holds the file; else a get is a quorum's
     #[arg(
         long,
         value_name = "OP,...",
@@ -102,12 +103,14 @@ pub struct Bench {
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Op {
     /// Storing
     Put,
     /// Reading
     Get,
+    /// Reading by the word of one peer
+    GetOne,
 }
 
 impl std::fmt::Display for Op {
@@ -115,6 +118,7 @@ impl std::fmt::Display for Op {
         f.write_str(match self {
             Op::Put => "PUT",
             Op::Get => "GET",
+            Op::GetOne => "GET one",
         })
     }
 }
@@ -371,8 +375,8 @@ impl Session {
         for (number, (size, concurrency)) in (0..).zip(plan) {
             let stock = Stock::new(number, *size);
             *self.current() = Some(stock.clone());
-            for op in [Op::Put, Op::Get] {
-                if op == Op::Get && !self.bench.op.contains(&Op::Get) {
+            for op in [Op::Put, Op::Get, Op::GetOne] {
+                if op != Op::Put && !self.bench.op.contains(&op) {
                     continue;
                 }
                 let cell = Cell {
@@ -407,7 +411,7 @@ impl Session {
         let bar = progress::transfer(&title, None);
         let limit = match op {
             Op::Put => (self.bench.store / size.max(1)).max(1),
-            Op::Get => u64::MAX,
+            Op::Get | Op::GetOne => u64::MAX,
         };
         let time = Duration::from_secs_f64(self.bench.seconds);
         let outcome = self.load.measure(cell, stock, time, limit, &bar).await;

@@ -382,7 +382,7 @@ async fn open(
     let request = GetRequest {
         name: name.as_str().to_owned(),
         offset,
-        length: None,
+        ..GetRequest::default()
     };
     let mut parts = FilesClient::new(connection.channel.clone())
         .get(request)

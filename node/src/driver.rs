@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use peernet_core::io::{Answer, Input, Output, RequestError, RequestId, Time};
 use peernet_core::key::{Key, Slot};
 use peernet_core::peer::Peer;
+use peernet_core::register::Register;
 use peernet_core::store::{Entry, Store, StoreError};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     ),
     /// Which of these chunks are indexed here?
     Holds(Vec<Key>, oneshot::Sender<Vec<bool>>),
+    /// What does this peer's own copy of a name hold?
+    Look(Key, oneshot::Sender<Option<Register>>),
     /// Which chunks of this slot are indexed here?
     Indexed(Slot, oneshot::Sender<Vec<Key>>),
     /// A file was written that may not be indexed after all: remove it in that case.
@@ -400,6 +403,14 @@ impl Driver {
                 let held: Result<Vec<bool>, StoreError> = held.collect();
                 // The asker may be gone.
                 let _ = answer.send(held?);
+            }
+            Command::Look(key, answer) => {
+                let held = match self.gate.is_open() {
+                    true => self.peer.store().register(&key)?,
+                    false => None,
+                };
+                // The asker may be gone.
+                let _ = answer.send(held);
             }
             Command::Indexed(slot, answer) => {
                 let chunk = |entry| match entry {

@@ -31,7 +31,7 @@ pub use public::{
     Disk, drain_orders, hints, looked_up, lookup_response, member_from_info, peer_ids, peer_info,
     recover_request, recovery, report, report_response, status_response,
 };
-pub(crate) use public::{compression_of, encoding_of};
+pub(crate) use public::{compression_of, consistency_of, encoding_of};
 
 /// Longest text of a member's record (names, addresses, zones), in bytes. Host names have at most 253; the rest is room.
 pub const TEXT_MAX: usize = 1024;

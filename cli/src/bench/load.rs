@@ -156,11 +156,12 @@ impl Load {
     ) -> Result<Outcome, BenchError> {
         let objects = match cell.op {
             Op::Put => Vec::new(),
-            Op::Get => lock(&stock.there).clone(),
+            Op::Get | Op::GetOne => lock(&stock.there).clone(),
         };
         let verb = match cell.op {
             Op::Put => Verb::Put,
             Op::Get => Verb::Get,
+            Op::GetOne => Verb::GetOne,
         };
         let links = self.connect(cell.concurrency).await?;
         let before = self.usage()?;
@@ -316,7 +317,7 @@ impl Work {
         }
         let body = accepted(response).await?;
         match self.verb {
-            Verb::Get => self.read(body, object).await,
+            Verb::Get | Verb::GetOne => self.read(body, object).await,
             Verb::Put | Verb::Delete => drain(body).await,
         }
     }

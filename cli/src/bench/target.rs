@@ -58,6 +58,8 @@ pub(crate) struct S3 {
 pub(crate) enum Verb {
     Put,
     Get,
+    /// By the word of the peer that is asked, if it is one and has it; a bucket's is as it always is.
+    GetOne,
     Delete,
 }
 
@@ -142,10 +144,15 @@ impl Target {
         let nothing = Object { size: 0, ..object };
         let (method, body) = match verb {
             Verb::Put => (Method::PUT, content.body(object)),
-            Verb::Get => (Method::GET, content.body(nothing)),
+            Verb::Get | Verb::GetOne => (Method::GET, content.body(nothing)),
             Verb::Delete => (Method::DELETE, content.body(nothing)),
         };
-        server.request(method, server.api.resource(verb, &name), body)
+        let mut request = server.request(method, server.api.resource(verb, &name), body);
+        if verb == Verb::GetOne {
+            let one = HeaderValue::from_static("one");
+            request.headers_mut().insert("peernet-consistency", one);
+        }
+        request
     }
 }
 
@@ -186,7 +193,7 @@ impl Api {
                 let who = Some(&**who);
                 resource(&match verb {
                     Verb::Put => PutObject::new(bucket, who, name).sign(VALID),
-                    Verb::Get => GetObject::new(bucket, who, name).sign(VALID),
+                    Verb::Get | Verb::GetOne => GetObject::new(bucket, who, name).sign(VALID),
                     Verb::Delete => DeleteObject::new(bucket, who, name).sign(VALID),
                 })
             }
@@ -226,6 +233,9 @@ mod tests {
         let get = target.request(2, Verb::Get, OBJECT, &content);
         assert_eq!(get.headers()[HOST], "127.0.0.1:8080");
         assert!(get.body().is_end_stream());
+        assert!(get.headers().get("peernet-consistency").is_none());
+        let one = target.request(2, Verb::GetOne, OBJECT, &content);
+        assert_eq!(one.headers()["peernet-consistency"], "one");
     }
 
     #[test]

@@ -51,8 +51,7 @@ pub async fn put_claiming(
 pub(super) async fn get(peer: &Peer, name: &str) -> Result<Received, TransferError> {
     let request = GetRequest {
         name: name.into(),
-        offset: 0,
-        length: None,
+        ..GetRequest::default()
     };
     let mut answers = peer.files().await?.get(request).await?.into_inner();
     let (mut hasher, mut len, mut announced) = (Hasher::new(), 0, None);

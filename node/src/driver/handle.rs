@@ -197,6 +197,20 @@ impl PeerHandle {
         self.ask(|answer| Command::Indexed(slot, answer)).await
     }
 
+    /// What a name holds by the copy of this peer alone, if `me` is one of those that hold it: perhaps not the last that was
+    /// acknowledged, perhaps what never was. Nothing while this peer is not sure of its copies.
+    pub(crate) async fn look_at(
+        &self,
+        key: Key,
+        me: PeerId,
+    ) -> Result<Option<Register>, PeerError> {
+        let config = self.route(key.slot()).await?.config;
+        if !config.is_some_and(|config| config.replicas.contains(&me)) {
+            return Ok(None);
+        }
+        self.ask(|answer| Command::Look(key, answer)).await
+    }
+
     /// What a name holds, read from a majority.
     pub(crate) async fn read_name(&self, name: Name) -> Result<Option<Register>, PeerError> {
         expect!(self.request(Request::ReadName(name)).await?, Answer::Register(register) => register)

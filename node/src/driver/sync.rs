@@ -115,6 +115,10 @@ impl Gate {
         matches!(self, Gate::Shut(shut) if shut.asked == Some(id))
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Gate::Open)
+    }
+
     pub(super) fn refuses(&self, request: &Request) -> bool {
         let of_names = matches!(
             request,
@@ -123,7 +127,7 @@ impl Gate {
                 | Request::WriteName { .. }
                 | Request::List { .. }
         );
-        of_names && matches!(self, Gate::Shut(_))
+        of_names && !self.is_open()
     }
 }
 
@@ -186,7 +190,7 @@ impl Driver {
             message,
             Message::Read { .. } | Message::Write { .. } | Message::Propose { .. }
         );
-        !(of_names && matches!(self.gate, Gate::Shut(_)))
+        !of_names || self.gate.is_open()
     }
 
     /// Asks, now and then, whether what may have been forgotten is here again.

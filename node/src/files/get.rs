@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::ValueEnum;
 use peernet_core::collect::{Upload, upload_of};
-use peernet_core::key::Name;
+use peernet_core::key::{Key, Name};
 use peernet_core::register::Register;
 use peernet_proto::v1;
 use tokio::sync::mpsc;
@@ -35,6 +36,16 @@ const HOLDS: usize = 4;
 /// A file's bytes, in order. An error ends it.
 pub(crate) type ByteStream = ReceiverStream<Result<Bytes, FileError>>;
 
+/// Whose word a read takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Consistency {
+    /// A majority's: what was acknowledged last.
+    #[default]
+    Quorum,
+    /// This peer's, where it can give it.
+    One,
+}
+
 /// A file that was found.
 #[derive(Clone)]
 pub(crate) struct Found {
@@ -60,7 +71,34 @@ impl Found {
 
 impl Files {
     /// Finds a file by its name.
-    pub(crate) async fn find(&self, name: Name) -> Result<Found, FileError> {
+    pub(crate) async fn find(
+        &self,
+        name: Name,
+        consistency: Consistency,
+    ) -> Result<Found, FileError> {
+        if consistency == Consistency::One
+            && let Some(found) = self.find_here(&name).await?
+        {
+            return Ok(found);
+        }
+        self.find_last(name).await
+    }
+
+    /// By this peer's own copy of its record, if the bytes are in it. A file whose bytes are elsewhere is not found here,
+    /// since its readers have to be known where its name is, and one that seems to be gone may only not have come yet.
+    async fn find_here(&self, name: &Name) -> Result<Option<Found>, FileError> {
+        let register = self
+            .peer
+            .look_at(Key::of_name(name), self.chunks.me())
+            .await?;
+        if !register.as_ref().is_some_and(Register::is_present) {
+            return Ok(None);
+        }
+        let found = self.found(name.clone(), register, None)?;
+        Ok(matches!(found.content, Content::Inline(_)).then_some(found))
+    }
+
+    async fn find_last(&self, name: Name) -> Result<Found, FileError> {
         for _ in 0..HOLDS {
             let (register, held) = self.peer.hold_name(name.clone(), None).await?;
             let upload = register.as_ref().and_then(|r| upload_of(&r.value));

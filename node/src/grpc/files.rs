@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition};
-use crate::wire::compression_of;
+use crate::wire::{compression_of, consistency_of};
 
 /// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
 const PART: usize = 1024 * 1024;
@@ -115,10 +115,12 @@ impl v1::files_server::Files for Files {
             name,
             offset,
             length,
+            consistency,
         } = request.into_inner();
         let name = name_of(name)?;
+        let consistency = consistency_of(consistency);
         self.call(|running| async move {
-            let found = running.files.find(name).await?;
+            let found = running.files.find(name, consistency).await?;
             let range = found.range(offset, length)?;
             let info = get_response::Part::File(found.info.clone());
             let bytes = running

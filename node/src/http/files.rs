@@ -24,7 +24,7 @@ use super::range::{self, Wanted};
 use super::uploads::COMPLETE;
 use crate::config::Compression;
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, Found, Kind};
+use crate::files::{BrokenOff, Consistency, FileError, Found, Kind};
 
 pub(super) type Named = Result<Path<String>, PathRejection>;
 
@@ -173,8 +173,9 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let name = name_of(name)?;
+    let consistency = consistency_of(&headers)?;
     call(&life, async |running| {
-        let found = running.files.find(name).await?;
+        let found = running.files.find(name, consistency).await?;
         let (size, etag) = (found.info.size, quoted(&found.info));
         if is_read(&headers, &found.info)? {
             return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
@@ -225,8 +226,9 @@ pub(super) async fn head(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let name = name_of(name)?;
+    let consistency = consistency_of(&headers)?;
     call(&life, async |running| {
-        let found = running.files.find(name).await?;
+        let found = running.files.find(name, consistency).await?;
         let info = &found.info;
         if is_read(&headers, info)? {
             return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, quoted(info))]).into_response());
@@ -383,16 +385,28 @@ pub(super) fn kind_of(headers: &HeaderMap) -> Result<Kind, Problem> {
 
 /// Whether a file that is uploaded is to be compressed, if the client says so.
 fn compression_of(headers: &HeaderMap) -> Result<Option<Compression>, Problem> {
-    let Some(value) = headers.get("peernet-compression") else {
+    let wrong = "peernet-compression has to be auto or never; without it the network decides";
+    one_of(headers, "peernet-compression", wrong)
+}
+
+/// Whose word a read takes.
+fn consistency_of(headers: &HeaderMap) -> Result<Consistency, Problem> {
+    let wrong = "peernet-consistency has to be quorum or one; without it a read is a quorum's";
+    Ok(one_of(headers, "peernet-consistency", wrong)?.unwrap_or_default())
+}
+
+/// A header with one of several values; `wrong` is said of any other.
+fn one_of<T: ValueEnum>(
+    headers: &HeaderMap,
+    header: &str,
+    wrong: &'static str,
+) -> Result<Option<T>, Problem> {
+    let Some(value) = headers.get(header) else {
         return Ok(None);
     };
     let told = value.to_str().unwrap_or_default();
-    let known = Compression::from_str(told, false);
-    known.map(Some).map_err(|_| {
-        Problem::invalid(
-            "peernet-compression has to be auto or never; without it the network decides",
-        )
-    })
+    let known = T::from_str(told, false);
+    known.map(Some).map_err(|_| Problem::invalid(wrong))
 }
 
 /// The tags of a file that is uploaded.

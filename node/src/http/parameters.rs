@@ -94,6 +94,11 @@ pub(super) struct Reading {
     /// `sha-256=1` asks for the digest of the whole file (RFC 9530); it is read once more for that.
     #[param(rename = "Want-Repr-Digest", required = false)]
     want_repr_digest: String,
+    /// Whose word is taken: `quorum`, a majority's of those that hold the name, which is what was acknowledged last, or `one`:
+    /// the asked peer's alone, if it holds the name and the bytes are in the name's record. That is cheaper, and perhaps
+    /// old: this peer may have missed the last writes, or hold one that failed elsewhere.
+    #[param(rename = "Peernet-Consistency", required = false, schema_with = consistency)]
+    consistency: String,
 }
 
 /// Of `GET`.
@@ -147,6 +152,10 @@ pub(super) struct Described {
 
 fn compression() -> Object {
     one_of(&["auto", "never"])
+}
+
+fn consistency() -> Object {
+    one_of(&["quorum", "one"])
 }
 
 fn last_or_not() -> Object {

@@ -12,6 +12,7 @@ use peernet_proto::v1;
 
 use crate::config::Compression;
 use crate::disk::{Durability, Encoding};
+use crate::files::Consistency;
 
 use super::{Fault, REPLICAS_MAX, Wire, WireError, count, counted, distinct, text};
 
@@ -137,6 +138,14 @@ pub(crate) fn compression_of(wire: i32) -> Option<Compression> {
         v1::Compression::Unspecified => None,
         v1::Compression::Never => Some(Compression::Never),
         v1::Compression::Auto => Some(Compression::Auto),
+    }
+}
+
+/// Whose word a read takes; a majority's where the client says what is not known here.
+pub(crate) fn consistency_of(wire: i32) -> Consistency {
+    match v1::Consistency::try_from(wire).unwrap_or_default() {
+        v1::Consistency::Unspecified | v1::Consistency::Quorum => Consistency::Quorum,
+        v1::Consistency::One => Consistency::One,
     }
 }
 

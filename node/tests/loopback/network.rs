@@ -396,6 +396,7 @@ impl Client {
             name: name.into(),
             offset,
             length,
+            ..v1::GetRequest::default()
         };
         let mut parts = self.files.clone().get(request).await?.into_inner();
         let mut data = Vec::new();

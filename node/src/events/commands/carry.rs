@@ -15,7 +15,7 @@ use super::fetch::{self, Fetched, TOO_LARGE};
 use super::memory::{self, Known, MemoryError};
 use crate::daemon::Running;
 use crate::events::settings::Origins;
-use crate::files::{ErrorKind, FileError, Kind, Precondition, Tags, decode_head};
+use crate::files::{Consistency, ErrorKind, FileError, Kind, Precondition, Tags, decode_head};
 
 /// What may be asked for.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -90,7 +90,7 @@ pub(super) async fn once(running: &Running, origins: &Origins, order: &Order) ->
 /// Reads a whole file through this peer. Its chunks stay where they are; but bad copies are found and repaired.
 async fn prefetch(running: &Running, name: String) -> Result<Answer, Outcome> {
     let name = Name::new(name).map_err(FileError::from)?;
-    let found = running.files.find(name).await?;
+    let found = running.files.find(name, Consistency::Quorum).await?;
     let info = found.info.clone();
     let range = found.range(0, None)?;
     let mut bytes = running.files.stream(found, range);
