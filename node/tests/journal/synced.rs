@@ -4,18 +4,15 @@
 use std::fs;
 use std::path::Path;
 
-use bytes::Bytes;
 use peernet_core::collect::{Referrer, Upload};
-use peernet_core::key::{Key, Name};
-use peernet_core::member::PeerId;
-use peernet_core::register::{Register, Value, Version, WriteId};
+use peernet_core::key::Key;
 use peernet_core::store::Store;
 use peernet_node::disk::{self, DiskStore, Durability, OpenError};
 use peernet_node::faults::{DiskPlan, Faults};
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{Database, ReadableTable};
 use tempfile::TempDir;
 
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+use crate::{META, journal, name, names, put, register, version};
 
 fn open_as(dir: &Path, durability: Durability) -> Result<DiskStore, OpenError> {
     Ok(disk::open_with(dir, 0, durability, DiskPlan::default())?.0)
@@ -25,56 +22,10 @@ fn open(dir: &Path) -> DiskStore {
     open_as(dir, Durability::Synced).unwrap()
 }
 
-fn name(n: u64) -> Name {
-    Name::new(format!("file/{n}")).unwrap()
-}
-
-fn version(n: u64) -> Version {
-    Version {
-        epoch: 1,
-        round: 0,
-        writer: PeerId(1),
-        op: n,
-    }
-}
-
-/// A file of that length.
-fn register(n: u64, len: usize) -> Register {
-    let peer = PeerId(1);
-    Register {
-        name: name(n),
-        version: version(n),
-        write: WriteId { peer, op: n },
-        value: Value::Present {
-            head: Bytes::from_static(b"head").into(),
-            body: Bytes::from(vec![n as u8; len]),
-            upload: None,
-        },
-        trail: Box::default(),
-    }
-}
-
-fn put(store: &mut DiskStore, n: u64) {
-    store.put_register(&register(n, 10)).unwrap();
-    store.commit().unwrap();
-}
-
 fn checkpoint(store: &mut DiskStore) {
     store.require_checkpoint();
     store.commit().unwrap();
     assert_eq!(store.sync_due(), None);
-}
-
-/// Names that are there, of those with small numbers.
-fn names(store: &DiskStore) -> Vec<u64> {
-    let held = |n: &u64| store.register(&Key::of_name(&name(*n))).unwrap();
-    (0..40)
-        .filter(|n| held(n) == Some(register(*n, 10)))
-        .collect()
-}
-
-fn journal(dir: &Path) -> Vec<u8> {
-    fs::read(dir.join("journal")).unwrap()
 }
 
 /// A volume with the database of that one, and such a journal.

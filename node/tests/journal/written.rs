@@ -9,16 +9,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 use peernet_core::collect::{Referrer, Upload};
-use peernet_core::key::{Key, Name};
-use peernet_core::member::PeerId;
-use peernet_core::register::{Register, Value, Version, WriteId};
+use peernet_core::key::Key;
 use peernet_core::store::Store;
 use peernet_node::disk::{self, Chunk, ChunkFiles, DiskStore, Durability, OpenError, Purpose};
 use peernet_node::faults::DiskPlan;
-use redb::{Database, ReadableTable, TableDefinition};
+use redb::{Database, ReadableTable};
 use tempfile::TempDir;
 
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+use crate::{META, journal, name, names, put, version};
 
 fn open(dir: &Path, durability: Durability) -> Result<(DiskStore, ChunkFiles), OpenError> {
     disk::open_with(dir, 0, durability, DiskPlan::default())
@@ -26,49 +24,6 @@ fn open(dir: &Path, durability: Durability) -> Result<(DiskStore, ChunkFiles), O
 
 fn written(dir: &Path) -> (DiskStore, ChunkFiles) {
     open(dir, Durability::Written).unwrap()
-}
-
-fn name(n: u64) -> Name {
-    Name::new(format!("file/{n}")).unwrap()
-}
-
-fn version(n: u64) -> Version {
-    Version {
-        epoch: 1,
-        round: 0,
-        writer: PeerId(1),
-        op: n,
-    }
-}
-
-fn register(n: u64) -> Register {
-    let peer = PeerId(1);
-    Register {
-        name: name(n),
-        version: version(n),
-        write: WriteId { peer, op: n },
-        value: Value::Present {
-            head: Bytes::from_static(b"head").into(),
-            body: Bytes::from(vec![n as u8; 1_000]),
-            upload: None,
-        },
-        trail: Box::default(),
-    }
-}
-
-/// Names that are there, of those with small numbers.
-fn names(store: &DiskStore) -> Vec<u64> {
-    let held = |n: &u64| store.register(&Key::of_name(&name(*n))).unwrap();
-    (0..20).filter(|n| held(n) == Some(register(*n))).collect()
-}
-
-fn put(store: &mut DiskStore, n: u64) {
-    store.put_register(&register(n)).unwrap();
-    store.commit().unwrap();
-}
-
-fn journal(dir: &Path) -> Vec<u8> {
-    fs::read(dir.join("journal")).unwrap_or_default()
 }
 
 /// What a process leaves that is killed now.
