@@ -10,11 +10,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use clap::ValueEnum;
-use indicatif::ProgressBar;
 use peernet_proto::v1::peers_client::PeersClient;
 use peernet_proto::v1::{Durability, ListPeersRequest, PeerInfo, PeerState, StatusRequest};
 use serde::Serialize;
@@ -23,12 +20,12 @@ use thiserror::Error;
 use crate::args::Global;
 use crate::exit::Exit;
 use crate::output::{self, bytes, counted};
-use crate::progress;
 use crate::servers::{CallError, Servers};
 
 use content::Content;
-use load::{Load, OperationError, Outcome, Stock};
-use stats::{Cell, Measurement};
+use load::{Load, OperationError};
+use session::Session;
+use stats::Measurement;
 use target::{AddressError, S3, Target};
 use usage::UsageError;
 
@@ -36,6 +33,7 @@ mod content;
 mod limits;
 mod load;
 mod lookups;
+mod session;
 mod stats;
 mod target;
 mod usage;
@@ -253,16 +251,13 @@ pub async fn run(global: &Global, bench: Bench) -> Result<(), BenchError> {
         }
         urls => (Target::s3(urls, &bench.owner(), prefix)?, None),
     };
-    let session = Session {
-        load: Load {
-            target,
-            content: Content::new(seed),
-            verify: !bench.no_verify,
-            pids: bench.pid.clone(),
-        },
-        bench,
-        current: Mutex::default(),
+    let load = Load {
+        target,
+        content: Content::new(seed),
+        verify: !bench.no_verify,
+        pids: bench.pid.clone(),
     };
+    let session = Session::new(bench, load);
     let measured = tokio::select! {
         measured = session.all(&plan) => measured,
         _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
@@ -352,86 +347,6 @@ impl Bench {
             )
         });
         (plan, over.collect())
-    }
-}
-
-/// A run.
-struct Session {
-    bench: Bench,
-    load: Load,
-    /// What has not been removed yet.
-    current: Mutex<Option<Arc<Stock>>>,
-}
-
-impl Session {
-    /// Measures all of the plan; with the results, why the last of the operations failed that did.
-    async fn all(
-        &self,
-        plan: &[(u64, u32)],
-    ) -> Result<(Vec<Measurement>, Option<OperationError>), BenchError> {
-        self.load.prepare().await?;
-        let mut measurements = Vec::new();
-        let mut failure = None;
-        for (number, (size, concurrency)) in (0..).zip(plan) {
-            let stock = Stock::new(number, *size);
-            *self.current() = Some(stock.clone());
-            for op in [Op::Put, Op::Get, Op::GetOne] {
-                if op != Op::Put && !self.bench.op.contains(&op) {
-                    continue;
-                }
-                let cell = Cell {
-                    op,
-                    size: *size,
-                    concurrency: *concurrency,
-                };
-                let step = format!("{}/{}", number + 1, plan.len());
-                let (result, last) = self.measure(cell, &stock, &step).await?;
-                if self.bench.op.contains(&op) || last.is_some() {
-                    measurements.push(result);
-                }
-                failure = last.or(failure);
-            }
-            self.clean().await?;
-        }
-        Ok((measurements, failure))
-    }
-
-    async fn measure(
-        &self,
-        cell: Cell,
-        stock: &Arc<Stock>,
-        step: &str,
-    ) -> Result<Outcome, BenchError> {
-        let Cell {
-            op,
-            size,
-            concurrency,
-        } = cell;
-        let title = format!("{step} {op} {}, {concurrency} at once", bytes(size));
-        let bar = progress::transfer(&title, None);
-        let limit = match op {
-            Op::Put => (self.bench.store / size.max(1)).max(1),
-            Op::Get | Op::GetOne => u64::MAX,
-        };
-        let time = Duration::from_secs_f64(self.bench.seconds);
-        let outcome = self.load.measure(cell, stock, time, limit, &bar).await;
-        bar.finish_and_clear();
-        outcome
-    }
-
-    /// Removes what is there now.
-    async fn clean(&self) -> Result<(), BenchError> {
-        let Some(stock) = self.current().take() else {
-            return Ok(());
-        };
-        let bar = progress::spinner("removing the files");
-        let removed = self.load.remove(&stock, &ProgressBar::hidden()).await;
-        bar.finish_and_clear();
-        removed
-    }
-
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<Arc<Stock>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
