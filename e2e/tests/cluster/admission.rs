@@ -1,7 +1,7 @@
 //! What the API server refuses, and what it says.
 
 use anyhow::{Result, anyhow, ensure};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use peernet_crd::{PeerNetwork, PeerNetworkSpec};
 use peernet_e2e::cluster::{Scenario, scenario};
@@ -88,7 +88,11 @@ async fn scaling_too_low(scenario: &Scenario, networks: &Api<PeerNetwork>) -> Re
     );
     let replicas = networks.get("refusal").await?.spec.replicas;
     ensure!(replicas == 3, "replicas became {replicas}");
-    Ok(())
+    let write = json!({"spec": {"replication": {"write": 3}}});
+    let changed = networks
+        .patch("refusal", &PatchParams::default(), &Patch::Merge(write))
+        .await;
+    refused(changed, &["replication.write cannot be changed"])
 }
 
 fn networks(scenario: &Scenario) -> Api<PeerNetwork> {

@@ -67,6 +67,7 @@ use crate::validate::rules;
 #[x_kube(validation = Rule::new(rules::REPLICAS.cel).message(rules::REPLICAS.why))]
 #[x_kube(validation = Rule::new(rules::WRITE.cel).message(rules::WRITE.why))]
 #[x_kube(validation = Rule::new(rules::FACTOR_FIXED.cel).message(rules::FACTOR_FIXED.why))]
+#[x_kube(validation = Rule::new(rules::WRITE_FIXED.cel).message(rules::WRITE_FIXED.why))]
 #[x_kube(validation = Rule::new(rules::STORAGE_FIXED.cel).message(rules::STORAGE_FIXED.why))]
 #[serde(rename_all = "camelCase")]
 pub struct PeerNetworkSpec {
@@ -131,7 +132,7 @@ pub struct Replication {
     #[schemars(range(min = 1, max = 7))]
     pub factor: i32,
 
-    /// Copies of a chunk that are on disk before a write is acknowledged. Names always use a majority.
+    /// Copies of a chunk that are on disk before a write is acknowledged (names: a majority). Cannot be changed later.
     #[serde(default = "default_write")]
     #[schemars(range(min = 1, max = 7))]
     pub write: i32,
