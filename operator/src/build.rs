@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
-use peernet_crd::{PeerNetwork, Retention};
+use peernet_crd::PeerNetwork;
 use peernet_plan::names::{self, GRPC_PORT, HTTP_PORT};
 use peernet_plan::observed::Network;
 
@@ -157,10 +157,6 @@ fn policy(network: &Network) -> NetworkPolicy {
 }
 
 fn set(network: &Network, node_image: &NodeImage, replicas: u32) -> StatefulSet {
-    let deleted = match network.spec.storage.retention {
-        Retention::Retain => "Retain",
-        Retention::Delete => "Delete",
-    };
     StatefulSet {
         metadata: metadata(network, network.name.clone()),
         spec: Some(StatefulSetSpec {
@@ -175,7 +171,10 @@ fn set(network: &Network, node_image: &NodeImage, replicas: u32) -> StatefulSet 
             }),
             persistent_volume_claim_retention_policy: Some(
                 StatefulSetPersistentVolumeClaimRetentionPolicy {
-                    when_deleted: Some(deleted.into()),
+                    // The network's volumes are not the set's to delete (see `retention`). Claims that an earlier version let
+                    // the set own lose that owner by this: its controller looks at the claims of each pod that it keeps. Those
+                    // of peers that had left before stay owned; nothing of theirs is the only copy.
+                    when_deleted: Some("Retain".into()),
                     // A returning ordinal finds its chunks again.
                     when_scaled: Some("Retain".into()),
                 },
@@ -212,7 +211,7 @@ fn claim(network: &Network) -> PersistentVolumeClaim {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::PodSpec;
-    use peernet_crd::{Commands, Compression, Durability, Events, SecretKey};
+    use peernet_crd::{Commands, Compression, Durability, Events, Retention, SecretKey};
 
     use super::*;
     use peernet_plan::fixture;
@@ -264,11 +263,15 @@ mod tests {
     }
 
     #[test]
-    fn volumes_outlive_a_scale_down_always_and_the_network_by_default() {
-        let spec = built(5).set.spec.unwrap();
-        let policy = spec.persistent_volume_claim_retention_policy.unwrap();
-        assert_eq!(policy.when_deleted.as_deref(), Some("Retain"));
-        assert_eq!(policy.when_scaled.as_deref(), Some("Retain"));
+    fn volumes_outlive_a_scale_down_and_the_set() {
+        for retention in [Retention::Retain, Retention::Delete] {
+            let mut network = fixture::network(5);
+            network.spec.storage.retention = retention;
+            let spec = objects(&network, &image(), 5).set.spec.unwrap();
+            let policy = spec.persistent_volume_claim_retention_policy.unwrap();
+            assert_eq!(policy.when_deleted.as_deref(), Some("Retain"));
+            assert_eq!(policy.when_scaled.as_deref(), Some("Retain"));
+        }
     }
 
     /// The template of a network in that namespace that publishes events.

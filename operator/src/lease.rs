@@ -96,6 +96,14 @@ impl Leading {
         self.deadline().is_some_and(|until| Instant::now() < until)
     }
 
+    /// For tests of those who act: held for as long as any test takes.
+    #[cfg(test)]
+    pub(crate) fn held() -> Self {
+        let leading = Leading::default();
+        leading.set(Some(Instant::now() + Duration::from_secs(3_600)));
+        leading
+    }
+
     fn deadline(&self) -> Option<Instant> {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner)
     }

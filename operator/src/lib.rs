@@ -1,9 +1,9 @@
 //! The controller of `PeerNetwork` resources.
 //!
 //! Each cycle ([`reconcile`]) reads as its steps, one module each: [`observe`] what is, validate it, plan what to do (the
-//! crate `peernet-plan`), [`build`] the objects, [`apply`] them, tell the peers ([`drain`]), answer in the [`status`], and clear away what a
-//! replaced peer left ([`removal`]). `peernet-plan` and `build` are
-//! pure. The operator remembers nothing between cycles.
+//! crate `peernet-plan`), [`build`] the objects, [`apply`] them, tell the peers ([`drain`]), answer in the [`status`], and
+//! clear away what a replaced peer left ([`removal`]). `peernet-plan` and `build` are pure. Volumes that go with their
+//! network are seen to before all that ([`retention`]). The operator remembers nothing between cycles.
 
 #![forbid(unsafe_code)]
 
@@ -12,12 +12,15 @@ pub mod build;
 mod causes;
 pub mod drain;
 pub mod events;
+#[cfg(test)]
+mod fake;
 mod health;
 pub mod lease;
 pub mod observe;
 pub mod peers;
 pub mod reconcile;
 pub mod removal;
+pub mod retention;
 pub mod run;
 pub mod status;
 pub mod wire;

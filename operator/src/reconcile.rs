@@ -22,6 +22,7 @@ use crate::lease::Leading;
 use crate::observe::{ObserveError, observe};
 use crate::peers::Peers;
 use crate::removal::{RemovalError, forget, remove};
+use crate::retention::{self, RetentionError};
 use crate::status::{self, StatusError};
 
 /// Between cycles of one network, however much happens: a drain's own status would otherwise drive the next look at it.
@@ -57,6 +58,9 @@ pub enum CycleError {
     /// See [`ObserveError`].
     #[error("cannot observe")]
     Observe(#[from] ObserveError),
+    /// See [`RetentionError`].
+    #[error("cannot see to the volumes")]
+    Retention(#[from] RetentionError),
     /// See [`ApplyError`].
     #[error("cannot apply")]
     Apply(#[from] ApplyError),
@@ -72,6 +76,7 @@ impl CycleError {
     fn is_conflict(&self) -> bool {
         match self {
             CycleError::Observe(_) | CycleError::Removal(_) => false,
+            CycleError::Retention(error) => error.is_conflict(),
             CycleError::Apply(error) => error.is_conflict(),
             CycleError::Status(error) => error.is_conflict(),
         }
@@ -101,6 +106,10 @@ pub async fn reconcile(
         resource.name_any(),
         resource.namespace().unwrap_or_default(),
     );
+    // Also where the rest of the resource is not valid: it could never be deleted.
+    if let Some(wait) = retention::settle(client, leading, &resource).await? {
+        return Ok(Action::requeue(wait));
+    }
     let Some(observed) = observe(client, peers, &namespace, &name).await? else {
         return Ok(Action::await_change());
     };

@@ -155,7 +155,8 @@ pub struct Storage {
     #[schemars(length(min = 1, max = 253))]
     pub class_name: Option<String>,
 
-    /// What happens to the volumes when the network is deleted. A peer that leaves always keeps its volume.
+    /// What happens to the volumes when the network is deleted. A peer that leaves always keeps its volume. With `Delete` a
+    /// finalizer keeps the network until an operator has deleted them.
     #[serde(default)]
     pub retention: Retention,
 }
@@ -187,7 +188,7 @@ pub enum Retention {
     /// They stay; a network of the same name finds its files again.
     #[default]
     Retain,
-    /// They are deleted, and with them all files.
+    /// They are deleted, and with them all files; also those of peers that have left.
     Delete,
 }
 
