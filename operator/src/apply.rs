@@ -1,4 +1,6 @@
-//! Makes the objects so, by server-side apply. The one dangerous step of a cycle is here: lowering the StatefulSet.
+//! Makes the objects so, by server-side apply. The one dangerous step of a cycle is here: changing how many pods the
+//! StatefulSet asks for. A request that stalled on its way may arrive when another leader has long gone on, and what was
+//! meant to raise the number, or to make the set, would then lower it. So it is bound to the set that the cycle decided on.
 
 use std::fmt::Debug;
 
@@ -14,7 +16,12 @@ use thiserror::Error;
 
 use crate::build::Objects;
 use crate::lease::Leading;
-use crate::observe::is_controlled_by;
+use crate::observe::{self, ObserveError, is_controlled_by};
+
+/// A version that no object has (etcd begins with 2). Server-side apply of it makes an object that is not there, and is
+/// refused as a conflict where there is one. (An object that was created in another way has another owner of its fields, and
+/// server-side apply would never remove one of them.)
+const ABSENT: &str = "1";
 
 /// Why the objects are not as they should be.
 #[derive(Debug, Error)]
@@ -49,6 +56,12 @@ pub enum ApplyError {
         /// Its name.
         name: String,
     },
+    /// See [`ObserveError`].
+    #[error("cannot look at the StatefulSet again")]
+    Look(#[from] ObserveError),
+    /// The StatefulSet came, went, or asks for another number of pods than when the cycle began.
+    #[error("the StatefulSet is not any more as it was when the cycle began")]
+    Changed,
     /// The lease ran out during this cycle; whoever leads now decides.
     #[error("not leading any more: the StatefulSet is left as it is")]
     NotLeading,
@@ -57,7 +70,14 @@ pub enum ApplyError {
 impl ApplyError {
     /// Somebody else wrote in between; trying again with a fresh look is all it takes.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, ApplyError::Apply { source: kube::Error::Api(status), .. } if status.code == 409)
+        match self {
+            ApplyError::Changed => true,
+            ApplyError::Apply {
+                source: kube::Error::Api(status),
+                ..
+            } => status.code == 409,
+            _ => false,
+        }
     }
 }
 
@@ -85,34 +105,35 @@ pub(crate) async fn apply(
     apply_one(client, network, &service).await?;
     apply_one(client, network, &budget).await?;
     apply_one(client, network, &policy).await?;
-    let set = fence(set, observed.set.as_ref());
+    let now = observe::set(client, network).await?;
+    let set = fence(set, observed.set.as_ref(), now.as_ref())?;
     if !leading.is_held() {
         return Err(ApplyError::NotLeading);
     }
     apply_one(client, network, &set).await
 }
 
-/// Binds the new state to what was observed: always to that very StatefulSet, and, when it is lowered, to that very
-/// version of it. Whoever else touched it since then (another leader, above all) makes the server refuse.
-fn fence(mut set: StatefulSet, observed: Option<&Set>) -> StatefulSet {
-    let Some(Set {
-        uid,
-        resource_version,
-        replicas,
-    }) = observed
-    else {
-        return set;
+/// Binds the new state to what was observed, if that still holds `now`: to that very StatefulSet and version, or to there
+/// being none. Whoever else touches it from now on (another leader, above all) makes the server refuse. When it is lowered,
+/// that goes from the beginning of the cycle on: the pods that go were proved of that version.
+fn fence(
+    mut set: StatefulSet,
+    observed: Option<&Set>,
+    now: Option<&Set>,
+) -> Result<StatefulSet, ApplyError> {
+    let (uid, version) = match (observed, now) {
+        (None, None) => (None, ABSENT),
+        (Some(then), Some(now)) if then.uid == now.uid && then.replicas == now.replicas => {
+            let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
+            let lowers = i64::from(wanted.unwrap_or(0)) < i64::from(then.replicas);
+            let since = if lowers { then } else { now };
+            (Some(since.uid.clone()), &*since.resource_version)
+        }
+        _ => return Err(ApplyError::Changed),
     };
-    let wanted = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(0);
-    set.metadata.uid = Some(uid.clone());
-    if i64::from(wanted) < i64::from(*replicas) {
-        set.metadata.resource_version = Some(resource_version.clone());
-    }
-    set
+    set.metadata.uid = uid;
+    set.metadata.resource_version = Some(version.to_owned());
+    Ok(set)
 }
 
 /// Applies an object unless one of that name belongs to something else.
@@ -142,32 +163,89 @@ where
 mod tests {
     use super::*;
     use crate::build::{NodeImage, objects};
+    use crate::fake::{self, Asked};
     use peernet_plan::fixture;
 
-    fn fenced(wanted: u32, replicas: u32) -> StatefulSet {
+    fn built(wanted: u32) -> Objects {
         let image = NodeImage {
             image: "node:1".into(),
             pull_policy: "IfNotPresent".into(),
         };
-        let set = objects(&fixture::network(5), &image, wanted).set;
-        fence(
-            set,
-            Some(&Set {
-                uid: "set-1".into(),
-                resource_version: "42".into(),
-                replicas,
-            }),
-        )
+        objects(&fixture::network(5), &image, wanted)
+    }
+
+    fn seen(uid: &str, version: &str, replicas: u32) -> Set {
+        Set {
+            uid: uid.into(),
+            resource_version: version.into(),
+            replicas,
+        }
     }
 
     #[test]
-    fn lowering_is_bound_to_the_observed_version() {
-        assert_eq!(
-            fenced(5, 9).metadata.resource_version.as_deref(),
-            Some("42")
-        );
-        assert_eq!(fenced(9, 9).metadata.resource_version, None);
-        assert_eq!(fenced(9, 5).metadata.resource_version, None);
-        assert_eq!(fenced(9, 5).metadata.uid.as_deref(), Some("set-1"));
+    fn every_change_is_bound_to_what_was_observed() {
+        let fenced = |wanted: u32, replicas: u32| {
+            let then = seen("set-1", "42", replicas);
+            let now = seen("set-1", "43", replicas);
+            let set = fence(built(wanted).set, Some(&then), Some(&now)).unwrap();
+            (
+                set.metadata.uid.unwrap(),
+                set.metadata.resource_version.unwrap(),
+            )
+        };
+        let bound = |version: &str| ("set-1".to_owned(), version.to_owned());
+        assert_eq!(fenced(5, 9), bound("42"), "lowered");
+        assert_eq!(fenced(9, 9), bound("43"));
+        assert_eq!(fenced(9, 5), bound("43"));
+        let made = fence(built(5).set, None, None).unwrap().metadata;
+        assert_eq!(made.resource_version.as_deref(), Some(ABSENT));
+        assert_eq!(made.uid, None);
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_observed_is_left_alone() {
+        let then = seen("set-1", "42", 3);
+        let (other, more) = (seen("set-2", "42", 3), seen("set-1", "43", 9));
+        for (observed, now) in [
+            (Some(&then), None),
+            (None, Some(&then)),
+            (Some(&then), Some(&other)),
+            (Some(&then), Some(&more)),
+        ] {
+            let refused = fence(built(3).set, observed, now).unwrap_err();
+            assert!(refused.is_conflict(), "{observed:?} {now:?}");
+        }
+    }
+
+    /// What is applied of the set by a cycle that saw none, when there is one of so many pods by now.
+    async fn made(by_now: Option<u32>) -> (Result<(), ApplyError>, Vec<Asked>) {
+        let set = by_now.map(|replicas| {
+            let mut set = built(replicas).set;
+            set.metadata.uid = Some("set-1".into());
+            set.metadata.resource_version = Some("42".into());
+            serde_json::to_value(set).unwrap()
+        });
+        let (client, changes) = fake::api(move |asked| match asked.what.split_once(' ')? {
+            ("GET", path) if path.contains("/statefulsets/") => set.clone(),
+            ("PATCH", _) => Some(asked.body.clone()),
+            _ => None,
+        });
+        let observed = fixture::fresh(fixture::network(3));
+        let applied = apply(&client, &Leading::held(), &observed, built(3)).await;
+        let mut changes = changes.lock().unwrap().clone();
+        changes.retain(|asked| asked.what.contains("/statefulsets/"));
+        (applied, changes)
+    }
+
+    #[tokio::test]
+    async fn a_set_that_another_leader_has_made_and_raised_meanwhile_is_not_touched() {
+        let (applied, changes) = made(Some(9)).await;
+        assert!(applied.unwrap_err().is_conflict());
+        assert_eq!(changes, []);
+        let (applied, changes) = made(None).await;
+        applied.unwrap();
+        assert_eq!(changes.len(), 1);
+        // Should another leader be quicker still.
+        assert_eq!(changes[0].body["metadata"]["resourceVersion"], ABSENT);
     }
 }

@@ -135,7 +135,11 @@ fn network(resource: PeerNetwork) -> Result<Network, ObserveError> {
     })
 }
 
-async fn set(client: &Client, network: &Network) -> Result<Option<Set>, ObserveError> {
+/// The network's StatefulSet, as it is now.
+///
+/// # Errors
+/// See [`ObserveError`].
+pub(crate) async fn set(client: &Client, network: &Network) -> Result<Option<Set>, ObserveError> {
     let api: Api<StatefulSet> = Api::namespaced(client.clone(), &network.namespace);
     let Some(set) = api
         .get_opt(&network.name)
