@@ -99,6 +99,8 @@ pub struct Peer<S> {
     disk_full: bool,
     /// Caught up once since the start; see [`crate::io::Status::ready`].
     caught_up: bool,
+    /// See [`Peer::set_forgetful`].
+    forgetful: bool,
 }
 
 impl<S: Store> Peer<S> {
@@ -143,6 +145,7 @@ impl<S: Store> Peer<S> {
             collect: collect::Collect::new(now),
             disk_full: false,
             caught_up: false,
+            forgetful: false,
         };
         if found && fresh {
             peer.found()?;
@@ -166,7 +169,9 @@ impl<S: Store> Peer<S> {
     }
 
     /// Handles one input and appends what is to be done to `out`. The driver may hand in several inputs, all with the same
-    /// time, then commits the [`Peer::store`] once and only then performs the outputs, but for messages that may go early.
+    /// time, then commits the [`Peer::store`] once and only then performs the outputs, but for messages that may go early:
+    /// these may be performed once the last of the inputs was handed in, since what is proposed on the strength of an answer
+    /// rests on what the question rested on, this peer's own promise.
     pub fn handle(
         &mut self,
         input: Input,
@@ -189,7 +194,9 @@ impl<S: Store> Peer<S> {
             }
             loop {
                 if let Some(message) = self.loopback.pop_front() {
-                    self.on_message(self.me, message)?;
+                    if !(self.forgetful && message.asks()) {
+                        self.on_message(self.me, message)?;
+                    }
                 } else if let Some(key) = self.names.freed.pop() {
                     self.lead_next(key)?;
                 } else {
@@ -204,6 +211,12 @@ impl<S: Store> Peer<S> {
     /// When [`Input::Timer`] is due.
     pub fn next_deadline(&self) -> Time {
         self.timers.first().map_or(Time(u64::MAX), |(at, _)| *at)
+    }
+
+    /// Whether this peer may have forgotten what it acknowledged. While it may, its own word on names counts nowhere: it does
+    /// not lead, and what it claims needs a majority of others. What others ask of it the driver keeps away.
+    pub fn set_forgetful(&mut self, forgetful: bool) {
+        self.forgetful = forgetful;
     }
 
     /// Who this peer is.

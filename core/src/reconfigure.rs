@@ -12,6 +12,8 @@ pub enum Standing {
     Leaving,
     /// Does not answer now.
     Absent,
+    /// Does not answer, and is not to come back: it was ordered to leave.
+    Lost,
     /// Will never answer again.
     Gone,
 }
@@ -58,13 +60,15 @@ pub fn next_config(
     };
     let mut next = config.replicas.clone();
     let unwanted = |id: &&PeerId| !target.contains(id);
-    // The dead make room first, then those that leave, then those that are merely displaced.
+    // The dead make room first, before those that may only be away, then those that leave, then those that are merely
+    // displaced. With fewer peers than copies there is a newcomer for one of them only: it has to be the one that is waited for.
     let goes = config
         .replicas
         .iter()
         .filter(unwanted)
         .max_by_key(|id| match standing(**id) {
-            Standing::Gone => 3,
+            Standing::Gone => 4,
+            Standing::Lost => 3,
             Standing::Absent => 2,
             Standing::Leaving => 1,
             Standing::Eligible => 0,
@@ -85,7 +89,12 @@ pub fn next_config(
 
 /// The same replicas with an owner that answers (see [`crate::register`]), when the present one does not.
 fn another_owner(config: &SlotConfig, standing: impl Fn(PeerId) -> Standing) -> Option<SlotConfig> {
-    let silent = |id: &PeerId| matches!(standing(*id), Standing::Absent | Standing::Gone);
+    let silent = |id: &PeerId| {
+        matches!(
+            standing(*id),
+            Standing::Absent | Standing::Lost | Standing::Gone
+        )
+    };
     let first = config.replicas.iter().position(|id| !silent(id))?;
     (first > 0).then(|| {
         let mut next = renewal(config);
@@ -154,6 +163,21 @@ mod tests {
             false,
         );
         assert_eq!(step.unwrap().next, Some(ids(&[1, 3, 4])));
+    }
+
+    #[test]
+    fn who_was_ordered_to_leave_makes_room_before_who_may_come_back() {
+        let standing = |id: PeerId| match id {
+            PeerId(2) => Standing::Lost,
+            PeerId(4) => Standing::Absent,
+            _ => Standing::Eligible,
+        };
+        for held in [[1, 2, 3, 4, 5], [1, 4, 3, 2, 5]] {
+            let wanted = ids(&[1, 3, 5, 6]);
+            let step = next_config(&config(&held, None), &wanted, 5, standing, false);
+            let next = step.unwrap().next.unwrap();
+            assert!(!next.contains(&PeerId(2)) && next.contains(&PeerId(4)));
+        }
     }
 
     #[test]

@@ -355,13 +355,11 @@ impl Chunks {
         read
     }
 
-    /// Tells the peer that an indexed chunk cannot be read. Returns whether it was one.
+    /// Tells the peer that an indexed chunk's bytes are gone or wrong. Returns whether it was one. That the system could not
+    /// read it now, for want of files or memory, says nothing about them.
     async fn note_unreadable(&self, key: Key, error: &ChunkError) -> Result<bool, ChunkError> {
-        let of_the_disk = matches!(
-            error,
-            ChunkError::Missing | ChunkError::Damaged | ChunkError::Disk(_)
-        );
-        if !of_the_disk || self.peer.holds(vec![key]).await? != [true] {
+        let lost = matches!(error, ChunkError::Missing | ChunkError::Damaged);
+        if !lost || self.peer.holds(vec![key]).await? != [true] {
             return Ok(false);
         }
         warn!(%key, "a chunk of this peer cannot be read and will be fetched again: {error}");

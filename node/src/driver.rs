@@ -165,6 +165,7 @@ pub(crate) fn spawn(
     let (report, ended) = oneshot::channel();
     let (departed, left) = watch::channel(false);
     let gate = Gate::of(peer.store()).map_err(io::Error::other)?;
+    peer.set_forgetful(!gate.is_open());
     let driver = Driver {
         seat: Arc::downgrade(&inbox.seat),
         peer,
@@ -176,6 +177,7 @@ pub(crate) fn spawn(
         pending: HashMap::new(),
         requests: 0,
         begun: None,
+        asked: false,
         outputs: Vec::new(),
         guards: Vec::new(),
         drops: VecDeque::new(),
@@ -214,6 +216,8 @@ struct Driver {
     requests: u64,
     /// When the batch began that is not committed yet.
     begun: Option<Time>,
+    /// The batch's questions are out, and it takes no more inputs.
+    asked: bool,
     outputs: Vec<Output>,
     /// Guards of the batch, held until it is committed.
     guards: Vec<WriteGuard>,
@@ -301,8 +305,8 @@ impl Driver {
     fn answer_some(&mut self) -> Result<Option<Instant>, StoreError> {
         let now = self.now();
         let emptied = self.take(SOME, now)?;
-        self.ask();
         if self.waits() {
+            // Not a word yet: the thread may find answers to it in the inbox, and they would join this batch.
             return Ok(None);
         }
         // Nothing to commit: it only forgets what this batch asked of the next commit.
@@ -343,8 +347,10 @@ impl Driver {
         Ok(false)
     }
 
-    /// What only asks or proposes goes out before anything is committed.
+    /// What only asks or proposes goes out before anything is committed, once the batch has all its inputs: what is proposed
+    /// on the strength of an answer rests on what the question rested on, which has to be on the disk by then.
     fn ask(&mut self) {
+        self.asked = true;
         let mut outputs = mem::take(&mut self.outputs);
         let early = |output: &mut Output| matches!(output, Output::Send { early: true, .. });
         for question in outputs.extract_if(.., early) {
@@ -355,7 +361,7 @@ impl Driver {
 
     /// What there is to be said, all of it committed.
     fn perform_all(&mut self) {
-        self.begun = None;
+        (self.begun, self.asked) = (None, false);
         let mut outputs = mem::take(&mut self.outputs);
         outputs.drain(..).for_each(|output| self.perform(output));
         self.outputs = outputs;
@@ -369,6 +375,7 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input, now: Time) -> Result<(), StoreError> {
+        debug_assert!(!self.asked, "an input joins a batch that has spoken");
         self.peer.handle(input, now, &mut self.outputs)
     }
 

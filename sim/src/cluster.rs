@@ -132,6 +132,10 @@ impl Cluster {
             return false;
         }
         if state.status != status {
+            let told = status.replacement.as_ref().map(|r| r.message.clone());
+            self.fleet.world().note(("status", &told), || {
+                format!("status: {} pods, replacement: {told:?}", status.replicas)
+            });
             state.status = status;
             state.version += 1;
         }

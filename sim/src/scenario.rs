@@ -284,9 +284,11 @@ impl Scenario {
 
     /// Waits until no peer keeps more than it may at rest.
     pub async fn settle_tables(&self) -> Result<(), Failure> {
-        let identities = self.fleet.identities();
-        self.wait(PATIENCE, async || check::tables(&self.fleet, identities))
-            .await
+        // Who was to be replaced, and came back while that was decided, may leave even now and begin anew.
+        self.wait(PATIENCE, async || {
+            check::tables(&self.fleet, self.fleet.identities())
+        })
+        .await
     }
 
     /// Waits until as many pods are there as wanted and all are ready; clients may be at work.

@@ -47,8 +47,8 @@ impl Gossip {
 }
 
 impl<S: Store> Peer<S> {
-    /// What a departed identity still says counts if it has a newer order than those who retired it, or asks what has
-    /// become of the slots. Whether to listen.
+    /// What a departed identity still says counts if it has a newer order than those who retired it, asks what has
+    /// become of the slots, or tells of configurations: whoever tells of them, they were decided. Whether to listen.
     pub(super) fn hear_departed(
         &mut self,
         from: PeerId,
@@ -57,7 +57,7 @@ impl<S: Store> Peer<S> {
         let said = match message {
             Message::Hello { member } => std::slice::from_ref(member),
             Message::Members { members, .. } => members,
-            Message::SlotEpochs { .. } => {
+            Message::SlotEpochs { .. } | Message::Commit { .. } => {
                 let known = self.gossip.get(from);
                 return Ok(known.is_some_and(|m| m.liveness == Liveness::Retired));
             }
@@ -141,7 +141,7 @@ impl<S: Store> Peer<S> {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::io::Time;
+    use crate::io::{Input, Time};
     use crate::key::Slot;
     use crate::member::tests::member;
     use crate::slot::{SlotConfig, SlotRecord};
@@ -226,6 +226,47 @@ mod tests {
         // Who has not heard of the new order says so again.
         needed.learn(vec![said]).unwrap();
         assert_eq!(known(&needed), (Liveness::Down, order(5)));
+    }
+
+    #[test]
+    fn who_was_retired_by_those_that_had_missed_its_slots_tells_them() {
+        let mut peer = with_retired(&[1, 3]);
+        let mut hear = |message| {
+            let mut out = Vec::new();
+            let from = PeerId(2);
+            peer.handle(Input::Message { from, message }, Time(1_000), &mut out)
+                .unwrap();
+            out
+        };
+        let asks = |out: &[Output]| {
+            let is = |o: &&Output| {
+                matches!(
+                    o,
+                    Output::Send {
+                        message: Message::SlotEpochs { .. },
+                        ..
+                    }
+                )
+            };
+            out.iter().filter(is).count()
+        };
+        let epochs = |newest| {
+            let mut epochs = vec![0; Slot::all().count()];
+            epochs[7] = newest;
+            Message::SlotEpochs { epochs }
+        };
+        assert_eq!(asks(&hear(epochs(1))), 0, "it knows nothing newer");
+        assert_eq!(asks(&hear(epochs(2))), 1);
+        let config = SlotConfig {
+            epoch: 2,
+            replicas: vec![PeerId(2), PeerId(3)],
+            next: None,
+        };
+        let configs = vec![(Slot::new(7).unwrap(), config)];
+        hear(Message::Commit { configs });
+        peer.housekeep().unwrap();
+        let second = peer.gossip.get(PeerId(2)).unwrap();
+        assert_eq!((second.liveness, second.drain), (Liveness::Down, order(5)));
     }
 
     #[test]

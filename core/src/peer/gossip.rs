@@ -126,6 +126,7 @@ impl Gossip {
         match self.members.get(&id) {
             None => Standing::Absent,
             Some(m) if m.is_gone() => Standing::Gone,
+            Some(m) if !m.is_present() && m.drain.leaving => Standing::Lost,
             Some(m) if !m.is_present() => Standing::Absent,
             Some(m) if m.drain.leaving => Standing::Leaving,
             Some(_) => Standing::Eligible,

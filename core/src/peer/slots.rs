@@ -171,10 +171,17 @@ impl<S: Store> Peer<S> {
 
     pub(super) fn on_slot_epochs(&mut self, from: PeerId, epochs: Vec<u64>) {
         let mut newer = Vec::new();
+        let mut missed = false;
         for (slot, theirs) in Slot::all().zip(epochs) {
-            if let Some(config) = self.slots.config(slot).filter(|c| c.epoch > theirs) {
+            let config = self.slots.config(slot);
+            if let Some(config) = config.filter(|c| c.epoch > theirs) {
                 newer.push((slot, config.clone()));
             }
+            missed |= config.map_or(0, |c| c.epoch) < theirs;
+        }
+        if missed && self.gossip.is_gone(from) {
+            // With others comparing begins on either side; with those that were retired only on theirs.
+            self.offer_slots(from);
         }
         while !newer.is_empty() {
             let rest = newer.split_off(newer.len().min(CONFIGS_PER_MESSAGE));

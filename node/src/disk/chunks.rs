@@ -163,14 +163,13 @@ impl ChunkFiles {
         let late = self.late.as_ref().filter(|_| purpose == Purpose::Client);
         // Reading is cheaper than writing again, and a copy that has rotted must not be acknowledged.
         if let Some(path) = self.held(chunk) {
-            return match (late, &self.late) {
-                (Some(late), _) => {
+            return match late {
+                Some(late) => {
                     late.note();
                     Ok(())
                 }
-                (None, Some(_)) => self.sync_held(&path, &folder),
-                // Renamed, so its bytes were synced before; whoever renamed it may not have synced the folder yet.
-                (None, None) => self.sync(&folder),
+                // Whoever put it there may have left it to a later sync, or not have come to the folder's yet.
+                None => self.sync_held(&path, &folder),
             };
         }
         self.check_room(chunk.bytes().len() as u64, purpose)?;

@@ -165,8 +165,10 @@ impl<W: Work> Seat<W> {
         let here = place.as_mut()?;
         let done = catch_unwind(AssertUnwindSafe(|| work(here)));
         if done.is_err() {
-            // Half done, so not to be gone on with; whoever waits for an answer hears that there will be none.
-            *place = None;
+            // Half done, so not to be gone on with; whoever waits for an answer hears that there will be none. What broke may
+            // break again on being put away.
+            let broken = place.take();
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(broken)));
         }
         done.ok()
     }
@@ -213,6 +215,8 @@ mod tests {
         /// Do something in so long.
         Later(Duration, Sender<ThreadId>),
         Panic,
+        /// Panic, and once more on being put away.
+        PanicTwice,
         End,
     }
 
@@ -221,6 +225,13 @@ mod tests {
         long: Vec<Sender<ThreadId>>,
         later: Vec<(Instant, Sender<ThreadId>)>,
         end: bool,
+        broken: bool,
+    }
+
+    impl Drop for Desk {
+        fn drop(&mut self) {
+            assert!(!self.broken, "on purpose, once more");
+        }
     }
 
     impl Desk {
@@ -234,6 +245,10 @@ mod tests {
                         self.later.push((Instant::now() + after, tell));
                     }
                     Ok(Order::Panic) => panic!("on purpose"),
+                    Ok(Order::PanicTwice) => {
+                        self.broken = true;
+                        panic!("on purpose");
+                    }
                     Ok(Order::End) => self.end = true,
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
                 }
@@ -286,6 +301,7 @@ mod tests {
             long: Vec::new(),
             later: Vec::new(),
             end: false,
+            broken: false,
         };
         let run = seat.clone();
         let thread = thread::spawn(move || run.run(desk).is_some());
@@ -361,10 +377,15 @@ mod tests {
 
     #[test]
     fn a_panic_ends_it_whoever_has_the_seat() {
+        ends_by(Order::Panic);
+        ends_by(Order::PanicTwice);
+    }
+
+    fn ends_by(order: Order) {
         let office = open();
         let (tell, told) = channel();
         office.ask(Order::Short);
-        office.give(Order::Panic);
+        office.give(order);
         // What comes afterwards is answered by nobody, and holds nobody up.
         let _ = office.orders.send(Order::Short(tell));
         office.seat.attend();

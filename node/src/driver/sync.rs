@@ -207,6 +207,7 @@ impl Driver {
                 }
             }
             self.gate = Gate::Open;
+            self.peer.set_forgetful(false);
             return self.peer.store().caught_up();
         }
         if at < shut.next {

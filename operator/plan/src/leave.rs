@@ -127,10 +127,10 @@ fn stays(observed: &Observed) -> BTreeMap<u32, Stay> {
     let newest = newest(&observed.reports);
     let mut stays = BTreeMap::new();
     for (leaver, ordinal) in leavers.iter().filter(|(_, ordinal)| **ordinal < ORDINALS) {
-        // A pod that is gone already comes back only if the ring still counts on it; that the ring is busy, which a
-        // verdict also has to refuse, is no reason.
+        // A pod that is gone already, and was let go, comes back only if the ring still counts on it; that the ring is busy,
+        // which a verdict also has to refuse, is no reason. One that somebody else took away was never judged.
         let counts = || is_named(&newest, *leaver);
-        if *ordinal >= current && !counts() {
+        if *ordinal >= current.max(observed.last()) && !counts() {
             continue;
         }
         if let Some(stay) = judge(observed, *leaver, *ordinal, &remaining) {

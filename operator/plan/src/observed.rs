@@ -144,8 +144,13 @@ impl Observed {
     /// Pods the StatefulSet asks for. When somebody deleted it, what it asked for last: made anew with less, it would
     /// adopt its pods and remove the rest of them.
     pub fn current(&self) -> u32 {
-        let last = || u32::try_from(self.network.status.replicas).unwrap_or(0);
-        self.set.as_ref().map_or_else(last, |set| set.replicas)
+        let set = self.set.as_ref();
+        set.map_or_else(|| self.last(), |set| set.replicas)
+    }
+
+    /// Pods that the StatefulSet was last to ask for: whoever has lowered it by hand since has proved nothing.
+    pub fn last(&self) -> u32 {
+        u32::try_from(self.network.status.replicas).unwrap_or(0)
     }
 
     /// Addresses of all peers that run.

@@ -346,6 +346,7 @@ fn a_member_whose_pod_is_gone_comes_back_only_if_the_ring_counts_on_it() {
     let mut observed = with_reports(founded(4, 5), &[0, 1, 2], &[]);
     observed.pods.remove(&4);
     observed.set = Some(set(4));
+    observed.network.status.replicas = 4;
     for report in observed.reports.values_mut() {
         report.slots.iter_mut().for_each(|slot| slot.synced = false);
     }
@@ -437,6 +438,29 @@ fn a_deleted_set_is_made_anew_with_what_it_asked_for() {
     observed.set = None;
     observed.pods.clear();
     observed.members.clear();
+    assert_eq!(plan(&observed).replicas, 9);
+}
+
+#[test]
+fn pods_that_a_set_lowered_by_hand_has_taken_away_come_back() {
+    let mut observed = with_reports(founded(3, 9), &[0, 1, 2], &[]);
+    observed.set = Some(set(3));
+    for away in 3..9 {
+        leaving(&mut observed, away, 1, true);
+        observed.pods.remove(&away);
+        observed.reports.remove(&id(away));
+    }
+    for down in 6..9 {
+        observed.members.get_mut(&id(down)).unwrap().liveness = Liveness::Down;
+    }
+    for proved in 3..6 {
+        observed.members.get_mut(&id(proved)).unwrap().liveness = Liveness::Left;
+    }
+    assert_eq!(plan(&observed).replicas, 3, "nothing depends on them");
+    // Nobody who answers knows of this slot.
+    for report in observed.reports.values_mut() {
+        report.slots.retain(|slot| slot.slot.number() != 17);
+    }
     assert_eq!(plan(&observed).replicas, 9);
 }
 

@@ -62,7 +62,7 @@ impl Done {
 
 impl<S: Store> Peer<S> {
     /// Whether this peer's ballots of round 0 need no claim: it owns the slot under an epoch that it has learned since it
-    /// started and has compared its copy with a quorum within it.
+    /// started and has compared its copy with a quorum within it. Not while it may have forgotten what it acknowledged.
     pub(super) fn leads(&mut self, slot: Slot) -> bool {
         let owns = self
             .slots
@@ -72,7 +72,7 @@ impl<S: Store> Peer<S> {
             // It may have proposed under this epoch before it crashed. The next epoch makes it the owner again.
             self.renew(slot);
         }
-        owns && self.sync.is_fresh(slot) && self.sync.is_synced(slot)
+        owns && !self.forgetful && self.sync.is_fresh(slot) && self.sync.is_synced(slot)
     }
 
     /// Carries a write out, once no other is under way on its name.

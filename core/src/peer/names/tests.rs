@@ -208,3 +208,76 @@ fn what_another_holds_is_decided_where_a_promise_forbids_to_store_it() {
     let kept = ask(&mut peer, Request::ReadName(found.name.clone()));
     assert!(matches!(kept, Answer::Register(kept) if kept == Some(found)));
 }
+
+/// Whether a read is answered once one other replica has told what it holds.
+fn one_other_suffices(forgetful: bool) -> bool {
+    let mut peer = alone();
+    let others = [2, 3].map(crate::member::tests::member).to_vec();
+    peer.learn(others).unwrap();
+    let name = Name::new("f").unwrap();
+    let slot = Key::of_name(&name).slot();
+    let config = SlotConfig {
+        epoch: 2,
+        replicas: vec![PeerId(2), peer.id(), PeerId(3)],
+        next: None,
+    };
+    peer.adopt(slot, config).unwrap();
+    peer.set_forgetful(forgetful);
+    let (id, request) = (RequestId(7), Request::ReadName(name));
+    let mut handle = |input, at| {
+        let mut out = Vec::new();
+        peer.handle(input, Time(at), &mut out).unwrap();
+        out
+    };
+    let asked = |out: Vec<Output>| {
+        let read = out.into_iter().find_map(|o| match o {
+            Output::Send {
+                message: Message::Read { op, .. },
+                ..
+            } => Some(op),
+            _ => None,
+        });
+        read.expect("others are asked")
+    };
+    let reply = |from: u128, op| Input::Message {
+        from: PeerId(from),
+        message: Message::ReadReply {
+            op,
+            register: None,
+            read: false,
+        },
+    };
+    let answered = |out: Vec<Output>| out.iter().any(|o| matches!(o, Output::Answer { .. }));
+    let op = asked(handle(Input::Request { id, request }, 1));
+    if answered(handle(reply(2, op), 2)) {
+        return true;
+    }
+    // It asks the other one as well.
+    let op = asked(handle(Input::Timer, 2 + HEDGE));
+    assert!(!answered(handle(reply(2, op), 3 + HEDGE)));
+    assert!(answered(handle(reply(3, op), 4 + HEDGE)));
+    false
+}
+
+#[test]
+fn who_may_have_forgotten_does_not_count_its_own_word() {
+    assert!(one_other_suffices(false));
+    assert!(!one_other_suffices(true));
+}
+
+#[test]
+fn who_may_have_forgotten_does_not_lead() {
+    let mut peer = alone();
+    let slot = crate::key::Slot::all().next().unwrap();
+    let config = SlotConfig {
+        epoch: 2,
+        replicas: vec![peer.id()],
+        next: None,
+    };
+    peer.adopt(slot, config).unwrap();
+    // It has nobody to compare with.
+    peer.drive_sync().unwrap();
+    assert!(peer.leads(slot));
+    peer.set_forgetful(true);
+    assert!(!peer.leads(slot));
+}

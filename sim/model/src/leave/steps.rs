@@ -133,6 +133,7 @@ impl Leave {
         }
         let standing = |id: PeerId| match state.peer(at(id)) {
             _ if !state.alive(id) => Standing::Gone,
+            peer if !peer.up && peer.drain.leaving => Standing::Lost,
             peer if !peer.up => Standing::Absent,
             peer if peer.drain.leaving => Standing::Leaving,
             _ => Standing::Eligible,
