@@ -103,7 +103,10 @@ pub fn settle(up: &Up, manifest: PeerNetwork, saved: Option<State>) -> Result<St
     };
     let (grpc_port, http_port) = ports(saved.as_ref());
     let mut state = match saved {
-        None => State::new(manifest, up.zones.unwrap_or(ZONES), grpc_port, http_port),
+        None => {
+            manifest.validate_new()?;
+            State::new(manifest, up.zones.unwrap_or(ZONES), grpc_port, http_port)
+        }
         Some(saved) => {
             if up.zones.is_some_and(|z| z != saved.zones) {
                 return Err(SettleError::Zones { found: saved.zones });
@@ -223,6 +226,21 @@ mod tests {
             settle(&file, factor, Some(fresh())),
             Err(SettleError::Invalid(Violation::FactorChanged))
         ));
+    }
+
+    #[test]
+    fn a_new_network_has_no_name_that_kubernetes_would_refuse() {
+        let mut taken = read(None).unwrap();
+        taken.metadata.name = Some("a-peers".into());
+        let settled = |saved| settle(&up(|_| {}), taken.clone(), saved);
+        let refused = settled(None);
+        assert!(matches!(
+            refused,
+            Err(SettleError::Invalid(Violation::NameTaken))
+        ));
+        let mut saved = fresh();
+        saved.manifest = taken.clone();
+        assert_eq!(settled(Some(saved.clone())).unwrap(), saved);
     }
 
     #[test]

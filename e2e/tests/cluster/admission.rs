@@ -38,6 +38,12 @@ async fn the_api_server_refuses_what_cannot_work_and_says_why() {
             create("de.mo", crate::spec(5)).await,
             &["also names its Service and pods"],
         )?;
+        for taken in ["default", "demo-peers"] {
+            refused(
+                create(taken, crate::spec(5)).await,
+                &["also names its ServiceAccount"],
+            )?;
+        }
         ensure!(
             create("demo", crate::spec(5)).await.is_ok(),
             "a valid one is accepted"

@@ -62,6 +62,7 @@ use crate::validate::rules;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new(rules::NAME.cel).message(rules::NAME.why),
+    validation = Rule::new(rules::FREE_NAME.cel).message(rules::FREE_NAME.why).optional_old_self(true),
     validation = Rule::new(rules::PREFLIGHT.cel).message(Message::Expression(rules::PREFLIGHT.why.into()))
 )]
 #[x_kube(validation = Rule::new(rules::REPLICAS.cel).message(rules::REPLICAS.why))]

@@ -26,6 +26,14 @@ pub(crate) mod rules {
               dashes, beginning with a letter and ending with a letter or digit",
     };
 
+    /// Only when a network is created: one that is there already may run well, and has to stay changeable.
+    pub(crate) const FREE_NAME: Rule = Rule {
+        cel: "oldSelf.hasValue() || (self.metadata.name != 'default' && !self.metadata.name.endsWith('-peers'))",
+        why: "the name of a PeerNetwork also names its ServiceAccount, and with '-peers' after it a Service: each namespace \
+              has a ServiceAccount 'default' already, and a name that ends with '-peers' may be another network's Service; \
+              use another name",
+    };
+
     /// Enforced through the scale subresource too. Unlike the others' its sentence is an expression: the reason is what the
     /// operator keeps in the status. (One that turns numbers into text exceeds the API server's cost budget.)
     pub(crate) const PREFLIGHT: Rule = Rule {
@@ -105,6 +113,9 @@ pub enum Violation {
     /// The name cannot be used for the objects named after it.
     #[error("metadata.name: {}", rules::NAME.why)]
     Name,
+    /// Something else has the name that one of its objects would get.
+    #[error("metadata.name: {}", rules::FREE_NAME.why)]
+    NameTaken,
     /// A number lies outside what the schema allows.
     #[error("{field} is {value}, but must lie between {least} and {most}")]
     OutOfRange {
@@ -160,13 +171,26 @@ pub enum Violation {
 }
 
 impl PeerNetwork {
-    /// Checks everything that the API server checks when the resource is created.
+    /// Checks everything that the API server checks at any time.
     ///
     /// # Errors
     /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), Violation> {
         name_is_valid(self.metadata.name.as_deref().unwrap_or_default())?;
         self.spec.validate()
+    }
+
+    /// Checks, besides [`PeerNetwork::validate`], what the API server checks when the resource is created.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate_new(&self) -> Result<(), Violation> {
+        self.validate()?;
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        if name == "default" || name.ends_with("-peers") {
+            return Err(Violation::NameTaken);
+        }
+        Ok(())
     }
 
     /// Checks, besides [`PeerNetwork::validate`], what the API server checks when `old` is replaced.

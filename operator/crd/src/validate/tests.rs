@@ -161,6 +161,21 @@ fn names_must_serve_as_names_of_services_and_pods() {
 }
 
 #[test]
+fn names_of_other_objects_are_refused_for_new_networks_only() {
+    for bad in ["default", "a-peers"] {
+        let mut network = network();
+        network.metadata.name = Some(bad.into());
+        assert_eq!(network.validate_new(), Err(Violation::NameTaken), "{bad}");
+        assert_eq!(network.validate_update(&network), Ok(()), "{bad}");
+    }
+    for good in ["a", "peers", "a-peers-1", "default-1"] {
+        let mut network = network();
+        network.metadata.name = Some(good.into());
+        assert_eq!(network.validate_new(), Ok(()), "{good}");
+    }
+}
+
+#[test]
 fn sizes_follow_the_pattern() {
     for good in ["1Gi", "500Mi", "1.5Ti", "1000000", "9k"] {
         assert!(is_size(good), "{good}");
