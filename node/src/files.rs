@@ -27,6 +27,7 @@ mod get;
 mod held;
 mod list;
 pub(crate) mod manifest;
+pub(crate) mod outlet;
 mod parts;
 mod pin;
 mod precondition;

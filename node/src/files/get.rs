@@ -4,20 +4,18 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::ValueEnum;
 use peernet_core::collect::{Upload, upload_of};
 use peernet_core::key::{Key, Name};
 use peernet_core::register::Register;
 use peernet_proto::v1;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::budget::{Budget, Share};
+use super::budget::Share;
 use super::manifest::{ChunkRef, Step, Walk};
+use super::outlet::{Outgoing, Sink, Stop, outlet};
 use super::record::Content;
 use super::{FileError, Files, open};
 use crate::disk::Chunk;
@@ -25,16 +23,13 @@ use crate::disk::Chunk;
 /// Chunks of one download under way at once, the one being sent included (guess).
 const READ_AHEAD: usize = 6;
 
-/// A client that takes nothing for so long is cut off while others wait for memory; it may go on with a range (guess).
-const STALL_SHORT: Duration = Duration::from_secs(5);
-
 /// How often a name's replicas are told that somebody reads it; they remember it for 30 seconds.
 const RENEW: Duration = Duration::from_secs(8);
 /// How often a name is read until a majority of its replicas knows of the reader; once, unless it is being written (guess).
 const HOLDS: usize = 4;
 
 /// A file's bytes, in order. An error ends it.
-pub(crate) type ByteStream = ReceiverStream<Result<Bytes, FileError>>;
+pub(crate) type ByteStream = Outgoing<FileError>;
 
 /// Whose word a read takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -143,80 +138,34 @@ impl Files {
     /// Streams a range of a file that was found; only the chunks needed are read. A client that takes nothing for so
     /// long as its patience is given up, and with it the memory it holds; for 5 seconds if that memory is short.
     pub(crate) fn stream(&self, found: Found, range: Range<u64>) -> ByteStream {
-        let (bytes, stream) = mpsc::channel(1);
-        let files = self.clone();
+        let (outlet, stream) = outlet();
+        let (files, sink) = (self.clone(), outlet.sink());
         self.tasks.spawn(async move {
-            let mut sink = Sink {
-                bytes,
-                patience: files.patience,
-                budget: files.downloads.clone(),
-            };
-            let result = match found.content {
-                Content::Inline(all) => {
-                    sink.send(all.slice(range.start as usize..range.end as usize))
-                        .await
-                }
-                Content::Chunks(manifest) => {
-                    let walk = Walk::new(&manifest, range);
-                    let _kept = found.upload.map(|u| files.keep(found.name.clone(), u));
-                    Download {
-                        files,
-                        name: found.name,
-                        walk,
-                        ready: None,
-                        ahead: VecDeque::new(),
+            let (patience, budget) = (files.patience, files.downloads.clone());
+            let work = async move {
+                match found.content {
+                    Content::Inline(all) => {
+                        let wanted = all.slice(range.start as usize..range.end as usize);
+                        sink.send(wanted, None).await
                     }
-                    .run(&mut sink)
-                    .await
+                    Content::Chunks(manifest) => {
+                        let walk = Walk::new(&manifest, range);
+                        let _kept = found.upload.map(|u| files.keep(found.name.clone(), u));
+                        Download {
+                            files,
+                            name: found.name,
+                            walk,
+                            ready: None,
+                            ahead: VecDeque::new(),
+                        }
+                        .run(&sink)
+                        .await
+                    }
                 }
             };
-            if let Err(Stop::Failed(error)) = result {
-                // The client may be gone.
-                let _ = timeout(sink.patience, sink.bytes.send(Err(error))).await;
-            }
+            outlet.fill(work, patience, Some(&budget)).await;
         });
-        ReceiverStream::new(stream)
-    }
-}
-
-/// Why a download ends early.
-enum Stop {
-    /// The client is told.
-    Failed(FileError),
-    /// The client is gone.
-    Gone,
-}
-
-impl From<FileError> for Stop {
-    fn from(error: FileError) -> Self {
-        Stop::Failed(error)
-    }
-}
-
-/// Where the bytes go, as fast as the client takes them.
-struct Sink {
-    bytes: mpsc::Sender<Result<Bytes, FileError>>,
-    patience: Duration,
-    budget: Budget,
-}
-
-impl Sink {
-    /// Waits for a client that stands still, but less long while others wait for the memory it holds.
-    async fn send(&mut self, data: Bytes) -> Result<(), Stop> {
-        let until = Instant::now() + self.patience;
-        let short = STALL_SHORT.min(self.patience);
-        while Instant::now() < until {
-            match timeout(short, self.bytes.reserve()).await {
-                Ok(Ok(place)) => {
-                    place.send(Ok(data));
-                    return Ok(());
-                }
-                Ok(Err(_)) => return Err(Stop::Gone),
-                Err(_) if self.budget.is_short() => return Err(Stop::Gone),
-                Err(_) => {}
-            }
-        }
-        Err(Stop::Gone)
+        stream
     }
 }
 
@@ -224,7 +173,7 @@ impl Sink {
 struct Ahead {
     fetch: AbortOnDropHandle<Result<Chunk, FileError>>,
     wanted: Range<usize>,
-    _share: Option<Share>,
+    share: Option<Share>,
 }
 
 struct Download {
@@ -237,13 +186,13 @@ struct Download {
 }
 
 impl Download {
-    async fn run(mut self, sink: &mut Sink) -> Result<(), Stop> {
+    async fn run(mut self, sink: &Sink<FileError>) -> Result<(), Stop<FileError>> {
         loop {
             self.look_ahead().await?;
             let Some(Ahead {
                 fetch,
                 wanted,
-                _share,
+                share,
             }) = self.ahead.pop_front()
             else {
                 return Ok(());
@@ -258,7 +207,7 @@ impl Download {
                 )
                 .into());
             }
-            sink.send(data.slice(wanted)).await?;
+            sink.send(data.slice(wanted), share).await?;
         }
     }
 
@@ -287,7 +236,7 @@ impl Download {
             self.ahead.push_back(Ahead {
                 fetch,
                 wanted,
-                _share: share,
+                share,
             });
         }
         Ok(())

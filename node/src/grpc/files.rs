@@ -46,7 +46,7 @@ impl v1::files_server::Files for Files {
         &self,
         request: Request<Streaming<v1::PutRequest>>,
     ) -> Result<Response<v1::PutResponse>, Status> {
-        let mut parts = request.into_inner();
+        let (_, extensions, mut parts) = request.into_parts();
         let patience = self.life.setup().client_timeout;
         let first = next(&mut parts, patience).await?;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
@@ -296,18 +296,5 @@ fn bodies(
         )),
         Ok(v1::PutRequest { part: None }) => Ok(Bytes::new()),
         Err(status) => Err(BrokenOff::Connection(status.message().to_owned())),
-    })
-}
-
-/// Pieces of at most [`PART`] bytes.
-pub(super) fn cut<E>(part: Result<Bytes, E>) -> impl Iterator<Item = Result<Bytes, E>> {
-    let (mut failed, mut data) = match part {
-        Ok(data) => (None, data),
-        Err(error) => (Some(error), Bytes::new()),
-    };
-    std::iter::from_fn(move || match failed.take() {
-        Some(error) => Some(Err(error)),
-        None if data.is_empty() => None,
-        None => Some(Ok(data.split_to(data.len().min(PART)))),
     })
 }

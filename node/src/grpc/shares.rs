@@ -16,7 +16,6 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::files::cut;
 use super::status::{check_network, not_serving, of_file, of_share, of_wire};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, STALL};
@@ -173,8 +172,7 @@ impl v1::shares_server::Shares for Shares {
         self.call(|running| async move {
             let (offer, bytes) = running.shares.fetch(wanted, everywhere).await?;
             let first = stream::iter([Ok(response::Part::File(info(&offer)))]);
-            let bytes =
-                bytes.flat_map(|part| stream::iter(cut(part).map(|p| p.map(response::Part::Data))));
+            let bytes = bytes.map(|part| part.map(response::Part::Data));
             let parts = first.chain(bytes).map(|part| {
                 part.map(|part| v1::FetchShareResponse { part: Some(part) })
                     .map_err(of_share)

@@ -6,14 +6,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use peernet_core::flood::Cost;
 use peernet_core::key::Key;
 use peernet_core::member::Member;
 use peernet_core::share::{Offer, Wanted};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
@@ -24,6 +22,7 @@ use crate::chunks::ChunkError;
 use crate::disk::Chunk;
 use crate::files::cutter::STALL;
 use crate::files::manifest::Manifest;
+use crate::files::outlet::{Outgoing, Sink, Stop, outlet};
 use crate::files::record::Content;
 
 mod swarm;
@@ -35,7 +34,7 @@ use swarm::{Ended, Round};
 const ENOUGH: usize = 8;
 
 /// A shared file's bytes, in order. An error ends it.
-pub(crate) type Bytestream = ReceiverStream<Result<Bytes, ShareError>>;
+pub(crate) type Bytestream = Outgoing<ShareError>;
 
 /// How a fetch stands, for those who wait for it.
 #[derive(Clone, Debug, Default)]
@@ -81,15 +80,13 @@ impl Shares {
         everywhere: bool,
     ) -> Result<(Offer, Bytestream), ShareError> {
         let ((shared, holding), outlook) = self.obtain(wanted, everywhere).await?;
-        let (bytes, stream) = mpsc::channel(1);
-        let (shares, offer) = (self.clone(), shared.offer.clone());
+        let (outlet, stream) = outlet();
+        let (shares, offer, sink) = (self.clone(), shared.offer.clone(), outlet.sink());
         self.tasks.spawn(async move {
-            if let Err(error) = shares.deliver(shared, holding, outlook, &bytes).await {
-                // The client may be gone.
-                let _ = timeout(STALL, bytes.send(Err(error))).await;
-            }
+            let work = shares.deliver(shared, holding, outlook, &sink);
+            outlet.fill(work, STALL, None).await;
         });
-        Ok((offer, ReceiverStream::new(stream)))
+        Ok((offer, stream))
     }
 
     /// What was asked for, here or on its way.
@@ -308,24 +305,16 @@ impl Shares {
         shared: Shared,
         holding: Arc<Holding>,
         outlook: Option<watch::Receiver<Outlook>>,
-        client: &mpsc::Sender<Result<Bytes, ShareError>>,
-    ) -> Result<(), ShareError> {
+        client: &Sink<ShareError>,
+    ) -> Result<(), Stop<ShareError>> {
         if let Content::Inline(bytes) = &shared.content {
-            if !bytes.is_empty() {
-                send(client, bytes.clone()).await;
-            }
-            return Ok(());
+            return client.send(bytes.clone(), None).await;
         }
         let layout = holding.layout();
         for piece in layout.order() {
-            tokio::select! {
-                here = wait_for(*piece, &shared.offer, &holding, outlook.clone()) => here?,
-                () = client.closed() => return Ok(()),
-            }
+            wait_for(*piece, &shared.offer, &holding, outlook.clone()).await?;
             let chunk = self.piece(&holding, *piece).await?;
-            if !send(client, chunk.into_data()).await {
-                return Ok(());
-            }
+            client.send(chunk.into_data(), None).await?;
         }
         Ok(())
     }
@@ -380,11 +369,6 @@ async fn wait_for(
             });
         }
     }
-}
-
-/// Whether the client still listens.
-async fn send(client: &mpsc::Sender<Result<Bytes, ShareError>>, data: Bytes) -> bool {
-    matches!(timeout(STALL, client.send(Ok(data))).await, Ok(Ok(())))
 }
 
 /// Costs of several questions together; those asked twice count once.

@@ -172,11 +172,18 @@ async fn stops_reading_over_grpc(peer: &Peer) {
     })
     .await;
     let mut received = 0;
-    while let Ok(Some(part)) = parts.message().await {
-        if let Some(v1::get_response::Part::Data(data)) = part.part {
-            received += data.len();
+    let given_up = loop {
+        match parts.message().await {
+            Ok(Some(part)) => {
+                if let Some(v1::get_response::Part::Data(data)) = part.part {
+                    received += data.len();
+                }
+            }
+            Ok(None) => panic!("{received} of {LARGE} bytes are said to be all"),
+            Err(status) => break status,
         }
-    }
+    };
+    assert_eq!(given_up.code(), Code::DeadlineExceeded, "{given_up}");
     assert!(received < LARGE, "it got all of the file");
 }
 
