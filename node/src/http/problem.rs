@@ -86,6 +86,16 @@ impl Problem {
         Self::of_kind(ErrorKind::Busy, detail)
     }
 
+    /// The body is more than what is asked for there can need.
+    pub(super) fn too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            "Too large",
+            format!("the request's body may have {limit} bytes"),
+        )
+    }
+
     /// The body is in a coding that is not known here.
     pub(super) fn encoded() -> Self {
         Self::new(

@@ -1,20 +1,23 @@
 //! `POST /v1/files/{name}`: another name for a file.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::body::Body;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use peernet_core::key::Name;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use peernet_core::key::{NAME_MAX, Name};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Object;
 
 use super::conditions::on_change;
-use super::files::{FILE, FileView, Named, call, name_of, quoted};
+use super::files::{FILE, FileView, Named, call, deepest, name_of, quoted};
 use super::parameters::{self, Changing, FileName};
 use super::problem::Problem;
 use crate::daemon::Life;
@@ -27,6 +30,9 @@ const SEGMENTS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~')
     .remove(b'/');
+
+/// Largest body: the longest name with each byte written as `\u0000`, and what is around it.
+const BODY: usize = 6 * NAME_MAX + 1024;
 
 /// What is to become of a file.
 #[derive(Deserialize, ToSchema)]
@@ -61,8 +67,10 @@ fn new_name() -> Object {
         (status = 201, body = FileView, description = "The file has its new name", headers(("ETag" = String), ("Location" = String))),
         (status = 400, response = Problem),
         (status = 404, response = Problem),
+        (status = 408, response = Problem),
         (status = 409, response = Problem),
         (status = 412, response = Problem),
+        (status = 413, response = Problem),
         (status = 415, response = Problem),
     )
 )]
@@ -70,10 +78,12 @@ pub(super) async fn rename(
     State(life): State<Arc<Life>>,
     name: Named,
     headers: HeaderMap,
-    body: Result<Json<RenameView>, JsonRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
     let from = name_of(name)?;
     let when = on_change(&headers)?;
+    let request = whole(request, life.setup().client_timeout).await?;
+    let body = Json::from_request(request, &()).await;
     let Json(RenameView { rename_to }) = body.map_err(|error| match error.status() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::media_type(
             "say what to do with the file as content-type application/json; to store one, use PUT"
@@ -91,6 +101,18 @@ pub(super) async fn rename(
         Ok((StatusCode::CREATED, headers, Json(FileView::from(info))).into_response())
     })
     .await
+}
+
+/// The request when all of it is here, from a client that sends it within its patience.
+async fn whole(request: Request, patience: Duration) -> Result<Request, Problem> {
+    let (head, body) = request.into_parts();
+    let body = timeout(patience, Limited::new(body, BODY).collect()).await;
+    let body = body.map_err(|_| FileError::Stalled(patience.as_secs()))?;
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Problem::too_large(BODY),
+        false => Problem::invalid(format!("the request broke off: {}", deepest(&*error))),
+    })?;
+    Ok(Request::from_parts(head, Body::from(body.to_bytes())))
 }
 
 /// Where a file is.

@@ -48,6 +48,7 @@ async fn who_stands_still_is_cut_off_and_holds_nothing() {
         speaks_http2_and_does_not_answer(grpc),
         dribbles_a_head(http),
         stops_within_a_body(http),
+        stops_within_a_rename(http),
         stops_reading(http),
         stops_reading_over_grpc(peer),
         stop_within_an_upload(peer),
@@ -120,6 +121,16 @@ async fn stops_within_a_body(to: SocketAddr) {
     let head = b"PUT /v1/files/half HTTP/1.1\r\nHost: peer\r\nContent-Length: 3000000\r\n\r\n";
     stream.write_all(head).await.unwrap();
     stream.write_all(&bytes(2_500_000, 2)).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("stood still for 10 seconds"), "{answer}");
+}
+
+async fn stops_within_a_rename(to: SocketAddr) {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let head = "POST /v1/files/large HTTP/1.1\r\nHost: peer\r\nContent-Type: application/json\r\n\
+                Content-Length: 21\r\n\r\n{\"rename_to\"";
+    stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("stood still for 10 seconds"), "{answer}");
@@ -245,6 +256,13 @@ async fn what_is_too_large_is_refused(peer: &Peer) {
     let long = "x".repeat(70_000);
     let long = head(format!("GET /{long} HTTP/1.1\r\nHost: peer\r\n\r\n")).await;
     assert!(long.starts_with("HTTP/1.1 414"), "{long}");
+    let json = "Content-Type: application/json\r\nContent-Length: 100000";
+    let much = format!("{{\"rename_to\":\"{}\"}}", "x".repeat(99_984));
+    let much = head(format!(
+        "POST /v1/files/large HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n{json}\r\n\r\n{much}"
+    ))
+    .await;
+    assert!(much.starts_with("HTTP/1.1 413"), "{much}");
 
     let mut request = Request::new(v1::StatRequest {
         name: "large".into(),
