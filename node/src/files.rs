@@ -62,6 +62,8 @@ const GATHERING: usize = 32 * 1024 * 1024;
 const STREAMED: usize = 64 * STREAM;
 /// The same for one upload: the window of its stream.
 pub(crate) const STREAM: usize = 4 * 1024 * 1024;
+/// What an upload takes besides its bytes (guess: what tonic has for a stream at least, and what is around a message).
+const ENVELOPE: u64 = 8 * 1024;
 /// Bytes of downloads held in memory at once.
 const DOWNLOADS: usize = 32 * 1024 * 1024;
 
@@ -444,12 +446,14 @@ impl Files {
         (uploads, self.downloads.taken())
     }
 
-    /// A place for an upload over gRPC of so many bytes, to be kept until it is over.
-    pub(crate) fn place(&self, announced: Option<u64>) -> Result<Share, FileError> {
-        let bytes = announced.map_or(STREAM, |size| size.min(STREAM as u64) as usize);
-        self.streamed
-            .take_now(bytes)
-            .ok_or(FileError::TooManyUploads)
+    /// A place for an upload over gRPC of so many bytes, to be kept until it is over, and how long messages it counts for: as long
+    /// as any that such an upload needs, but not as any that may come.
+    pub(crate) fn place(&self, announced: Option<u64>) -> Result<(Share, usize), FileError> {
+        let bytes = announced.map_or(STREAM, |size| {
+            size.saturating_add(ENVELOPE).min(STREAM as u64) as usize
+        });
+        let place = self.streamed.take_now(bytes);
+        Ok((place.ok_or(FileError::TooManyUploads)?, bytes))
     }
 
     /// What is known of a file.

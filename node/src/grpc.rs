@@ -67,7 +67,8 @@ pub(crate) async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // What errors carry, for those who know nothing but what they are told here.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+        .build_v1()?
+        .max_decoding_message_size(QUESTION_MAX);
     /// What comes in is at most so large.
     macro_rules! sized {
         ($server:ident, $service:expr, $max:expr) => {

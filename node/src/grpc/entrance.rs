@@ -5,10 +5,12 @@
 //! out of a [`Room`], waits where there is none left, and has to be whole within a time, or for a chunk as long as its connection
 //! moves and no longer than a longer time ([`Late`]). Peers' messages, their chunks and clients' requests have a room each, so that none of these keeps the others out. Nothing may follow the message: tonic would
 //! read that too, and gather a second one that counts nowhere. Peers' messages come as a stream, each message of which is
-//! treated so; other streams are bounded where they are read ([`Files`](crate::files::Files)).
+//! treated so; so are those of other streams but what their place covers ([`Covered`]), which an upload has from its first message
+//! on.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,8 +20,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{Request, Response};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Extensions, Status};
 use tower::{Layer, Service};
 
 use super::status;
@@ -50,15 +52,56 @@ const OF_PEERS: [&str; 6] = [
     "/peernet.v1.Shares/Bring",
     "/peernet.v1.Shares/Describe",
 ];
-/// The stream whose messages take room like those that come alone.
-const MESSAGES: &str = "/peernet.v1.Ring/Deliver";
-/// The other calls whose request is a stream.
-const STREAMS: [&str; 4] = [
-    "/peernet.v1.Files/Put",
-    "/peernet.v1.Shares/Share",
-    "/peernet.v1.Swarm/Take",
+/// The calls whose request is a stream, each message of which takes room like one that comes alone.
+const STREAMS: [&str; 2] = [
+    "/peernet.v1.Ring/Deliver",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
 ];
+/// Those of them that have a place once their first message is here.
+const UPLOADS: [&str; 2] = ["/peernet.v1.Files/Put", "/peernet.v1.Shares/Share"];
+/// The stream that has a place before its first message, and whose messages are short.
+const TAKE: &str = "/peernet.v1.Swarm/Take";
+
+/// What may follow a call's first message.
+enum Follows {
+    Nothing,
+    /// Others that take room.
+    Alike,
+    /// Others that take room if they are longer than this.
+    Covered(Covered),
+}
+
+impl Follows {
+    fn on(path: &str) -> Self {
+        if STREAMS.contains(&path) {
+            Follows::Alike
+        } else if UPLOADS.contains(&path) {
+            Follows::Covered(Covered::default())
+        } else {
+            Follows::Nothing
+        }
+    }
+
+    fn covered(&self) -> usize {
+        match self {
+            Follows::Nothing | Follows::Alike => 0,
+            Follows::Covered(Covered(bytes)) => bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Bytes up to which messages of a stream take no room, since its place counts for them; none until it has one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Covered(Arc<AtomicUsize>);
+
+impl Covered {
+    /// From now on, for the stream of that request.
+    pub(super) fn set(request: &Extensions, bytes: usize) {
+        if let Some(Covered(covered)) = request.get() {
+            covered.store(bytes, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Memory for messages that have not come in whole.
 struct Room {
@@ -108,7 +151,7 @@ impl Entrance {
     }
 
     fn room(&self, path: &str) -> Option<&Arc<Room>> {
-        if STREAMS.contains(&path) {
+        if path == TAKE {
             None
         } else if path.starts_with(OF_PEERS[0]) {
             Some(&self.ring)
@@ -117,6 +160,14 @@ impl Entrance {
         } else {
             Some(&self.requests)
         }
+    }
+}
+
+#[cfg(test)]
+impl Entrance {
+    /// Leaves no room for chunks.
+    pub(super) fn fill_chunks(&self) -> Option<Share> {
+        self.chunks.budget.take_now(CHUNKS)
     }
 }
 
@@ -148,7 +199,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let of_peers = OF_PEERS.iter().any(|prefix| path.starts_with(prefix));
         let seat = request.extensions().get::<Seat>();
@@ -161,8 +212,11 @@ where
         let came = seat.map(Seat::came).unwrap_or_default();
         let request = match self.entrance.room(path).cloned() {
             Some(room) => {
-                let repeats = path == MESSAGES;
-                request.map(|body| Body::new(Whole::new(body, room, came, repeats)))
+                let follows = Follows::on(path);
+                if let Follows::Covered(covered) = &follows {
+                    request.extensions_mut().insert(covered.clone());
+                }
+                request.map(|body| Body::new(Whole::new(body, room, came, follows)))
             }
             None => request,
         };
@@ -176,11 +230,14 @@ struct Whole {
     room: Arc<Room>,
     /// On the connection, for this message and all others.
     came: Moved,
-    /// Other messages may follow.
-    repeats: bool,
+    follows: Follows,
     state: State,
     /// Bytes of the message that have not come, once its length is known.
     left: usize,
+    /// Came with the end of an upload's first message, which is handed on alone: what follows may be covered then.
+    rest: Option<Bytes>,
+    /// That has been handed on.
+    began: bool,
 }
 
 enum State {
@@ -198,26 +255,29 @@ enum State {
 }
 
 impl Whole {
-    fn new(body: Body, room: Arc<Room>, came: Moved, repeats: bool) -> Self {
+    fn new(body: Body, room: Arc<Room>, came: Moved, follows: Follows) -> Self {
         Whole {
             body,
             room,
             came,
-            repeats,
+            follows,
             state: State::Prefix([0; PREFIX], 0),
             left: 0,
+            rest: None,
+            began: false,
         }
     }
 
-    /// What follows on a frame: room is to be taken for so many bytes, if that is more than to pass it on.
-    fn after(&mut self, mut data: &[u8]) -> Result<Option<usize>, Status> {
+    /// What follows on a frame.
+    fn after(&mut self, frame: &[u8]) -> Result<After, Status> {
+        let mut data = frame;
         loop {
             if let State::Prefix(prefix, seen) = &mut self.state {
                 let new = data.len().min(PREFIX - *seen);
                 prefix[*seen..*seen + new].copy_from_slice(&data[..new]);
                 *seen += new;
                 if *seen < PREFIX {
-                    return Ok(None);
+                    return Ok(After::Pass);
                 }
                 let [_, length @ ..] = *prefix;
                 let length = u32::from_be_bytes(length) as usize;
@@ -226,9 +286,9 @@ impl Whole {
                 if length > MESSAGE_MAX {
                     // What no service takes is left to the service to refuse.
                     self.left = usize::MAX;
-                } else if data.len() < length {
+                } else if data.len() < length && length > self.follows.covered() {
                     self.left = length - data.len();
-                    return Ok(Some(length));
+                    return Ok(After::Take(length));
                 } else {
                     self.left = length;
                 }
@@ -236,13 +296,31 @@ impl Whole {
             let here = data.len().min(self.left);
             self.left -= here;
             data = &data[here..];
-            match (self.left, self.repeats, data) {
-                (0, false, [_, ..]) => return Err(Status::invalid_argument(MORE)),
-                (0, true, _) => self.state = State::Prefix([0; PREFIX], 0),
-                _ => return Ok(None),
+            if self.left > 0 {
+                return Ok(After::Pass);
+            }
+            match (&self.follows, data) {
+                (Follows::Nothing, []) => return Ok(After::Pass),
+                (Follows::Nothing, [_, ..]) => return Err(Status::invalid_argument(MORE)),
+                (Follows::Alike | Follows::Covered(_), _) => {
+                    self.state = State::Prefix([0; PREFIX], 0);
+                }
+            }
+            let first = !std::mem::replace(&mut self.began, true);
+            if first && !data.is_empty() && matches!(self.follows, Follows::Covered(_)) {
+                return Ok(After::Split(frame.len() - data.len()));
             }
         }
     }
+}
+
+/// What becomes of a frame.
+enum After {
+    Pass,
+    /// Once there is room for so many bytes.
+    Take(usize),
+    /// So much of it, and what is left when that has been heard.
+    Split(usize),
 }
 
 impl HttpBody for Whole {
@@ -259,6 +337,7 @@ impl HttpBody for Whole {
                 room,
                 came,
                 state,
+                rest,
                 ..
             } = &mut *self;
             if let State::Waiting(share, first) = state {
@@ -276,7 +355,11 @@ impl HttpBody for Whole {
                     Err(full) => Some(Err(full)),
                 });
             }
-            let frame = match Pin::new(body).poll_frame(cx) {
+            let next = match rest.take() {
+                Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
+                None => Pin::new(body).poll_frame(cx),
+            };
+            let frame = match next {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     if let State::Coming { late, .. } = state {
@@ -288,12 +371,19 @@ impl HttpBody for Whole {
                 }
             };
             let data = frame.as_ref().and_then(|f| f.as_ref().ok()?.data_ref());
-            let half = data.map_or(Ok(None), |data| self.after(data));
-            match (half, frame) {
+            let after = data.map_or(Ok(After::Pass), |data| self.after(data));
+            match (after, frame) {
                 (Err(more), _) => return Poll::Ready(Some(Err(more))),
-                (Ok(Some(length)), Some(Ok(first))) => {
+                (Ok(After::Take(length)), Some(Ok(first))) => {
                     let share = Box::pin(self.room.clone().take(length));
                     self.state = State::Waiting(share, Some(first));
+                }
+                (Ok(After::Split(at)), Some(Ok(frame))) => {
+                    let frame = frame.map_data(|mut data| {
+                        self.rest = Some(data.split_off(at));
+                        data
+                    });
+                    return Poll::Ready(Some(Ok(frame)));
                 }
                 (_, frame) => return Poll::Ready(frame),
             }
@@ -301,7 +391,8 @@ impl HttpBody for Whole {
     }
 
     fn is_end_stream(&self) -> bool {
-        !matches!(self.state, State::Waiting(..)) && self.body.is_end_stream()
+        let more = self.rest.is_some() || matches!(self.state, State::Waiting(..));
+        !more && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

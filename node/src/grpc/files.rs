@@ -12,13 +12,11 @@ use peernet_proto::v1::put_request::Part;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::entrance::Covered;
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition};
 use crate::wire::{compression_of, consistency_of};
-
-/// Bytes per message on the way to a client: below the 4 MiB that clients take by default.
-const PART: usize = 1024 * 1024;
 
 pub(super) struct Files {
     life: Arc<Life>,
@@ -70,7 +68,8 @@ impl v1::files_server::Files for Files {
         let when = precondition(when);
         let name = name_of(name)?;
         let serving = self.life.serving().map_err(not_serving)?;
-        let _place = serving.files.place(size).map_err(of_file)?;
+        let (_place, covered) = serving.files.place(size).map_err(of_file)?;
+        Covered::set(&extensions, covered);
         let mut held = Held::default();
         let first = loop {
             match next(&mut parts, patience).await?.map(|next| next.part) {
@@ -126,7 +125,6 @@ impl v1::files_server::Files for Files {
             let bytes = running
                 .files
                 .stream(found, range)
-                .flat_map(|part| stream::iter(cut(part)))
                 .map(|part| part.map(get_response::Part::Data));
             let parts = stream::iter([Ok(info)]).chain(bytes);
             Ok(parts

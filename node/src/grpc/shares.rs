@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::entrance::Covered;
 use super::status::{check_network, not_serving, of_file, of_share, of_wire};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, STALL};
@@ -48,7 +49,7 @@ impl v1::shares_server::Shares for Shares {
         &self,
         request: Request<Streaming<v1::ShareRequest>>,
     ) -> Result<Response<v1::ShareResponse>, Status> {
-        let mut parts = request.into_inner();
+        let (_, extensions, mut parts) = request.into_parts();
         let first = timeout(STALL, parts.message()).await;
         let first = first.map_err(|_| of_file(FileError::Stalled(STALL.as_secs())))??;
         let Some(Part::Header(header)) = first.and_then(|first| first.part) else {
@@ -69,7 +70,8 @@ impl v1::shares_server::Shares for Shares {
                 tags,
                 announced: size,
             };
-            let _place = running.files.place(size).map_err(ShareError::File)?;
+            let (_place, covered) = running.files.place(size)?;
+            Covered::set(&extensions, covered);
             let offer = running.shares.share(header, bodies(parts)).await?;
             Ok(v1::ShareResponse {
                 file: Some(info(&offer)),

@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::future::join_all;
 use futures::{StreamExt, stream};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::Request;
 use hyper::body::Frame;
 use peernet_proto::v1;
 use peernet_proto::v1::peers_client::PeersClient;
+use prost::Message;
 use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::transport::Channel;
@@ -98,18 +99,37 @@ async fn clients_that_stay_keep_no_peer_out() {
     .await;
 }
 
-/// Says how long a message is, sends so many bytes of it, and stops.
+/// What is before a message of so many bytes.
+fn prefix(length: usize) -> Bytes {
+    let mut prefix = BytesMut::from(&[0][..]);
+    prefix.put_u32(length as u32);
+    prefix.freeze()
+}
+
+/// The first message of an upload that says it has one byte.
+fn begun() -> Bytes {
+    let header = v1::PutHeader {
+        name: "half".into(),
+        size: Some(1),
+        ..v1::PutHeader::default()
+    };
+    let part = Some(v1::put_request::Part::Header(header));
+    let message = v1::PutRequest { part }.encode_to_vec();
+    [&prefix(message.len())[..], &message].concat().into()
+}
+
+/// Says how long a message is, sends so many bytes of it, and stops; `before` it comes what is whole.
 async fn stops_half_way(
     mut channel: Channel,
     path: &'static str,
+    before: Bytes,
     length: usize,
     here: usize,
 ) -> Code {
-    let mut prefix = BytesMut::from(&[0][..]);
-    prefix.put_u32(length as u32);
     let part = Bytes::from(vec![0; 64 * 1024]);
     let parts = std::iter::repeat_n(part, here / (64 * 1024));
-    let frames = stream::iter([prefix.freeze()].into_iter().chain(parts));
+    let begin = [before, prefix(length)].into_iter();
+    let frames = stream::iter(begin.filter(|b| !b.is_empty()).chain(parts));
     let frames = frames.map(|data| Ok::<_, Infallible>(Frame::data(data)));
     let body = Body::new(StreamBody::new(frames.chain(stream::pending())));
     let request = Request::post(path)
@@ -120,13 +140,22 @@ async fn stops_half_way(
         channel.call(request.body(body).unwrap()).await
     };
     match answer.await {
-        Ok(answer) => {
-            let status = Status::from_header_map(answer.headers());
-            status.expect("it is over before it is whole").code()
-        }
+        Ok(answer) => match Status::from_header_map(answer.headers()) {
+            Some(status) => status.code(),
+            None => told_at_its_end(answer.into_body()).await,
+        },
         // The connection was cut off.
         Err(_) => Code::Unavailable,
     }
+}
+
+/// By a call that answers with a stream.
+async fn told_at_its_end(body: Body) -> Code {
+    let Ok(body) = body.collect().await else {
+        return Code::Unavailable;
+    };
+    let status = body.trailers().and_then(Status::from_header_map);
+    status.expect("it is over before it is whole").code()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,18 +169,34 @@ async fn messages_that_stop_half_way_hold_little() {
     let peer = &network.peers[0];
     let (connections, calls, here) = HALVES;
     let requests = [
-        ("/peernet.v1.Ring/Deliver", 16 * MIB, here),
-        ("/peernet.v1.Files/Stat", 4 * MIB, 3 * MIB),
+        ("/peernet.v1.Ring/Deliver", Bytes::new(), 16 * MIB, here),
+        ("/peernet.v1.Files/Stat", Bytes::new(), 4 * MIB, 3 * MIB),
     ];
-    let mut sent = Vec::new();
-    for (path, length, here) in requests {
-        for _ in 0..connections {
-            let channel = peer.channel();
-            let call = |_| stops_half_way(channel.clone(), path, length, here);
-            sent.extend((0..calls).map(call));
+    let stop = async |requests: &[(&'static str, Bytes, usize, usize)]| {
+        let mut sent = Vec::new();
+        for (path, before, length, here) in requests {
+            for _ in 0..connections {
+                let channel = peer.channel();
+                let call =
+                    |_| stops_half_way(channel.clone(), path, before.clone(), *length, *here);
+                sent.extend((0..calls).map(call));
+            }
         }
+        join_all(sent).await
+    };
+    let mut over = stop(&requests).await;
+    // The same for those whose request is a stream, before they have a place and where they have asked for a small one.
+    let streams = [
+        ("/peernet.v1.Files/Put", Bytes::new(), 4 * MIB, 3 * MIB),
+        ("/peernet.v1.Files/Put", begun(), 4 * MIB, 3 * MIB),
+        ("/peernet.v1.Shares/Share", Bytes::new(), 4 * MIB, 3 * MIB),
+    ];
+    over.extend(stop(&streams).await);
+    // Reflection says nothing of what was wrong, but ends.
+    let asks = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    for (length, here) in [(4 * MIB, 3 * MIB), (60 * 1024, 0)] {
+        stops_half_way(peer.channel(), asks, Bytes::new(), length, here).await;
     }
-    let over = join_all(sent).await;
     let refused = over.iter().filter(|code| **code == Code::ResourceExhausted);
     println!(
         "{} of {} were told to come again",
@@ -171,7 +216,8 @@ async fn messages_that_stop_half_way_hold_little() {
     assert!(most < MEMORY, "the peer had {most} KiB");
     // What only asks something is short.
     let channel = peer.channel();
-    let long = stops_half_way(channel, "/peernet.v1.Search/Find", MIB, 0).await;
+    let find = "/peernet.v1.Search/Find";
+    let long = stops_half_way(channel, find, Bytes::new(), MIB, 0).await;
     assert_eq!(long, Code::OutOfRange);
     let data = bytes(MIB, 1);
     peer.put("after", &data).await.unwrap();

@@ -24,7 +24,7 @@ fn streams_are_known() {
         }
     }
     streams.sort();
-    let mut known = [&STREAMS[..3], &[MESSAGES]].concat();
+    let mut known = [&STREAMS[..1], &UPLOADS, &[TAKE]].concat();
     known.sort_unstable();
     assert_eq!(streams, known);
 }
@@ -75,14 +75,14 @@ fn message(length: u32, here: usize) -> Bytes {
 }
 
 fn whole(room: &Arc<Room>) -> (mpsc::Sender<Bytes>, Whole) {
-    request(room, false)
+    request(room, Follows::Nothing)
 }
 
-fn request(room: &Arc<Room>, repeats: bool) -> (mpsc::Sender<Bytes>, Whole) {
-    request_on(&Moved::default(), room, repeats)
+fn request(room: &Arc<Room>, follows: Follows) -> (mpsc::Sender<Bytes>, Whole) {
+    request_on(&Moved::default(), room, follows)
 }
 
-fn request_on(came: &Moved, room: &Arc<Room>, repeats: bool) -> (mpsc::Sender<Bytes>, Whole) {
+fn request_on(came: &Moved, room: &Arc<Room>, follows: Follows) -> (mpsc::Sender<Bytes>, Whole) {
     let (frames, receiver) = mpsc::channel(8);
     let frames_in = futures::StreamExt::map(ReceiverStream::new(receiver), |data| {
         Ok::<_, Status>(Frame::data(data))
@@ -90,7 +90,7 @@ fn request_on(came: &Moved, room: &Arc<Room>, repeats: bool) -> (mpsc::Sender<By
     let body = Body::new(StreamBody::new(frames_in));
     (
         frames,
-        Whole::new(body, room.clone(), came.clone(), repeats),
+        Whole::new(body, room.clone(), came.clone(), follows),
     )
 }
 
@@ -138,7 +138,7 @@ async fn a_chunk_takes_its_room_while_its_connection_moves_and_not_for_ever() {
     let room = Room::new(100 * 1024, Patience { still, whole });
     let came = Moved::default();
     let begin = async || {
-        let (frames, mut chunk) = request_on(&came, &room, false);
+        let (frames, mut chunk) = request_on(&came, &room, Follows::Nothing);
         frames.send(message(60 * 1024, 1024)).await.unwrap();
         assert!(chunk.frame().await.unwrap().is_ok());
         (frames, chunk)
@@ -175,7 +175,7 @@ async fn a_chunk_takes_its_room_while_its_connection_moves_and_not_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn each_message_of_a_stream_takes_room_until_it_is_whole_or_late() {
     let room = Room::new(100 * 1024, PATIENCE);
-    let (frames, mut stream) = request(&room, true);
+    let (frames, mut stream) = request(&room, Follows::Alike);
     let next = async |stream: &mut Whole| stream.frame().await.unwrap().map(|_| ());
     // Two, the beginning of a third and its end with a fourth.
     let two = [message(3, 3), message(0, 0), message(2, 2)].concat();
@@ -202,6 +202,44 @@ async fn each_message_of_a_stream_takes_room_until_it_is_whole_or_late() {
     let late = next(&mut stream).await.unwrap_err();
     assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
     drop(stream);
+    assert_eq!(room.budget.taken(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_upload_has_a_place_for_takes_no_room() {
+    let room = Room::new(100 * 1024, PATIENCE);
+    let covered = Covered::default();
+    let mut extensions = Extensions::default();
+    extensions.insert(covered.clone());
+    let (frames, mut upload) = request(&room, Follows::Covered(covered));
+    let next = async |upload: &mut Whole| {
+        let data = upload
+            .frame()
+            .await
+            .unwrap()
+            .map(|f| f.into_data().unwrap());
+        data.map(|data| data.len())
+    };
+    // The first message comes in two frames, the second of which brings half of the next message.
+    frames.send(message(20 * 1024, 1024)).await.unwrap();
+    assert_eq!(next(&mut upload).await.unwrap(), PREFIX + 1024);
+    assert_eq!(room.budget.taken(), 20 * 1024);
+    let end = [&[7; 19 * 1024][..], &message(60 * 1024, 1024)].concat();
+    frames.send(end.into()).await.unwrap();
+    assert_eq!(next(&mut upload).await.unwrap(), 19 * 1024, "the first one");
+    assert_eq!(room.budget.taken(), 0);
+    Covered::set(&extensions, 60 * 1024);
+    assert_eq!(next(&mut upload).await.unwrap(), PREFIX + 1024);
+    frames.send(vec![7; 59 * 1024].into()).await.unwrap();
+    assert_eq!(next(&mut upload).await.unwrap(), 59 * 1024);
+    assert_eq!(room.budget.taken(), 0);
+    // What is longer than the client has said takes room, and has to be whole in time.
+    frames.send(message(61 * 1024, 1024)).await.unwrap();
+    assert_eq!(next(&mut upload).await.unwrap(), PREFIX + 1024);
+    assert_eq!(room.budget.taken(), 61 * 1024);
+    let late = next(&mut upload).await.unwrap_err();
+    assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
+    drop(upload);
     assert_eq!(room.budget.taken(), 0);
 }
 
