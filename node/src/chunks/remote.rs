@@ -23,9 +23,10 @@ use tower::util::MapRequest;
 use super::ChunkError;
 use crate::config::CHUNK_SIZE_MAX;
 use crate::disk::{Encoding, Packed};
+use crate::files::ErrorKind;
 use crate::link::{self, Late, Moved, Patience, TRANSFER};
 use crate::transport::{MESSAGE_MAX, endpoint};
-use crate::wire::{Wire, bulk, encoding_of};
+use crate::wire::{CODE, Wire, bulk, encoding_of};
 
 /// How long a peer may take to say what it has.
 const ASK: Duration = Duration::from_secs(10);
@@ -279,7 +280,13 @@ fn error(status: Status) -> ChunkError {
     match status.code() {
         Code::NotFound => ChunkError::Missing,
         Code::DataLoss => ChunkError::Damaged,
-        Code::ResourceExhausted => ChunkError::Full,
+        // Only a disk is full for long; who has no room for a message just now has it in a moment.
+        Code::ResourceExhausted if !is_busy(&status) => ChunkError::Full,
         _ => ChunkError::Unavailable(status.message().to_owned()),
     }
+}
+
+fn is_busy(status: &Status) -> bool {
+    let said = status.metadata().get(CODE);
+    said.is_some_and(|code| code == ErrorKind::Busy.code())
 }

@@ -102,6 +102,10 @@ struct Link {
 impl Link {
     /// To a peer as others see it.
     async fn to_a_peer() -> Self {
+        Link::to_one_with(Entrance::new(PATIENCE.whole, PATIENCE)).await
+    }
+
+    async fn to_one_with(entrance: Entrance) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = listener.local_addr().unwrap();
         let doors = Doors::new(16, Duration::from_secs(30));
@@ -110,7 +114,7 @@ impl Link {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
-            .layer(Entrance::new(PATIENCE.whole, PATIENCE))
+            .layer(entrance)
             .add_service(Unpacking(service));
         tokio::spawn(async move {
             let guests = doors.grpc.open(listener, None);
@@ -212,4 +216,15 @@ async fn chunks_that_stop_half_way_are_given_up() {
     let (link, pool) = (Link::to_a_peer().await, Pool::new(PATIENCE));
     let (got, ()) = tokio::join!(link.get(&pool, 1), link.break_after(half));
     still(got.unwrap_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_has_no_room_for_a_chunk_now_is_not_one_whose_disk_is_full() {
+    let entrance = Entrance::new(PATIENCE.whole, PATIENCE);
+    let others = entrance.fill_chunks();
+    let (link, pool) = (Link::to_one_with(entrance).await, Pool::new(PATIENCE));
+    let busy = link.put(&pool, 1).await.unwrap_err();
+    assert!(matches!(busy, ChunkError::Unavailable(_)), "{busy:?}");
+    drop(others);
+    assert_eq!(link.put(&pool, 1).await.unwrap(), ChunkOutcome::Stored);
 }

@@ -16,7 +16,7 @@ use crate::driver::PeerError;
 use crate::files::{ErrorKind, FileError};
 use crate::registry::Crowded;
 use crate::shares::ShareError;
-use crate::wire::WireError;
+use crate::wire::{CODE, WireError};
 
 /// Whose words the reasons are.
 const DOMAIN: &str = "peernet.dev";
@@ -46,7 +46,7 @@ fn with_details(kind: ErrorKind, sentence: String, mut details: ErrorDetails) ->
     let mut status = Status::with_error_details(code, sentence, details);
     status
         .metadata_mut()
-        .insert("peernet-code", MetadataValue::from_static(kind.code()));
+        .insert(CODE, MetadataValue::from_static(kind.code()));
     status
 }
 
