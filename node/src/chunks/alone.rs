@@ -18,7 +18,7 @@ use super::Chunks;
 use super::fetch::Fetcher;
 use super::writes::Writes;
 use crate::disk::{self, Chunk, ChunkFiles, Packed, Purpose};
-use crate::driver::{self, Effects, PeerHandle, Thread};
+use crate::driver::{self, Effects, Inbox, PeerHandle, Thread};
 use crate::faults::Faults;
 use crate::transport::Transport;
 
@@ -108,6 +108,16 @@ impl Alone {
     pub(super) fn has_file(&self, key: &Key) -> bool {
         self.files.len(key).unwrap().is_some()
     }
+}
+
+/// Chunks of a peer that answers nothing while the inbox is there, and has stopped when it is not.
+pub(super) fn deaf() -> (Arc<Chunks>, Inbox, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, files) = disk::open(folder.path(), 0).unwrap();
+    let (handle, inbox) = driver::channel();
+    let (files, writes) = (Arc::new(files), Writes::default());
+    let chunks = Chunks::new(NETWORK.to_owned(), PeerId(1), files, handle, writes);
+    (Arc::new(chunks), inbox, folder)
 }
 
 fn write(files: &ChunkFiles, text: &'static str) -> Key {

@@ -42,7 +42,12 @@ pub(crate) async fn keep_scrubbing(chunks: Arc<Chunks>, rate: NonZeroU64) {
             Ok(Scrubbed { chunks, bytes, bad }) => {
                 info!(chunks, bytes, bad, "all chunks have been read again");
             }
-            Err(ChunkError::Peer(_)) => return,
+            Err(error) if error.is_the_end() => return,
+            Err(error @ ChunkError::Peer(_)) => {
+                warn!("chunks cannot be read again now: {error}");
+                // When it is quiet again.
+                continue;
+            }
             Err(error) => warn!("chunks cannot be read again: {error}"),
         }
         sleep(PERIOD.saturating_sub(began.elapsed())).await;
@@ -95,8 +100,18 @@ impl Chunks {
 mod tests {
     use std::fs;
 
-    use super::super::alone::Alone;
+    use super::super::alone::{Alone, deaf};
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_answer_for_a_while_is_scrubbed_afterwards() {
+        let (chunks, inbox, _folder) = deaf();
+        let scrubbing = tokio::spawn(keep_scrubbing(chunks, NonZeroU64::MAX));
+        sleep(PERIOD).await;
+        assert!(!scrubbing.is_finished(), "it has given up");
+        drop(inbox);
+        scrubbing.await.unwrap();
+    }
 
     #[test]
     fn small_chunks_take_their_time() {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{ChunkError, Chunks};
+use crate::driver::PeerError;
 
 /// How long this peer must have been quiet before a sweep: files may be wanted as a cache while slots still come here
 /// (guess: far longer than a join takes).
@@ -29,24 +30,40 @@ pub(crate) async fn keep_sweeping(chunks: Arc<Chunks>) {
         match chunks.sweep().await {
             Ok(0) => {}
             Ok(files) => info!(files, "chunks that nothing refers to are removed"),
-            Err(ChunkError::Peer(_)) => return,
+            Err(error) if error.is_the_end() => return,
             Err(error) => warn!("unused chunks cannot be looked for: {error}"),
         }
         sleep(PAUSE).await;
     }
 }
 
+impl ChunkError {
+    /// Nothing more can be done here. Everything else may pass, also a volume that is stuck.
+    pub(super) fn is_the_end(&self) -> bool {
+        matches!(self, ChunkError::Peer(PeerError::Stopped))
+    }
+}
+
 impl Chunks {
-    /// Returns when this peer had everything it should hold, and nothing was moving, for [`QUIET`].
+    /// Returns when this peer had everything it should hold, and nothing was moving, for [`QUIET`]. One that does not answer is
+    /// not quiet, but one that has stopped never will be.
     pub(super) async fn wait_until_quiet(&self) -> Result<(), ChunkError> {
         let mut quiet = Duration::ZERO;
         while quiet < QUIET {
             sleep(LOOK).await;
-            let status = self.peer.status().await?;
-            let settled = status.ready
-                && status.slots_behind == 0
-                && status.slots_moving == 0
-                && status.chunks_missing == 0;
+            let settled = match self.peer.status().await {
+                Ok(status) => {
+                    status.ready
+                        && status.slots_behind == 0
+                        && status.slots_moving == 0
+                        && status.chunks_missing == 0
+                }
+                Err(error @ PeerError::Stopped) => return Err(error.into()),
+                Err(error) => {
+                    debug!("it is not known whether this peer is quiet: {error}");
+                    false
+                }
+            };
             quiet = if settled {
                 quiet + LOOK
             } else {
@@ -82,7 +99,18 @@ impl Chunks {
 
 #[cfg(test)]
 mod tests {
-    use super::super::alone::Alone;
+    use super::super::alone::{Alone, deaf};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_answer_for_a_while_is_swept_afterwards() {
+        let (chunks, inbox, _folder) = deaf();
+        let sweeping = tokio::spawn(keep_sweeping(chunks));
+        sleep(PAUSE).await;
+        assert!(!sweeping.is_finished(), "it has given up");
+        drop(inbox);
+        sweeping.await.unwrap();
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_sweep_takes_what_nothing_refers_to_and_nothing_else() {
