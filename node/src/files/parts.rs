@@ -124,7 +124,7 @@ impl Files {
     }
 
     /// Appends a part; the last one makes it a file. What came before a failure is kept, also when the client
-    /// is gone and with it whoever waits for this, but for a part that counts whole.
+    /// is gone and with it whoever waits for this, but for a part that counts whole, or brings more than was announced.
     pub(crate) async fn append(
         &self,
         id: PartsId,
@@ -152,8 +152,9 @@ impl Files {
         }
         let (chunks, tail) = (parts.held.keys.len(), parts.tail.clone());
         let taken = self.take(id, &mut parts, part.whole, newer, body).await;
-        if parts.offset() < expected || (part.whole && taken.is_err()) {
-            // What was acknowledged stays as it was.
+        let too_much = matches!(taken, Err(FileError::Size { .. }));
+        if parts.offset() < expected || too_much || (part.whole && taken.is_err()) {
+            // What was acknowledged stays as it was; with more than the file has, it could never be one.
             parts.held.keys.truncate(chunks);
             parts.tail = tail;
         }

@@ -67,9 +67,14 @@ impl From<Precondition> for v1::Precondition {
         let tags = |tags: Option<Tags>| match tags {
             None => Vec::new(),
             Some(Tags::Any) => vec!["*".into()],
-            // None of no tags is no condition, but one of no tags is: no file has this one.
-            Some(Tags::Of(tags)) if tags.is_empty() => vec![String::new()],
-            Some(Tags::Of(tags)) => tags,
+            // None of no tags is no condition, but one of no tags is: no file has this one. Nor has any the one that stands for all.
+            Some(Tags::Of(mut tags)) => {
+                tags.retain(|tag| tag != "*");
+                if tags.is_empty() {
+                    tags.push(String::new());
+                }
+                tags
+            }
         };
         let Precondition {
             if_match,
@@ -215,5 +220,23 @@ mod tests {
         };
         assert!(differs.admits(Some("b")) && differs.admits(None) && !differs.admits(Some("a")));
         assert!(Precondition::default().admits(None));
+    }
+
+    #[test]
+    fn a_tag_that_looks_like_any_stays_a_tag() {
+        let of = |tags: &[&str]| Tags::Of(tags.iter().map(|t| (*t).to_owned()).collect());
+        let kept = |tags: Tags| {
+            let when = Precondition {
+                if_none_match: Some(tags),
+                ..Precondition::default()
+            };
+            Precondition::from(v1::Precondition::from(when))
+        };
+        for none in [of(&["*"]), of(&[])] {
+            assert!(kept(none).admits(Some("a")));
+        }
+        let some = kept(of(&["*", "a"]));
+        assert!(some.admits(Some("b")) && !some.admits(Some("a")));
+        assert!(!kept(Tags::Any).admits(Some("a")));
     }
 }
