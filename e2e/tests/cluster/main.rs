@@ -16,6 +16,7 @@ mod recover;
 mod replace;
 mod resize;
 mod restart;
+mod retention;
 mod soak;
 
 use std::env;
