@@ -155,6 +155,8 @@ impl Processes {
         let seeds: Vec<_> = seats.iter().map(|s| s.peer.grpc.to_string()).collect();
         let seat = &mut seats[n];
         ensure!(seat.process.is_none(), "{} runs already", seat.peer.name);
+        // Once only: with an empty volume later on it would be a ring of its own for a moment, and answer as one.
+        let founds = n == 0 && !seat.log.exists();
         let log = File::options().create(true).append(true).open(&seat.log)?;
         let mut command = Command::new(program);
         // What is meant for a peer of the user's is not meant for these.
@@ -179,7 +181,7 @@ impl Processes {
         for (flag, value) in settings {
             command.args([flag, value]);
         }
-        if n == 0 {
+        if founds {
             command.arg("--found");
         }
         command.arg("--data-dir").arg(&seat.volume);
