@@ -137,7 +137,7 @@ def name_of(size):
     return f"{size // MIB} MiB" if size >= MIB else f"{size // 2**10} KiB"
 
 
-def title(op):
+def heading(op):
     """How a reader of the page knows it."""
     return {"put": "PUT", "get": "GET", "get-one": "GET (one peer's word)"}[op]
 
@@ -198,7 +198,7 @@ def text(results):
         for op, size, at_once in f.kinds:
             figures = (operations, rate, p50, lambda m: m["p99Ms"], servers_cpu, servers_micros)
             row = [short(f.mid(system, op, size, at_once, figure)) for figure in figures]
-            lines.append(f"{f'{system} {title(op)} {name_of(size)} c{at_once}':36}" + "".join(f"{v:>9}" for v in row))
+            lines.append(f"{f'{system} {heading(op)} {name_of(size)} c{at_once}':36}" + "".join(f"{v:>9}" for v in row))
     for name, (title, unit) in LIMITS.items():
         lines.append(f"{title + ', ' + unit:60}{short(f.limit(name)):>8}")
     lines.append(f"failed operations: {f.failed}")
@@ -214,7 +214,7 @@ def comparison(f, figure, kinds):
     rows = []
     for op, size, at_once in kinds:
         cells = [spread(f.each(system, op, size, at_once, figure)) for system in f.systems]
-        rows.append([f"{title(op)} {name_of(size)} c{at_once}", *cells])
+        rows.append([f"{heading(op)} {name_of(size)} c{at_once}", *cells])
     return table(["", *(TITLES[s] for s in f.systems)], rows)
 
 
@@ -264,6 +264,6 @@ def write(results, docs):
     for op, size, at_once in f.kinds:
         figure, unit = (rate, "MiB/s") if size >= MIB else (operations, "/s")
         bars = [(s, f.each(s, op, size, at_once, figure)) for s in f.systems]
-        groups.append((f"{title(op)} {name_of(size)} c{at_once}, {unit}", [(s, median(v), min(v), max(v)) for s, v in bars if v]))
+        groups.append((f"{heading(op)} {name_of(size)} c{at_once}, {unit}", [(s, median(v), min(v), max(v)) for s, v in bars if v]))
     (docs / "benchmarks.svg").write_text(picture.bars("Against the best in each row", groups, TITLES))
     (docs / "benchmarks.md").write_text(page(results))
