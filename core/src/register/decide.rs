@@ -12,6 +12,19 @@ pub struct Base {
     pub replaces: Option<Option<WriteId>>,
 }
 
+impl Base {
+    /// Our value is sent again under `ballot`, in the place of what the name `holds`. What was sent before is still
+    /// somewhere: promises end with their epoch, and in the next one something made of an early copy may be decided that is
+    /// below our latest ballot. So it is the first ballot that counts.
+    #[must_use]
+    pub fn again(before: Option<Base>, ballot: Version, holds: Option<WriteId>) -> Base {
+        Base {
+            since: before.map_or(ballot, |before| before.since.min(ballot)),
+            replaces: Some(holds),
+        }
+    }
+}
+
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
@@ -142,6 +155,31 @@ mod tests {
         assert_eq!(
             after_claim(Some(&register(3, 6)), true, put, known),
             Step::Unknown
+        );
+    }
+
+    #[test]
+    fn what_was_made_of_an_early_copy_counts_however_late_the_last_ballot_is() {
+        let ballot = |round| Version {
+            round,
+            ..Version::least_of(3)
+        };
+        let first = Base::again(None, ballot(1), Some(write(5)));
+        let third = Base::again(Some(first), ballot(3), Some(write(5)));
+        assert_eq!((first.since, third.since), (ballot(1), ballot(1)));
+        // Somebody replaced our first copy under the second ballot, and the next epoch has decided that.
+        let mut made_of_ours = register(3, 6);
+        made_of_ours.version = ballot(2);
+        let put = Some((write(9), true));
+        assert_eq!(
+            after_claim(Some(&made_of_ours), true, put, Some(third)),
+            Step::Unknown
+        );
+        // What it was to replace last may still be there.
+        let back = Base::again(Some(third), ballot(4), Some(write(6)));
+        assert_eq!(
+            after_claim(Some(&made_of_ours), true, put, Some(back)),
+            Step::Apply
         );
     }
 

@@ -344,10 +344,7 @@ impl<S: Store> Peer<S> {
                     value: change.value.clone(),
                     trail: Trail::after(best.as_ref(), settled).into(),
                 };
-                operation.base = Some(Base {
-                    since: ballot,
-                    replaces: Some(holds),
-                });
+                operation.base = Some(Base::again(operation.base, ballot, holds));
                 // These store nothing new: a fence frees what an upload holds, also where there is no room.
                 let stored = matches!(operation.client, Client::Settle | Client::Fence);
                 (register, true, stored)

@@ -83,10 +83,8 @@ impl Names {
                 return Some(());
             }
             (Step::Apply, _) => {
-                state.operations[usize::from(op)].base = Some(Base {
-                    since: ballot,
-                    replaces: Some(found.map(|(_, write)| write_id(write))),
-                });
+                let holds = found.map(|(_, write)| write_id(write));
+                state.operations[usize::from(op)].base = Some(Base::again(base, ballot, holds));
                 (op, true)
             }
             (Step::Settle | Step::Finish, Some((_, write))) => (write, step == Step::Finish),
