@@ -134,6 +134,13 @@ impl Collect {
         Some(next)
     }
 
+    /// Whether a later upload is on its way that would replace the same write.
+    fn has_younger(&self, by: &Referrer, since: Time) -> bool {
+        let of_name = self.pins.range(before_all_of(by.name.clone())..);
+        let mut of_name = of_name.take_while(|(other, _)| other.name == by.name);
+        of_name.any(|(other, pin)| other.base == by.base && pin.since > since)
+    }
+
     fn end_round(&mut self) {
         let round = self.round;
         self.pins.retain(|_, pin| pin.met >= round);
@@ -294,7 +301,11 @@ impl<S: Store> Peer<S> {
 
     fn check_all_of(&mut self, name: Name) -> Done {
         let mut last = before_all_of(name);
-        for _ in 0..self.settings.checks {
+        let free = self
+            .settings
+            .checks
+            .saturating_sub(self.collect.checking.len());
+        for _ in 0..free {
             match self.store.next_referrer(Some(&last))? {
                 Some(by) if by.name == last.name => {
                     self.check(by.clone())?;
@@ -350,16 +361,20 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         let now = self.now;
-        let pin = Pin {
-            since: now,
-            met: self.collect.round,
-        };
-        let pin = self.collect.pins.entry(by.clone()).or_insert(pin);
-        if pin.since.after(self.settings.pin) > now {
+        let met = self.collect.round;
+        let pin = Pin { since: now, met };
+        let since = self.collect.pins.entry(by.clone()).or_insert(pin).since;
+        if since.after(self.settings.pin) > now {
+            return Ok(());
+        }
+        // A fence would end a younger upload in the same place too: one that goes on where this one broke off.
+        if self.collect.has_younger(&by, since) {
             return Ok(());
         }
         // Not at once again, if it should not work out.
-        pin.since = now;
+        self.collect
+            .pins
+            .insert(by.clone(), Pin { since: now, met });
         let value = found.map_or(Value::Deleted, |r| r.value);
         self.look_at(by.name.clone());
         self.start_fence(by.name, value, Condition::still(by.base))
@@ -411,9 +426,13 @@ impl<S: Store> Peer<S> {
 
     /// Somebody reads this upload of a name.
     pub(super) fn note_reader(&mut self, key: Key, upload: Upload) {
-        if self.collect.readers.len() < TABLE {
-            let until = self.now.after(self.settings.hold);
-            self.collect.readers.insert((key, upload), until);
+        let until = self.now.after(self.settings.hold);
+        let readers = &mut self.collect.readers;
+        if readers.len() < TABLE || readers.contains_key(&(key, upload)) {
+            readers.insert((key, upload), until);
+        } else {
+            // Not remembered by name: anybody may be reading anything of the slot.
+            self.forget_readers(key.slot());
         }
     }
 
@@ -480,6 +499,32 @@ mod tests {
         assert_eq!(collect.pins.len(), 2);
         collect.end_round();
         assert_eq!(collect.pins.keys().collect::<Vec<_>>(), [&by(2)]);
+    }
+
+    #[test]
+    fn an_upload_that_goes_on_where_another_broke_off_is_the_younger_one() {
+        let mut collect = Collect::default();
+        let mut note = |by: Referrer, since| {
+            let since = Time(since);
+            collect.pins.insert(by, Pin { since, met: 0 });
+        };
+        note(by(5), 10);
+        note(by(3), 20);
+        let elsewhere = Name::new("b").unwrap();
+        note(
+            Referrer {
+                name: elsewhere,
+                ..by(6)
+            },
+            30,
+        );
+        let base = Some(WriteId {
+            peer: PeerId(1),
+            op: 1,
+        });
+        note(Referrer { base, ..by(7) }, 30);
+        assert!(collect.has_younger(&by(5), Time(10)));
+        assert!(!collect.has_younger(&by(3), Time(20)));
     }
 
     #[test]

@@ -24,6 +24,8 @@ const MARKS: usize = 512;
 const READS: usize = 64;
 /// Decided writes remembered; a name that is forgotten is read. Guess: about 5 MiB.
 const DECIDED: usize = 65_536;
+/// Marks and slots looked at before others have their turn (guess: a millisecond or two).
+const LOOKS: usize = 1_024;
 /// How often a replica asks owners about marks that it keeps, in milliseconds. Guess: seldom, as it only tidies up.
 const ASK_OWNERS: u64 = 5_000;
 
@@ -49,6 +51,21 @@ pub(super) struct Outbox {
     ask_owners: Time,
     /// The last slot whose owner was asked.
     asked: Option<Slot>,
+}
+
+impl Outbox {
+    /// Notes a decided write, in the place of the first at or after `some` key when there are `most` already: not of a
+    /// certain one, which a backlog of another consumer could make the newest each time.
+    fn remember(&mut self, key: Key, write: WriteId, most: usize, some: Key) {
+        if self.decided.len() >= most && !self.decided.contains_key(&key) {
+            let mut later = self.decided.range(some..);
+            let found = later.next().or_else(|| self.decided.first_key_value());
+            if let Some(victim) = found.map(|(key, _)| *key) {
+                self.decided.remove(&victim);
+            }
+        }
+        self.decided.insert(key, write);
+    }
 }
 
 impl<S: Store> Peer<S> {
@@ -119,8 +136,15 @@ impl<S: Store> Peer<S> {
             return Ok(());
         }
         match self.store.mark(&key)? {
-            Some(mark) if mark.write == write && self.outbox.decided.len() < DECIDED => {
-                self.outbox.decided.insert(key, write);
+            Some(mark) if mark.write == write => {
+                let some = Key(self
+                    .rng
+                    .u128(..)
+                    .to_be_bytes()
+                    .repeat(2)
+                    .try_into()
+                    .expect("32 bytes"));
+                self.outbox.remember(key, write, DECIDED, some);
             }
             Some(mark) if mark.write != write && self.outbox.reading.contains(&key) => {
                 // Our copy is not what was decided.
@@ -175,7 +199,8 @@ impl<S: Store> Peer<S> {
     }
 
     /// Up to `limit` effects of decided writes in slots that this peer owns, after those offered last. Begins to find out
-    /// whether others are decided.
+    /// whether others are decided. Looks at so many only, whatever the backlog; where none of them can be offered nor read,
+    /// those behind have the next turn.
     pub(super) fn effects(
         &mut self,
         consumer: Consumer,
@@ -200,7 +225,9 @@ impl<S: Store> Peer<S> {
         );
         turns.extend(dirty(&|s| Some(s) <= first).into_iter().map(|s| (s, None)));
         let mut effects: Vec<Effect> = Vec::new();
+        let (mut looks, mut reads) = (0, false);
         for (slot, after) in turns {
+            looks += 1;
             let marks = self
                 .store
                 .marks(slot, Some(consumer), after.as_ref(), MARKS)?;
@@ -211,8 +238,15 @@ impl<S: Store> Peer<S> {
                 if effects.len() == limit {
                     return Ok(effects);
                 }
+                if looks >= LOOKS {
+                    if effects.is_empty() && !reads {
+                        self.outbox.cursors.insert(consumer, key);
+                    }
+                    return Ok(effects);
+                }
+                looks += 1;
                 if self.outbox.decided.get(&key) != Some(&mark.write) {
-                    self.find_out(key)?;
+                    reads |= self.find_out(key)?;
                 } else if let Some(register) = self.store.register(&key)?
                     && effects.iter().all(|e| e.key != key)
                 {
@@ -230,17 +264,18 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    /// Reads a name, unless an operation that decides it is under way.
-    fn find_out(&mut self, key: Key) -> Done {
+    /// Reads a name, unless an operation that decides it is under way; whether it does.
+    fn find_out(&mut self, key: Key) -> Result<bool, StoreError> {
         let reading = &self.outbox.reading;
         if self.is_led(&key) || reading.contains(&key) || reading.len() >= READS {
-            return Ok(());
+            return Ok(false);
         }
-        if let Some(register) = self.store.register(&key)? {
-            self.outbox.reading.insert(key);
-            self.start_decide(register.name)?;
-        }
-        Ok(())
+        let Some(register) = self.store.register(&key)? else {
+            return Ok(false);
+        };
+        self.outbox.reading.insert(key);
+        self.start_decide(register.name)?;
+        Ok(true)
     }
 
     /// A consumer has performed the effects of these writes.
@@ -358,5 +393,119 @@ impl<S: Store> Peer<S> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::{Assignment, boot};
+    use crate::config::{Replication, Settings};
+    use crate::key::{Name, Position};
+    use crate::outbox::Trail;
+    use crate::register::{Value, Version};
+    use crate::store::memory::MemoryStore;
+
+    /// A network of one peer, with so many marks in its store of which it does not know whether they are decided.
+    fn with_backlog(marks: u64) -> Peer<MemoryStore> {
+        let mut store = MemoryStore::default();
+        let told = Assignment {
+            network: "n".into(),
+            name: "p".into(),
+            address: "a:1".into(),
+            http: "a:2".into(),
+            zone: "z".into(),
+            position: Position(0),
+            version: String::new(),
+        };
+        let identity = boot(&mut store, told, PeerId(1)).unwrap();
+        let replication = Replication {
+            factor: 1,
+            write: 1,
+        };
+        let settings = Settings {
+            replication,
+            ..Settings::default()
+        };
+        let mut peer = Peer::start(store, identity, true, settings, 1, Time(0)).unwrap();
+        for op in 0..marks {
+            let register = Register {
+                name: Name::new(format!("f{op}")).unwrap(),
+                version: Version::least_of(1),
+                write: WriteId {
+                    peer: PeerId(1),
+                    op,
+                },
+                value: Value::Deleted,
+                trail: Trail::default().into(),
+            };
+            peer.store.put_register(&register).unwrap();
+            peer.mark(&register, Consumer::Events.into()).unwrap();
+        }
+        peer
+    }
+
+    #[test]
+    fn a_backlog_is_looked_at_some_at_a_time_and_all_of_it_is_offered() {
+        let marks = 3 * LOOKS as u64;
+        let mut peer = with_backlog(marks);
+        let mut offered = BTreeSet::new();
+        for _ in 0..marks {
+            // Those read first are still being read: others have their turn.
+            for effect in peer.effects(Consumer::Events, 64).unwrap() {
+                let write = WriteId {
+                    peer: PeerId(1),
+                    op: effect.state.write.op,
+                };
+                offered.insert(effect.key);
+                peer.settle_effects(Consumer::Events, vec![(effect.key, write)])
+                    .unwrap();
+            }
+            while let Some(message) = peer.loopback.pop_front() {
+                peer.on_message(PeerId(1), message).unwrap();
+            }
+            if offered.len() as u64 == marks {
+                return;
+            }
+        }
+        panic!("{} of {marks} were offered", offered.len());
+    }
+
+    #[test]
+    fn what_cannot_be_decided_holds_up_nothing_behind_it() {
+        let mut peer = with_backlog(3 * LOOKS as u64);
+        let keys: Vec<Key> = Slot::all()
+            .flat_map(|slot| peer.store.marks(slot, None, None, MARKS).unwrap())
+            .map(|(key, _)| key)
+            .collect();
+        // Reads that never end.
+        peer.outbox.reading.extend(&keys[..READS]);
+        let last = *keys.last().unwrap();
+        let write = peer.store.mark(&last).unwrap().unwrap().write;
+        peer.outbox.decided.insert(last, write);
+        let offers = (0..8).find_map(|_| peer.effects(Consumer::Events, 64).unwrap().pop());
+        assert_eq!(offers.map(|effect| effect.key), Some(last));
+    }
+
+    #[test]
+    fn what_is_decided_last_is_remembered_however_many_there_are() {
+        let key = |n: u8| Key([n; 32]);
+        let write = |op| WriteId {
+            peer: PeerId(1),
+            op,
+        };
+        let mut outbox = Outbox::default();
+        for n in 0..4 {
+            outbox.remember(key(n), write(1), 4, key(0));
+        }
+        outbox.remember(key(2), write(2), 4, key(0));
+        assert_eq!(outbox.decided.len(), 4, "in its own place");
+        outbox.remember(key(9), write(1), 4, key(2));
+        assert_eq!(
+            outbox.decided.keys().collect::<Vec<_>>(),
+            [&key(0), &key(1), &key(3), &key(9)]
+        );
+        outbox.remember(key(8), write(1), 4, key(200));
+        assert!(outbox.decided.contains_key(&key(8)) && !outbox.decided.contains_key(&key(0)));
     }
 }

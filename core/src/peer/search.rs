@@ -16,7 +16,7 @@ use crate::store::Store;
 
 /// Most results in a page.
 const PAGE_MAX: u32 = 1_000;
-/// Most nodes read for a page; then it ends early, with a cursor. Guess: a second's work.
+/// Most nodes read for a page, the words' roots aside; then it ends early, with a cursor. Guess: a second's work.
 const NODES: u32 = 64;
 /// Searches under way at once on one peer (guess; each may hold [`NODES`] times nothing but its hits).
 const SEARCHES: usize = 256;
@@ -87,7 +87,10 @@ impl<S: Store> Peer<S> {
             if query.search.after.is_some_and(|after| path.last() <= after) {
                 continue;
             }
-            if query.hits.len() >= query.search.limit as usize || query.nodes >= NODES {
+            // Without a cursor it would look like the end.
+            let walked = query.nodes.saturating_sub(query.search.terms.len() as u32);
+            let full = query.hits.len() >= query.search.limit as usize || walked >= NODES;
+            if full && query.seen.is_some() {
                 let seen = query.seen;
                 self.finish_search(query, seen);
                 return Ok(());
