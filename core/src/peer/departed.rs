@@ -84,8 +84,12 @@ impl<S: Store> Peer<S> {
         }
     }
 
-    /// A departed identity still talks: it hears from us that it has left.
+    /// A departed identity still talks: it hears from us that it has left. Not in answer to a table: who counts us as gone
+    /// answers with one in turn, and that must not go on for ever.
     pub(super) fn tell_departed(&mut self, from: PeerId, message: &Message) {
+        if matches!(message, Message::Members { .. }) {
+            return;
+        }
         let record = self.gossip.members.get(&from).cloned();
         let address = match message {
             Message::Hello { member } => Some(member.address.clone()),
@@ -267,6 +271,60 @@ mod tests {
         peer.housekeep().unwrap();
         let second = peer.gossip.get(PeerId(2)).unwrap();
         assert_eq!((second.liveness, second.drain), (Liveness::Down, order(5)));
+    }
+
+    #[test]
+    fn two_that_count_each_other_as_gone_do_not_tell_each_other_so_for_ever() {
+        let mut peer = with_retired(&[1, 3]);
+        let said_to = |peer: &mut Peer<MemoryStore>, message| {
+            let mut out = Vec::new();
+            let from = PeerId(2);
+            peer.handle(Input::Message { from, message }, Time(1_000), &mut out)
+                .unwrap();
+            out.iter()
+                .filter(|o| matches!(o, Output::Send { .. }))
+                .count()
+        };
+        assert_eq!(said_to(&mut peer, Message::RingNotify), 1);
+        let members = vec![Member {
+            liveness: Liveness::Left,
+            ..member(1)
+        }];
+        let table = Message::Members {
+            members: vec![member(3)],
+            reply: false,
+        };
+        assert_eq!(said_to(&mut peer, table), 0);
+        let of_us = Message::Members {
+            members,
+            reply: false,
+        };
+        assert_eq!(said_to(&mut peer, of_us), 0);
+    }
+
+    #[test]
+    fn nobody_is_pushed_to_the_end_of_its_numbers() {
+        let mut peer = with_retired(&[1, 3]);
+        let most = i64::MAX as u64;
+        let told = |id, change: fn(&mut Member, u64)| {
+            let mut told = member(id);
+            change(&mut told, most);
+            told
+        };
+        for id in [1, 2, 3] {
+            let lies = vec![
+                told(id, |m, most| m.incarnation = most),
+                told(id, |m, most| m.drain.epoch = most),
+            ];
+            peer.learn(lies).unwrap();
+        }
+        assert_eq!(peer.myself().incarnation, member(1).incarnation);
+        assert_eq!(peer.gossip.get(PeerId(2)).unwrap().drain, order(4));
+        assert_eq!(peer.gossip.get(PeerId(3)), None);
+        // One that has been away for long is believed.
+        let back = told(2, |m, _| m.incarnation = 1_000);
+        peer.learn(vec![back]).unwrap();
+        assert_eq!(peer.gossip.get(PeerId(2)).unwrap().incarnation, 1_000);
     }
 
     #[test]

@@ -14,6 +14,10 @@ use crate::message::Message;
 use crate::reconfigure::Standing;
 use crate::store::Store;
 
+/// So far an incarnation or an order may be ahead of what is known of a member. They count starts, suspicions and orders,
+/// of which a peer misses no million; a thousand times that is the most that a stranger has.
+const LEAP: u64 = 1 << 20;
+
 /// The table of members and what is being done to keep it true.
 pub(super) struct Gossip {
     pub(super) me: PeerId,
@@ -194,6 +198,14 @@ impl Gossip {
     }
 }
 
+/// Whether what is told of a member may be true. Incarnations and orders count up one by one, and whoever was told of one
+/// at the end of the range could go no further: its refutation would be refused, and its volume with it.
+fn is_credible(known: Option<&Member>, told: &Member) -> bool {
+    let (incarnation, order) = known.map_or((0, 0), |m| (m.incarnation, m.drain.epoch));
+    let furthest = if known.is_some() { LEAP } else { LEAP << 10 };
+    told.incarnation <= incarnation + furthest && told.drain.epoch <= order + furthest
+}
+
 impl<S: Store> Peer<S> {
     /// Takes in what another peer says of members.
     pub(super) fn learn(&mut self, members: Vec<Member>) -> Done {
@@ -202,11 +214,11 @@ impl<S: Store> Peer<S> {
                 self.hear_of_myself(member)?;
                 continue;
             }
-            let before = self
-                .gossip
-                .members
-                .get(&member.id)
-                .map(|m| (m.liveness, m.drain.leaving));
+            let known = self.gossip.members.get(&member.id);
+            let before = known.map(|m| (m.liveness, m.drain.leaving));
+            if !is_credible(known, &member) {
+                continue;
+            }
             let changed = match self.gossip.members.get_mut(&member.id) {
                 Some(known) => known.merge(&member),
                 None => {
@@ -224,13 +236,25 @@ impl<S: Store> Peer<S> {
     pub(super) fn changed_member(&mut self, id: PeerId, before: Option<(Liveness, bool)>) -> Done {
         self.gossip.note(id, before, self.now);
         let member = self.gossip.members[&id].clone();
-        if member.liveness == Liveness::Suspect {
+        let suspect = member.liveness == Liveness::Suspect;
+        if suspect {
             self.schedule(
                 self.settings.suspicion,
                 Timer::Suspicion(id, member.incarnation),
             );
-        } else if id != self.me {
-            self.store.put_member(&member)?;
+        }
+        // A suspicion is not remembered, but an order that comes with one is.
+        let ordered = before.is_none_or(|b| b.1 != member.drain.leaving);
+        if id != self.me && (!suspect || ordered) {
+            let liveness = match suspect {
+                true => Liveness::Active,
+                false => member.liveness,
+            };
+            let remembered = Member {
+                liveness,
+                ..member.clone()
+            };
+            self.store.put_member(&remembered)?;
         }
         if id != self.me
             && member.is_present()
@@ -267,6 +291,9 @@ impl<S: Store> Peer<S> {
 
     fn hear_of_myself(&mut self, told: Member) -> Done {
         let me = self.myself().clone();
+        if !is_credible(Some(&me), &told) {
+            return Ok(());
+        }
         if told.liveness == Liveness::Left {
             return self.leave_for_good();
         }

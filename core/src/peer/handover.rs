@@ -159,6 +159,7 @@ impl<S: Store> Peer<S> {
             root,
             drain_epoch,
         } = asked;
+        self.handover.asked.remove(&(slot, leaver));
         let (chunks, bytes) = self.count_chunks(slot)?;
         let receipt = Receipt {
             leaver,

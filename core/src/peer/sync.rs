@@ -156,8 +156,7 @@ impl<S: Store> Peer<S> {
             };
             self.sync.progress.insert(slot, progress);
             self.sync.todo.insert(slot);
-        } else {
-            self.sync.progress.remove(&slot);
+        } else if self.sync.progress.remove(&slot).is_some() {
             self.sync.todo.remove(&slot);
             self.sync.wanted.retain(|key, _| key.slot() != slot);
         }
