@@ -329,6 +329,13 @@ impl Chunks {
             .await??)
     }
 
+    /// Whether so many more bytes that are missing here may be written.
+    async fn has_room(&self, len: u32) -> Result<(), ChunkError> {
+        let files = self.files.clone();
+        let room = move || files.check_room(len.into(), Purpose::Repair);
+        Ok(self.on_disk(room).await??)
+    }
+
     /// Reads a chunk's file, indexed or not, and verifies it. When an indexed chunk cannot be read the peer is told, so
     /// that it is fetched again.
     pub(crate) async fn read(&self, key: Key) -> Result<Chunk, ChunkError> {

@@ -73,6 +73,11 @@ impl Chunks {
         {
             return true;
         }
+        if let Err(error) = self.has_room(len).await {
+            // Before it is sent, not after: it is asked for again as long as it is missing.
+            warn!(%key, "no room for a chunk this peer should hold: {error}");
+            return false;
+        }
         for source in sources.iter().filter(|s| s.id != self.me) {
             let chunk = match self.get_packed(source, key).await {
                 Ok(chunk) if chunk.plain_len() == len => chunk,

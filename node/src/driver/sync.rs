@@ -188,7 +188,10 @@ impl Driver {
         }
         let of_names = matches!(
             message,
-            Message::Read { .. } | Message::Write { .. } | Message::Propose { .. }
+            Message::Read { .. }
+                | Message::Write { .. }
+                | Message::Propose { .. }
+                | Message::List { .. }
         );
         !of_names || self.gate.is_open()
     }
