@@ -2,7 +2,8 @@
 //! [`crate::leave::verdict`].
 //!
 //! - [`replaceable`]: may the volume of a dead peer be given up, to let its pod begin anew?
-//! - [`stuck`]: which slots can neither be written nor moved, because a majority of their replicas does not answer?
+//! - [`stuck`]: which slots can neither be written nor moved, because a majority of their replicas does not answer, and
+//!   which cannot be rebuilt, because those that answer may not hold every acknowledged chunk?
 //! - [`recover`]: the explicit way out of that, at the price of what only the dead held.
 //!
 //! **Recovery** leaves Paxos' rule that a majority of the replicas decides: there is none. Whoever coordinates (there is
@@ -95,15 +96,14 @@ fn gives_up(
     let others = || members.values().filter(|m| m.id != dead);
     let remaining: BTreeSet<PeerId> = others().filter(|m| m.is_present()).map(|m| m.id).collect();
     let strict = verdict(dead, &remaining, reports);
+    let newest = newest(reports);
     let receivers = others().filter(|m| m.is_eligible()).count();
     if strict == Verdict::Proved || receivers >= replication.factor as usize {
-        return strict;
+        return too_few_to_rebuild(strict, dead, members, &newest, replication.write);
     }
-    let newest = newest(reports);
     let (mut slots_left, mut blocker) = (0, None);
     for slot in Slot::all() {
         let held = match newest.get(&slot) {
-            Some(config) if !config.replicas.contains(&dead) => Ok(()),
             Some(config) => survivors_hold(config, dead, reports, replication.write),
             None => Err(format!("no peer reports on slot {slot}")),
         };
@@ -119,6 +119,46 @@ fn gives_up(
             bytes_left: 0,
             blocker,
         },
+    }
+}
+
+/// A verdict that waits for slots to be rebuilt without `dead` says so where that cannot happen by itself.
+fn too_few_to_rebuild(
+    verdict: Verdict,
+    dead: PeerId,
+    members: &BTreeMap<PeerId, Member>,
+    newest: &BTreeMap<Slot, &SlotReport>,
+    write: u32,
+) -> Verdict {
+    let (slots_left, bytes_left) = match verdict {
+        Verdict::Proved => return verdict,
+        Verdict::Stay {
+            slots_left,
+            bytes_left,
+            ..
+        } => (slots_left, bytes_left),
+    };
+    let up = |id: &PeerId| members.get(id).is_some_and(Member::is_present);
+    let mut its = newest.values().filter(|slot| involves(slot, dead));
+    let thin = its.find(|slot| {
+        slot.replicas.iter().filter(|id| up(id)).count()
+            < catch_up_quorum(slot.replicas.len(), write)
+    });
+    let Some(slot) = thin else {
+        return verdict;
+    };
+    let missing = slot.replicas.iter().filter(|id| !up(id));
+    let names = missing.filter_map(|id| Some(members.get(id)?.name.as_str()));
+    let names: BTreeSet<&str> = names.collect();
+    Verdict::Stay {
+        slots_left,
+        bytes_left,
+        blocker: format!(
+            "slot {} cannot be rebuilt while {} are away: what is left may not hold every acknowledged chunk; if they \
+             are gone for good, give up what only they held (recover-accept-loss)",
+            slot.slot,
+            names.into_iter().collect::<Vec<_>>().join(" and "),
+        ),
     }
 }
 
@@ -147,11 +187,14 @@ fn survivors_hold(
     ))
 }
 
-/// Slots that no majority of their replicas can decide about.
+/// Slots that too few of their replicas answer for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Stuck {
-    /// Some replica answers, but no majority.
+    /// Some replica answers, but no majority: nothing can be decided.
     pub minority: Vec<Slot>,
+    /// A majority answers, and reads and writes go on, but there are too few for a newcomer to meet every acknowledged
+    /// chunk: while that lasts nothing can be rebuilt. With three copies, two of them written, there are none.
+    pub thin: Vec<Slot>,
     /// No replica answers. Known only when every present member has reported.
     pub nobody: Vec<Slot>,
     /// Replicas of those slots that do not answer, as far as a survivor names them.
@@ -159,19 +202,24 @@ pub struct Stuck {
 }
 
 impl Stuck {
-    /// How many slots.
+    /// How many slots can be neither written nor moved.
     pub fn len(&self) -> usize {
         self.minority.len() + self.nobody.len()
     }
 
-    /// Whether all is well.
+    /// Whether every slot can be written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Which slots have lost their majority, for now or for good.
-pub fn stuck(members: &BTreeMap<PeerId, Member>, reports: &BTreeMap<PeerId, Report>) -> Stuck {
+/// Which slots have lost their majority, or too many to be rebuilt when `write` copies of a chunk are acknowledged, for now
+/// or for good.
+pub fn stuck(
+    members: &BTreeMap<PeerId, Member>,
+    reports: &BTreeMap<PeerId, Report>,
+    write: u32,
+) -> Stuck {
     let up = |id: &PeerId| members.get(id).is_some_and(Member::is_present);
     let newest = newest(reports);
     let complete = members
@@ -183,10 +231,16 @@ pub fn stuck(members: &BTreeMap<PeerId, Member>, reports: &BTreeMap<PeerId, Repo
         match newest.get(&slot) {
             Some(config) => {
                 let alive = config.replicas.iter().filter(|id| up(id)).count();
-                if alive < majority(config.replicas.len()) {
-                    let missing = config.replicas.iter().filter(|id| !up(id));
-                    stuck.missing.extend(missing);
+                let all = config.replicas.len();
+                if alive >= catch_up_quorum(all, write) {
+                    continue;
+                }
+                let missing = config.replicas.iter().filter(|id| !up(id));
+                stuck.missing.extend(missing);
+                if alive < majority(all) {
                     stuck.minority.push(slot);
+                } else {
+                    stuck.thin.push(slot);
                 }
             }
             None if complete && !reports.is_empty() => stuck.nobody.push(slot),
@@ -210,7 +264,7 @@ pub struct Recovery {
 pub struct Loss {
     /// Nobody is left: all names and chunks of these slots are lost.
     pub whole: Vec<Slot>,
-    /// Fewer than a majority are left: what was acknowledged by others alone is lost.
+    /// So few are left that what was acknowledged by others alone is lost: names, where they are no majority, and chunks.
     pub partial: Vec<Slot>,
 }
 
@@ -229,7 +283,7 @@ pub enum Refused {
     )]
     Silent(String),
     /// There is no need.
-    #[error("every slot still has a majority of its replicas: nothing has to be given up")]
+    #[error("every slot still has replicas enough to be rebuilt from: nothing has to be given up")]
     NothingStuck,
 }
 
@@ -262,15 +316,21 @@ pub fn identities<'a>(
     Ok(identities)
 }
 
-/// Decides the configurations of all slots whose majority is among `gone`, which are given up for good. Slots with a
-/// majority of others are left alone: they recover by themselves.
+/// Decides the configurations of all slots of which too many are among `gone`, which are given up for good: a majority, or
+/// so many that the others need not hold every acknowledged chunk ([`catch_up_quorum`]). Slots with enough others are left
+/// alone: they recover by themselves.
+///
+/// Where a majority is left, somebody could decide another configuration at the same time. But every configuration that
+/// was acted on is known by now: newcomers catch up with more than are left, so one that has done so did before the last
+/// of `gone` died, and reports the configuration that named it. It is a holder here, like those that are left, one of
+/// whom is in every majority.
 ///
 /// `reports` has to hold those of all present members.
 pub fn recover(
     gone: &BTreeSet<PeerId>,
     members: &BTreeMap<PeerId, Member>,
     reports: &BTreeMap<PeerId, Report>,
-    factor: u32,
+    replication: Replication,
 ) -> Result<(Recovery, Loss), Refused> {
     let name = |id: &PeerId| {
         members
@@ -293,7 +353,8 @@ pub fn recover(
         let holders = match newest.get(&slot) {
             Some(config) => {
                 let left = |ids: &[PeerId]| ids.iter().filter(|id| !gone.contains(id)).count();
-                if left(&config.replicas) >= majority(config.replicas.len()) {
+                let all = config.replicas.len();
+                if left(&config.replicas) >= catch_up_quorum(all, replication.write) {
                     continue;
                 }
                 // A newcomer that was still catching up may hold what nobody else does any more.
@@ -332,7 +393,7 @@ pub fn recover(
     let ring: Vec<Candidate<'_>> = ring.iter().map(|m| Candidate::from(*m)).collect();
     let configs = configs.into_iter().map(|(slot, holders)| {
         let holders = if holders.is_empty() {
-            replicas(slot, &ring, factor as usize)
+            replicas(slot, &ring, replication.factor as usize)
         } else {
             holders
         };

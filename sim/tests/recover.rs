@@ -1,7 +1,9 @@
-//! A majority of a slot's replicas is gone for good: writes stop, and an explicit command is the way out.
+//! Too many of a slot's replicas are gone for good: with a majority of them writes stop, and an explicit command is the way
+//! out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peernet_core::config::{Replication, Settings};
 use peernet_core::io::{Answer, Request};
 use peernet_core::key::{SLOTS, Slot};
 use peernet_core::leave::Report;
@@ -84,8 +86,8 @@ async fn recover_all(
     members: &Members,
     reports: &Reports,
 ) -> Result<Loss, Refused> {
-    let factor = s.fleet.settings().replication.factor;
-    let (recovery, loss) = recover::recover(gone, members, reports, factor)?;
+    let replication = s.fleet.settings().replication;
+    let (recovery, loss) = recover::recover(gone, members, reports, replication)?;
     for host in s.fleet.running() {
         let request = Request::Recover(recovery.clone());
         // One that does not hear it now hears of the configurations from the others.
@@ -138,7 +140,7 @@ async fn two_of_three(s: Scenario) -> Result<(), Failure> {
     s.cluster.destroy(first, None);
     s.cluster.destroy(second, None);
     let (members, reports) = all_know(&s, &gone).await;
-    let stuck = recover::stuck(&members, &reports);
+    let stuck = recover::stuck(&members, &reports, s.fleet.settings().replication.write);
     if (stuck.minority.len(), stuck.nobody.len()) != (hit, 0) {
         return unexpected(format!("{hit} slots lost two replicas, {stuck:?}"));
     }
@@ -311,6 +313,29 @@ fn who_came_back_without_anything_is_not_given_up() {
         301..303,
         |seed| run(Setup::good_or_bad(seed), 60 * MINUTE, emptied),
     );
+}
+
+/// Two copies of five are gone, and two were enough to acknowledge a chunk: no majority is lost, but nobody can know that
+/// the others hold everything. Until somebody orders it nothing is rebuilt.
+#[test]
+fn two_lost_copies_of_five_are_given_up_on_order() {
+    let setup = |seed| Setup {
+        settings: Settings {
+            replication: Replication {
+                factor: 5,
+                write: 2,
+            },
+            ..Setup::new(seed).settings
+        },
+        ..Setup::good_or_bad(seed)
+    };
+    let name = "two_lost_copies_of_five_are_given_up_on_order";
+    for_each_seed(name, 401..402, |seed| {
+        run(setup(seed), 60 * MINUTE, ordered)
+    });
+    for_each_seed(name, 403..404, |seed| {
+        run(setup(seed), 60 * MINUTE, emptied)
+    });
 }
 
 #[test]

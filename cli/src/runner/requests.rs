@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use peernet_core::config::Replication;
 use peernet_core::key::Slot;
 use peernet_core::member::{Liveness, PeerId};
 use peernet_core::preflight::{Standing, lowest};
@@ -114,8 +115,8 @@ impl Runner {
     ) -> Result<Reply, String> {
         let decided = self.state.decided();
         let observed = self.peers.observe(&decided, &self.children, true).await;
-        let factor = decided.replication.factor;
-        let (gone, decision) = give_up(&observed, names, factor).map_err(|e| e.to_string())?;
+        let (gone, decision) =
+            give_up(&observed, names, decided.replication).map_err(|e| e.to_string())?;
         let (recovery, loss) = decision;
         let name = |id: &PeerId| observed.members.get(id).map(|m| m.name.clone());
         let mut peers: Vec<String> = gone.iter().filter_map(name).collect();
@@ -141,18 +142,22 @@ impl Runner {
 type Decision = (BTreeSet<PeerId>, (Recovery, Loss));
 
 /// Whom to give up, and what follows. Without names: whoever is down and holds, or may hold, what is stuck.
-fn give_up(observed: &Observed, names: &[String], factor: u32) -> Result<Decision, Refused> {
+fn give_up(
+    observed: &Observed,
+    names: &[String],
+    replication: Replication,
+) -> Result<Decision, Refused> {
     let Observed {
         members, reports, ..
     } = observed;
     let mut gone = identities(names.iter().map(String::as_str), members, false)?;
     if names.is_empty() {
-        let stuck = stuck(members, reports);
+        let stuck = stuck(members, reports, replication.write);
         let down = members.values().filter(|m| m.liveness == Liveness::Down);
         let holds = |id: &PeerId| stuck.missing.contains(id) || !stuck.nobody.is_empty();
         gone = down.map(|m| m.id).filter(holds).collect();
     }
-    let decision = recover(&gone, members, reports, factor)?;
+    let decision = recover(&gone, members, reports, replication)?;
     Ok((gone, decision))
 }
 

@@ -46,7 +46,7 @@ fn a_ruined_volume_is_replaced_and_two_at_once_are_given_up() {
     assert!(code == 2 && words.contains("alive and answers"), "{words}");
     let (code, words) = network.fail(&["recover", "--accept-loss", "--yes"]);
     assert!(
-        code == 2 && words.contains("still has a majority"),
+        code == 2 && words.contains("still has replicas enough"),
         "{words}"
     );
 

@@ -89,7 +89,7 @@ fn halves(slot: Slot) -> (Vec<u128>, Option<Vec<u128>>) {
 fn a_slot_without_a_majority_is_built_from_its_survivor_and_the_others_are_left_alone() {
     let members = members(&[1, 2, 3, 4, 5], &[1, 2]);
     let reports = reports(&[3, 4, 5], &members, halves);
-    let (recovery, loss) = recover(&gone(&[1, 2]), &members, &reports, 3).unwrap();
+    let (recovery, loss) = recover(&gone(&[1, 2]), &members, &reports, TWO_OF_THREE).unwrap();
     assert_eq!(recovery.gone, [id(1), id(2)]);
     assert_eq!((loss.whole.len(), loss.partial.len()), (0, HALF));
     assert_eq!(recovery.configs.len(), HALF);
@@ -114,7 +114,7 @@ fn a_slot_that_nobody_holds_begins_empty_on_those_that_are_left() {
         }
     };
     let reports = reports(&[4, 5, 6], &members, odd);
-    let (recovery, loss) = recover(&gone(&[1, 2, 3]), &members, &reports, 3).unwrap();
+    let (recovery, loss) = recover(&gone(&[1, 2, 3]), &members, &reports, TWO_OF_THREE).unwrap();
     assert_eq!((loss.whole.len(), loss.partial.len()), (HALF, 0));
     let living = gone(&[4, 5, 6]);
     for (_, config) in &recovery.configs {
@@ -128,7 +128,7 @@ fn a_newcomer_counts_as_a_survivor() {
     let members = members(&[1, 2, 3, 4], &[1, 2, 3]);
     let moving = |_: Slot| (vec![1, 2, 3], Some(vec![1, 2, 4]));
     let reports = reports(&[4], &members, moving);
-    let (recovery, loss) = recover(&gone(&[1, 2, 3]), &members, &reports, 3).unwrap();
+    let (recovery, loss) = recover(&gone(&[1, 2, 3]), &members, &reports, TWO_OF_THREE).unwrap();
     assert_eq!(loss.partial.len(), usize::from(SLOTS));
     assert!(recovery.configs.iter().all(|(_, c)| c.replicas == [id(4)]));
 }
@@ -138,7 +138,51 @@ fn nothing_is_given_up_while_a_majority_is_alive() {
     let members = members(&[1, 2, 3, 4, 5], &[1]);
     let reports = reports(&[2, 3, 4, 5], &members, halves);
     assert_eq!(
-        recover(&gone(&[1]), &members, &reports, 3),
+        recover(&gone(&[1]), &members, &reports, TWO_OF_THREE),
+        Err(Refused::NothingStuck)
+    );
+}
+
+/// Two copies of a chunk are acknowledged, and both may have been on the two that are lost, whatever a majority holds.
+#[test]
+fn a_majority_that_may_miss_a_chunk_is_built_from_on_order_only() {
+    let all = members(&[1, 2, 3, 4, 5, 6, 7], &[1, 2]);
+    let told = reports(&[3, 4, 5, 6, 7], &all, |slot| {
+        if slot.number().is_multiple_of(2) {
+            (vec![1, 2, 3, 4, 5], Some(vec![3, 4, 5, 6, 7]))
+        } else {
+            (vec![2, 3, 4, 5, 6], None)
+        }
+    });
+    let two_of_five = Replication {
+        factor: 5,
+        write: 2,
+    };
+    let found = stuck(&all, &told, two_of_five.write);
+    assert!(found.is_empty(), "all can be written: {found:?}");
+    assert_eq!(found.thin.len(), HALF);
+    assert_eq!(found.missing, gone(&[1, 2]));
+    let verdict = replaceable(id(1), &all, &told, two_of_five, false);
+    assert!(
+        stays(&verdict).contains("cannot be rebuilt while demo-1 and demo-2 are away"),
+        "{verdict:?}"
+    );
+    // One alone is no reason: the other may come back.
+    assert_eq!(
+        recover(&gone(&[1]), &all, &told, two_of_five),
+        Err(Refused::NothingStuck)
+    );
+    let (recovery, loss) = recover(&gone(&[1, 2]), &all, &told, two_of_five).unwrap();
+    assert_eq!((loss.whole.len(), loss.partial.len()), (0, HALF));
+    // Whoever caught up while enough were there may be one of the two that a chunk is on.
+    let kept: Vec<PeerId> = (3..=7).map(id).collect();
+    assert!(recovery.configs.iter().all(|(_, c)| c.replicas == kept));
+    let three_of_five = Replication {
+        write: 3,
+        ..two_of_five
+    };
+    assert_eq!(
+        recover(&gone(&[1, 2]), &all, &told, three_of_five),
         Err(Refused::NothingStuck)
     );
 }
@@ -148,17 +192,17 @@ fn the_living_and_the_silent_stop_it() {
     let all = members(&[1, 2, 3, 4, 5], &[1, 2]);
     let told = reports(&[3, 4, 5], &all, halves);
     assert_eq!(
-        recover(&gone(&[2, 3]), &all, &told, 3),
+        recover(&gone(&[2, 3]), &all, &told, TWO_OF_THREE),
         Err(Refused::Alive("demo-3".into()))
     );
     let fewer = reports(&[3, 4], &all, halves);
     assert_eq!(
-        recover(&gone(&[1, 2]), &all, &fewer, 3),
+        recover(&gone(&[1, 2]), &all, &fewer, TWO_OF_THREE),
         Err(Refused::Silent("demo-5".into()))
     );
     // Only one of the two is given up: the other may come back, and the slots' majority with it.
     assert_eq!(
-        recover(&gone(&[1]), &all, &told, 3),
+        recover(&gone(&[1]), &all, &told, TWO_OF_THREE),
         Err(Refused::NothingStuck)
     );
     // Slots that nobody reports may be on a peer that is merely away.
@@ -171,7 +215,7 @@ fn the_living_and_the_silent_stop_it() {
         }
     });
     assert_eq!(
-        recover(&gone(&[1, 2, 3]), &down, &told, 3),
+        recover(&gone(&[1, 2, 3]), &down, &told, TWO_OF_THREE),
         Err(Refused::Silent("demo-6".into()))
     );
 }
@@ -210,7 +254,7 @@ fn a_later_recovery_wins_and_different_configurations_never_share_an_epoch() {
     let members = members(&[1, 2, 3, 4, 5], &[1, 2]);
     let mut reports = reports(&[3, 4, 5], &members, halves);
     reports.get_mut(&id(4)).unwrap().greatest_epoch = first.epoch + 9;
-    let (recovery, _) = recover(&gone(&[1, 2]), &members, &reports, 3).unwrap();
+    let (recovery, _) = recover(&gone(&[1, 2]), &members, &reports, TWO_OF_THREE).unwrap();
     assert!(
         recovery
             .configs
@@ -223,12 +267,12 @@ fn a_later_recovery_wins_and_different_configurations_never_share_an_epoch() {
 fn stuck_slots_and_whom_they_miss_are_named() {
     let members = members(&[1, 2, 3, 4, 5], &[1, 2]);
     let told = reports(&[3, 4, 5], &members, halves);
-    let found = stuck(&members, &told);
+    let found = stuck(&members, &told, 2);
     assert_eq!((found.minority.len(), found.nobody.len()), (HALF, 0));
     assert_eq!(found.missing, gone(&[1, 2]));
     // Silence is no proof that nobody holds the slots that only the silent one would report.
     let fewer = reports(&[4, 5], &members, halves);
-    assert!(stuck(&members, &fewer).nobody.is_empty());
+    assert!(stuck(&members, &fewer, 2).nobody.is_empty());
 }
 
 fn stays(verdict: &Verdict) -> &str {
@@ -251,6 +295,18 @@ fn with_enough_others_a_dead_peer_is_given_up_only_when_no_slot_names_it() {
     assert_eq!(
         replaceable(id(2), &members, &moved, TWO_OF_THREE, false),
         Verdict::Proved
+    );
+}
+
+/// One peer that has missed the last configuration is not enough to say that the dead takes no part.
+#[test]
+fn with_too_few_others_one_report_does_not_prove_that_a_slot_lives_elsewhere() {
+    let all = members(&[1, 2, 4], &[2, 4]);
+    let old = |_: Slot| (vec![1, 2, 3], None);
+    let verdict = replaceable(id(4), &all, &reports(&[1], &all, old), TWO_OF_THREE, false);
+    assert!(
+        stays(&verdict).contains("only 1 of the 2 survivors"),
+        "{verdict:?}"
     );
 }
 

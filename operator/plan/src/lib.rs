@@ -131,7 +131,8 @@ pub fn plan(observed: &Observed) -> Plan {
         leave,
         replace: replace::decide(observed),
         stuck: if founded {
-            stuck(&observed.members, &observed.reports)
+            let write = observed.replication().write;
+            stuck(&observed.members, &observed.reports, write)
         } else {
             Stuck::default()
         },

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
+use peernet_core::config::Replication;
 use peernet_core::key::Position;
 use peernet_core::leave::Report;
 use peernet_core::member::{Member, PeerId};
@@ -151,6 +152,15 @@ impl Observed {
     /// Pods that the StatefulSet was last to ask for: whoever has lowered it by hand since has proved nothing.
     pub fn last(&self) -> u32 {
         u32::try_from(self.network.status.replicas).unwrap_or(0)
+    }
+
+    /// Copies of everything.
+    pub fn replication(&self) -> Replication {
+        let spec = &self.network.spec.replication;
+        Replication {
+            factor: spec.factor.unsigned_abs(),
+            write: spec.write.unsigned_abs(),
+        }
     }
 
     /// Addresses of all peers that run.

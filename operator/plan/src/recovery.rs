@@ -40,9 +40,9 @@ pub(crate) fn decide(observed: &Observed) -> Option<Recover> {
         Ok(gone) => gone,
         Err(refused) => return Some(refuse(refused.to_string())),
     };
-    let factor = network.spec.replication.factor.unsigned_abs();
+    let replication = observed.replication();
     Some(
-        match recover(&gone, &observed.members, &observed.reports, factor) {
+        match recover(&gone, &observed.members, &observed.reports, replication) {
             Ok((recovery, loss)) => match begun {
                 // What is being given up is in the status; now it may be done, and done again for whoever did not hear.
                 Some(begun) => Recover {

@@ -6,7 +6,6 @@
 //! the StatefulSet makes in its place is never taken for the old one. The dead identity is ordered to leave, which moves
 //! its slots without waiting for the grace period; claim and pod go on the verdict of the survivors, and only on that.
 
-use peernet_core::config::Replication;
 use peernet_core::leave::Verdict;
 use peernet_core::member::{Liveness, Member, PeerId};
 use peernet_core::recover::replaceable;
@@ -85,14 +84,6 @@ fn old_claim<'a>(observed: &'a Observed, under_way: &ReplacementStatus) -> Optio
     claim.filter(|c| Some(&c.uid) == under_way.claim_uid.as_ref())
 }
 
-fn replication(observed: &Observed) -> Replication {
-    let spec = &observed.network.spec.replication;
-    Replication {
-        factor: spec.factor.unsigned_abs(),
-        write: spec.write.unsigned_abs(),
-    }
-}
-
 /// Whether who runs on the old claim can neither stay, as that is deleted and goes with its pod, nor leave, as there are no
 /// more peers than copies and so nobody to take its slots.
 fn is_cornered(observed: &Observed, under_way: &ReplacementStatus) -> bool {
@@ -102,7 +93,7 @@ fn is_cornered(observed: &Observed, under_way: &ReplacementStatus) -> bool {
         .filter(|m| m.name != under_way.pod);
     let receivers = others.filter(|m| m.is_eligible()).count();
     old_claim(observed, under_way).is_some_and(|claim| claim.deleting)
-        && receivers < replication(observed).factor as usize
+        && receivers < observed.replication().factor as usize
 }
 
 /// Decides the next step.
@@ -240,7 +231,7 @@ fn next(
             None,
         );
     }
-    let replication = replication(observed);
+    let replication = observed.replication();
     // The operator wrote it itself; whoever changed it has nobody replaced.
     let Ok(dead) = under_way.peer.parse::<PeerId>() else {
         return (format!("{} is no identity", under_way.peer), None);
