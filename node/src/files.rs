@@ -40,7 +40,7 @@ mod tally;
 mod warm;
 
 pub(crate) use cutter::{BrokenOff, STALL};
-pub(crate) use get::{Consistency, Found};
+pub(crate) use get::{ByteStream, Consistency, Found};
 pub(crate) use held::{ASKED_MAX, HELD_MAX, Held};
 pub(crate) use parts::{AGE, Appended, Part, Parts, PartsId, Records};
 pub(crate) use precondition::{Precondition, Tags};

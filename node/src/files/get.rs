@@ -138,30 +138,27 @@ impl Files {
     /// Streams a range of a file that was found; only the chunks needed are read. A client that takes nothing for so
     /// long as its patience is given up, and with it the memory it holds; for 5 seconds if that memory is short.
     pub(crate) fn stream(&self, found: Found, range: Range<u64>) -> ByteStream {
+        let manifest = match found.content {
+            Content::Inline(all) => {
+                return Outgoing::Few(all.slice(range.start as usize..range.end as usize));
+            }
+            Content::Chunks(manifest) => manifest,
+        };
         let (outlet, stream) = outlet();
         let (files, sink) = (self.clone(), outlet.sink());
         self.tasks.spawn(async move {
             let (patience, budget) = (files.patience, files.downloads.clone());
             let work = async move {
-                match found.content {
-                    Content::Inline(all) => {
-                        let wanted = all.slice(range.start as usize..range.end as usize);
-                        sink.send(wanted, None).await
-                    }
-                    Content::Chunks(manifest) => {
-                        let walk = Walk::new(&manifest, range);
-                        let _kept = found.upload.map(|u| files.keep(found.name.clone(), u));
-                        Download {
-                            files,
-                            name: found.name,
-                            walk,
-                            ready: None,
-                            ahead: VecDeque::new(),
-                        }
-                        .run(&sink)
-                        .await
-                    }
-                }
+                let walk = Walk::new(&manifest, range);
+                let _kept = found.upload.map(|u| files.keep(found.name.clone(), u));
+                let download = Download {
+                    files,
+                    name: found.name,
+                    walk,
+                    ready: None,
+                    ahead: VecDeque::new(),
+                };
+                download.run(&sink).await
             };
             outlet.fill(work, patience, Some(&budget)).await;
         });

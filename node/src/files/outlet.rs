@@ -41,7 +41,7 @@ impl<E> From<E> for Stop<E> {
 }
 
 /// What lies here.
-struct Slot<E> {
+pub(crate) struct Slot<E> {
     data: Bytes,
     /// What the data take, if that counts.
     share: Option<Share>,
@@ -68,7 +68,7 @@ impl<E> Slot<E> {
     }
 }
 
-type Shared<E> = Arc<watch::Sender<Slot<E>>>;
+pub(crate) type Shared<E> = Arc<watch::Sender<Slot<E>>>;
 
 /// A way for bytes, and its two ends.
 pub(crate) fn outlet<E: From<FileError>>() -> (Outlet<E>, Outgoing<E>) {
@@ -80,7 +80,7 @@ pub(crate) fn outlet<E: From<FileError>>() -> (Outlet<E>, Outgoing<E>) {
         gone: false,
         waker: None,
     }));
-    (Outlet(slot.clone()), Outgoing(slot))
+    (Outlet(slot.clone()), Outgoing::Way(slot))
 }
 
 /// What ends a transfer: one that is dropped before has failed.
@@ -194,15 +194,37 @@ impl<E: From<FileError>> Sink<E> {
     }
 }
 
-/// The bytes as a client takes them, in pieces of at most [`PIECE`]. An error ends them.
-pub(crate) struct Outgoing<E>(Shared<E>);
+/// The bytes as a client takes them. An error ends them.
+pub(crate) enum Outgoing<E> {
+    /// All of them, few and at hand: there is nothing to wait for.
+    Few(Bytes),
+    /// What an [`Outlet`] puts here, in pieces of at most [`PIECE`].
+    Way(Shared<E>),
+}
+
+impl<E> Outgoing<E> {
+    /// All the bytes, if they are at hand; there are none left then.
+    pub(crate) fn take_few(&mut self) -> Option<Bytes> {
+        match self {
+            Outgoing::Few(bytes) => Some(std::mem::take(bytes)),
+            Outgoing::Way(_) => None,
+        }
+    }
+}
 
 impl<E> Stream for Outgoing<E> {
     type Item = Result<Bytes, E>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let shared = match &mut *self {
+            Outgoing::Way(shared) => shared,
+            Outgoing::Few(bytes) => {
+                let all = std::mem::take(bytes);
+                return Poll::Ready((!all.is_empty()).then_some(Ok(all)));
+            }
+        };
         let mut next = Poll::Pending;
-        self.0.send_if_modified(|slot| {
+        shared.send_if_modified(|slot| {
             if slot.data.len() > PIECE {
                 next = Poll::Ready(Some(Ok(slot.data.split_to(PIECE))));
                 return false;
@@ -228,10 +250,12 @@ impl<E> Stream for Outgoing<E> {
 
 impl<E> Drop for Outgoing<E> {
     fn drop(&mut self) {
-        self.0.send_modify(|slot| {
-            slot.gone = true;
-            slot.clear();
-        });
+        if let Outgoing::Way(shared) = self {
+            shared.send_modify(|slot| {
+                slot.gone = true;
+                slot.clear();
+            });
+        }
     }
 }
 

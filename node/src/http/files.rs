@@ -24,7 +24,7 @@ use super::range::{self, Wanted};
 use super::uploads::COMPLETE;
 use crate::config::Compression;
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, Consistency, FileError, Found, Kind};
+use crate::files::{BrokenOff, ByteStream, Consistency, FileError, Found, Kind};
 
 pub(super) type Named = Result<Path<String>, PathRejection>;
 
@@ -199,12 +199,19 @@ pub(super) async fn get(
             let digest = digest_of(&running, found.clone()).await?;
             described.insert(digest::REPR, digest);
         }
-        let bytes = running.files.stream(found, range);
-        // A piece that waits to be written must not keep its whole chunk, which counts no more then.
-        let body = Body::from_stream(bytes.map_ok(|piece| Bytes::copy_from_slice(&piece)));
+        let body = body_of(running.files.stream(found, range));
         Ok((status, described, body).into_response())
     })
     .await
+}
+
+/// What is at hand is one frame, which goes out with the head.
+fn body_of(mut bytes: ByteStream) -> Body {
+    match bytes.take_few() {
+        Some(all) => Body::from(all),
+        // A piece that waits to be written must not keep its whole chunk, which counts no more then.
+        None => Body::from_stream(bytes.map_ok(|piece| Bytes::copy_from_slice(&piece))),
+    }
 }
 
 /// Tells what is known of a file
