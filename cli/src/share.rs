@@ -17,6 +17,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
+use tonic::Code;
 
 use crate::args::Global;
 use crate::exit::Exit;
@@ -390,7 +391,7 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
 async fn unshare(global: &Global, command: Unshare) -> Result<(), ShareError> {
     let name = name(command.name)?;
     let connection = global.server.connect(0).await?;
-    end(&connection, name.as_str().to_owned()).await?;
+    end(&connection, name.as_str(), false).await?;
     if !global.common.output.document(&[name.as_str()])? {
         output::print(&format!("{name} is not shared any more\n"))?;
     }
@@ -424,16 +425,21 @@ pub(crate) async fn give_up(servers: &Servers, name: &str) -> Result<bool, CallE
     let connection = servers.connect(0).await?;
     let files = listed(&connection).await?;
     let is_coming = |file: &v1::SharedInfo| file.name == name && file.missing.unwrap_or(0) > 0;
-    let found = files.iter().any(is_coming);
-    if found {
-        end(&connection, name.to_owned()).await?;
+    if !files.iter().any(is_coming) {
+        return Ok(false);
     }
-    Ok(found)
+    // All of it may be there by now, or it is a share of the user's that lacks something: these must not go.
+    match end(&connection, name, true).await {
+        Ok(()) => Ok(true),
+        Err(CallError::Refused { status, .. }) if status.code() == Code::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
-async fn end(connection: &Connection, name: String) -> Result<(), CallError> {
+async fn end(connection: &Connection, name: &str, unfinished: bool) -> Result<(), CallError> {
+    let name = name.to_owned();
     SharesClient::new(connection.channel.clone())
-        .unshare(v1::UnshareRequest { name })
+        .unshare(v1::UnshareRequest { name, unfinished })
         .await
         .map_err(|status| connection.refused(status))?;
     Ok(())

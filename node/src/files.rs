@@ -37,7 +37,7 @@ mod rename;
 mod search;
 mod spread;
 mod tally;
-mod warm;
+pub(crate) mod warm;
 
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::{ByteStream, Consistency, Found};
@@ -438,6 +438,11 @@ impl Files {
             parts: Arc::new(Records::new(setup.data_dir.join("uploads"))),
             crash_in_rename: setup.faults.crash_in_rename,
         }
+    }
+
+    /// The memory of downloads, for what else is read for clients.
+    pub(crate) fn memory(&self) -> Budget {
+        self.downloads.clone()
     }
 
     /// Bytes of uploads and of downloads in memory now.

@@ -36,7 +36,7 @@ pub(crate) const TRANSFER: Patience = Patience {
 };
 /// What moves less in [`Patience::still`] stands still: pings and what else HTTP/2 says of itself are far less, a link on which
 /// chunks are worth sending carries far more (guess).
-const LEAST: u64 = 4 * 1024;
+pub(crate) const LEAST: u64 = 4 * 1024;
 /// Looks in [`Patience::still`]: so much too late stillness is noticed.
 const LOOKS: u32 = 4;
 /// Bytes that the system takes before it can send them (guess: two seconds at 1 Mbit/s, a quarter of the usual chunk).
@@ -74,7 +74,7 @@ impl Moved {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -15,7 +15,7 @@ use peernet_core::key::{InvalidName, Key, Name};
 use peernet_core::member::{Member, PeerId};
 use peernet_core::share::{InvalidShare, Offer, SHARES_MAX, Wanted};
 use thiserror::Error;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -26,7 +26,7 @@ use crate::disk::{self, Chunk};
 use crate::driver::{PeerError, PeerHandle};
 use crate::files::cutter::STALL;
 use crate::files::record::RecordError;
-use crate::files::{ErrorKind, FileError};
+use crate::files::{Budget, ErrorKind, FileError};
 
 mod fetch;
 mod holding;
@@ -45,10 +45,12 @@ use turns::{Turn, Turns};
 
 /// Chunks of one shared file, nodes included: 64 GiB in chunks of 1 MiB.
 pub(crate) const CHUNKS_MAX: usize = 65_536;
-/// Files shared or fetched at once; each holds a few chunks in memory (guess).
+/// Files fetched at once, and as many taken in to be shared; each holds a few chunks in memory (guess).
 const TRANSFERS: usize = 8;
 /// Files that may wait for that (guess: more than one peer brings in within a client's patience).
 const WAITING: usize = 64;
+/// Bytes of pieces on their way here at once (guess: four fetches at full width; the others take what is left).
+const PIECES: usize = 32 * 1024 * 1024;
 /// How long a transfer waits for others to end (guess: the time after which an idle client is cut off anyway).
 const PATIENCE: Duration = STALL;
 
@@ -58,6 +60,9 @@ pub(crate) enum ShareError {
     /// This peer does not share it.
     #[error("this peer shares no file '{0}'")]
     NotShared(Name),
+    /// Nothing of that name is on its way here.
+    #[error("this peer does not fetch '{0}', or has all of it by now")]
+    NotComing(Name),
     /// No peer that was asked shares it.
     #[error("no peer {} shares {what}; {hint}", if *everywhere { "in reach" } else { "of this zone" })]
     Nobody {
@@ -141,7 +146,9 @@ impl ShareError {
     /// What kind of failure this is.
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
-            ShareError::NotShared(_) | ShareError::Nobody { .. } => ErrorKind::NotFound,
+            ShareError::NotShared(_) | ShareError::NotComing(_) | ShareError::Nobody { .. } => {
+                ErrorKind::NotFound
+            }
             ShareError::Silent { .. } => ErrorKind::Unavailable,
             ShareError::Name(_)
             | ShareError::Invalid(_)
@@ -167,8 +174,17 @@ pub(crate) struct Shares {
     chunks: Arc<Chunks>,
     shelf: Arc<Shelf>,
     chunk_size: u32,
+    /// Memory of what is read for clients, which all downloads share.
+    downloads: Budget,
+    /// Memory of what comes here.
+    pieces: Budget,
+    /// Fetches that have their turn.
     transfers: Arc<Semaphore>,
+    /// Files that clients send: those who trickle must not hold up fetches, nor fetches them.
+    intake: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// Held while what is here and what is said of it change together, so that a name is never said of what had it before.
+    saying: Arc<Mutex<()>>,
     fetches: Arc<Fetches>,
     turns: Arc<Turns>,
     tasks: TaskTracker,
@@ -184,14 +200,14 @@ pub(crate) struct Sharer {
 }
 
 impl Shares {
-    /// Work that outlives its request is spawned on `tasks`.
+    /// What clients read takes its memory from `downloads`. Work that outlives its request is spawned on `tasks`.
     pub(crate) fn new(
         peer: PeerHandle,
         network: String,
         me: PeerId,
         chunks: Arc<Chunks>,
         shelf: Arc<Shelf>,
-        chunk_size: u32,
+        (chunk_size, downloads): (u32, Budget),
         tasks: TaskTracker,
     ) -> Self {
         Shares {
@@ -201,8 +217,12 @@ impl Shares {
             chunks,
             shelf,
             chunk_size,
+            downloads,
+            pieces: Budget::new(PIECES),
             transfers: Arc::new(Semaphore::new(TRANSFERS)),
+            intake: Arc::new(Semaphore::new(TRANSFERS)),
             waiting: Arc::new(Semaphore::new(WAITING)),
+            saying: Arc::default(),
             fetches: Arc::default(),
             turns: Arc::default(),
             tasks,
@@ -211,10 +231,13 @@ impl Shares {
 
     /// Publishes what the volume remembers, and goes on with what was on its way.
     pub(crate) async fn restore(&self) -> Result<(), PeerError> {
-        for (shared, _) in self.shelf.whole() {
-            self.peer.offer(shared.offer).await?;
+        for (shared, holding) in self.shelf.whole() {
+            if holding.has_some() {
+                self.peer.offer(shared.offer).await?;
+            }
         }
-        self.resume().await
+        self.resume().await;
+        Ok(())
     }
 
     /// What this peer shares, in byte order of the names, and then what it brings here.
@@ -223,8 +246,42 @@ impl Shares {
         whole.chain(self.shelf.partial()).collect()
     }
 
-    /// Shares a file no more.
+    /// Gives up what is on its way here under that name; what is here stays.
+    pub(crate) async fn give_up(&self, name: Name) -> Result<(), ShareError> {
+        let Some(content) = self.shelf.coming(&name) else {
+            return Err(ShareError::NotComing(name));
+        };
+        self.fetches.end(content);
+        match self.drop_fetch(content).await? {
+            true => Ok(()),
+            false => Err(ShareError::NotComing(name)),
+        }
+    }
+
+    /// Removes what is on its way here, whether there is such a thing, and says so.
+    async fn drop_fetch(&self, content: Key) -> Result<bool, ShareError> {
+        let _saying = self.saying.lock().await;
+        let shelf = self.shelf.clone();
+        let Some(gone) = on_disk(move || shelf.give_up(content)).await? else {
+            return Ok(false);
+        };
+        self.peer.withdraw(gone.name).await?;
+        Ok(true)
+    }
+
+    /// Says that a content is here, in part at least, under the name that it has now; whether that is said.
+    async fn say(&self, content: Key) -> bool {
+        let _saying = self.saying.lock().await;
+        match self.kept(&Wanted::Content(content)) {
+            // Fails only when the peer stops.
+            Some((shared, _)) => self.peer.offer(shared.offer).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Shares a file no more, or gives up what is on its way here under that name.
     pub(crate) async fn unshare(&self, name: Name) -> Result<(), ShareError> {
+        let _saying = self.saying.lock().await;
         // First no more fetched, then unsaid, then gone: nobody is sent here for what is no more.
         if let Some((shared, _)) = self.kept(&Wanted::Name(name.clone())) {
             self.fetches.end(shared.offer.content);
@@ -232,8 +289,8 @@ impl Shares {
         self.peer.withdraw(name.clone()).await?;
         let (shelf, gone) = (self.shelf.clone(), name.clone());
         match on_disk(move || shelf.remove(&gone)).await? {
-            Some(_) => Ok(()),
-            None => Err(ShareError::NotShared(name)),
+            true => Ok(()),
+            false => Err(ShareError::NotShared(name)),
         }
     }
 
@@ -293,10 +350,10 @@ impl Shares {
         Ok(members.into_iter().map(|m| (m.id, m)).collect())
     }
 
-    /// A place among the transfers.
-    async fn transfer(&self) -> Result<SemaphorePermit<'_>, ShareError> {
+    /// A place among the files that clients send.
+    async fn intake(&self) -> Result<SemaphorePermit<'_>, ShareError> {
         let _place = self.waiting.try_acquire().map_err(|_| ShareError::Busy)?;
-        turn(&self.transfers).await
+        turn(&self.intake).await
     }
 }
 

@@ -482,7 +482,7 @@ impl Life {
             id,
             chunks.clone(),
             self.shelf.clone(),
-            self.setup.chunk_size,
+            (self.setup.chunk_size, files.memory()),
             self.clients.clone(),
         );
         Ok((

@@ -84,9 +84,13 @@ impl v1::shares_server::Shares for Shares {
         &self,
         request: Request<v1::UnshareRequest>,
     ) -> Result<Response<v1::UnshareResponse>, Status> {
-        let name = request.into_inner().name;
+        let v1::UnshareRequest { name, unfinished } = request.into_inner();
         self.call(|running| async move {
-            running.shares.unshare(Name::new(name)?).await?;
+            let (name, shares) = (Name::new(name)?, &running.shares);
+            match unfinished {
+                true => shares.give_up(name).await?,
+                false => shares.unshare(name).await?,
+            }
             Ok(v1::UnshareResponse {})
         })
         .await

@@ -5,19 +5,20 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use peernet_core::flood::Cost;
 use peernet_core::key::Key;
 use peernet_core::member::Member;
 use peernet_core::share::{Offer, Wanted};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use super::holding::{Holding, Layout, Survey};
-use super::shelf::{Draft, Kept, Shared};
-use super::{PATIENCE, ShareError, Sharer, Shares, endpoint, flood, on_disk};
+use super::shelf::{Draft, Kept, Shared, Taken};
+use super::{ShareError, Sharer, Shares, endpoint, flood, on_disk};
 use crate::chunks::ChunkError;
 use crate::disk::Chunk;
 use crate::files::cutter::STALL;
@@ -28,10 +29,14 @@ use crate::files::record::Content;
 mod swarm;
 mod transfer;
 
-use swarm::{Ended, Round};
+use swarm::{Ended, Liars, Round};
 
 /// Providers of one file that a search asks for; more are found on record.
 const ENOUGH: usize = 8;
+
+/// How long a fetch rests after a round in which nobody delivered, at first and at most; twice as long each time (guess:
+/// whoever restarts is found soon, and what nobody has costs little for ever).
+const REST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// A shared file's bytes, in order. An error ends it.
 pub(crate) type Bytestream = Outgoing<ShareError>;
@@ -45,6 +50,21 @@ pub(super) struct Outlook {
     reason: Option<String>,
     /// This peer cannot keep it: nothing comes any more.
     failure: Option<ChunkError>,
+    /// It is copied from the ring.
+    copies: bool,
+}
+
+impl Outlook {
+    /// Why it is not copied from the ring any more, though not all of it is here.
+    pub(super) fn trouble(outlook: &watch::Receiver<Outlook>) -> Option<String> {
+        let now = outlook.borrow();
+        match (&now.failure, &now.reason) {
+            (Some(failure), _) => Some(failure.to_string()),
+            _ if now.copies && outlook.has_changed().is_ok() => None,
+            (None, Some(reason)) => Some(reason.clone()),
+            (None, None) => Some("it was given up".into()),
+        }
+    }
 }
 
 /// The fetches of this peer, by content.
@@ -54,8 +74,29 @@ pub(super) struct Fetches {
 }
 
 struct UnderWay {
+    /// Of the task.
+    number: u64,
     outlook: watch::Receiver<Outlook>,
+    wake: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// What the task of a fetch is told.
+pub(super) struct Errand {
+    number: u64,
+    tell: watch::Sender<Outlook>,
+    /// Somebody wants it now.
+    wake: Arc<Notify>,
+}
+
+impl Errand {
+    /// Others have to bring it now.
+    pub(super) fn not_copied(&self, reason: String) {
+        self.tell.send_modify(|outlook| {
+            outlook.copies = false;
+            outlook.reason = Some(reason);
+        });
+    }
 }
 
 impl Fetches {
@@ -63,6 +104,50 @@ impl Fetches {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a content brought here: by who does so already, or else by this work. Who copies takes the place of who does not.
+    pub(super) fn start<W: Future<Output = ()> + Send + 'static>(
+        &self,
+        content: Key,
+        copies: bool,
+        work: impl FnOnce(Errand) -> W,
+    ) -> watch::Receiver<Outlook> {
+        let mut under_way = self.lock();
+        if let Some(known) = under_way.get(&content)
+            && (known.outlook.borrow().copies || !copies)
+        {
+            known.wake.notify_waiters();
+            return known.outlook.clone();
+        }
+        let (tell, outlook) = watch::channel(Outlook {
+            copies,
+            ..Outlook::default()
+        });
+        let wake = Arc::new(Notify::new());
+        let number = fastrand::u64(..);
+        let work = work(Errand {
+            number,
+            tell,
+            wake: wake.clone(),
+        });
+        let known = UnderWay {
+            number,
+            outlook: outlook.clone(),
+            wake,
+            _task: AbortOnDropHandle::new(tokio::spawn(work)),
+        };
+        under_way.insert(content, known);
+        outlook
+    }
+
+    /// The task of that errand has ended.
+    pub(super) fn over(&self, content: Key, errand: &Errand) {
+        let mut under_way = self.lock();
+        let its = |known: &UnderWay| known.number == errand.number;
+        if under_way.get(&content).is_some_and(its) {
+            under_way.remove(&content);
+        }
     }
 
     /// Ends it, if it is under way.
@@ -82,9 +167,10 @@ impl Shares {
         let ((shared, holding), outlook) = self.obtain(wanted, everywhere).await?;
         let (outlet, stream) = outlet();
         let (shares, offer, sink) = (self.clone(), shared.offer.clone(), outlet.sink());
+        let budget = self.downloads.clone();
         self.tasks.spawn(async move {
             let work = shares.deliver(shared, holding, outlook, &sink);
-            outlet.fill(work, STALL, None).await;
+            outlet.fill(work, STALL, Some(&budget)).await;
         });
         Ok((offer, stream))
     }
@@ -103,9 +189,10 @@ impl Shares {
         let (shared, peers) = self.locate(wanted, everywhere).await?;
         let draft = self.shelf.draft();
         if matches!(shared.content, Content::Inline(_)) {
-            let kept = (shared.clone(), Arc::new(Holding::whole(Layout::default())));
-            self.publish(draft, shared).await?;
-            return Ok((kept, None));
+            let content = shared.content.clone();
+            let offer = self.publish(draft, shared, Taken::MakeWay).await?;
+            let holding = Arc::new(Holding::whole(Layout::default()));
+            return Ok(((Shared { offer, content }, holding), None));
         }
         let draft = match &shared.content {
             Content::Chunks(manifest) => {
@@ -120,16 +207,15 @@ impl Shares {
     }
 
     /// Brings on what was on its way here when this peer stopped.
-    pub(super) async fn resume(&self) -> Result<(), crate::driver::PeerError> {
-        for kept in self.shelf.partial() {
+    pub(super) async fn resume(&self) {
+        for kept in self.shelf.incomplete() {
             let (offer, holding) = (&kept.0.offer, &kept.1);
             info!(name = %offer.name, missing = holding.missing(), "goes on to be fetched");
-            if holding.here().count() > 0 {
-                self.peer.offer(offer.clone()).await?;
+            if holding.has_some() {
+                self.say(offer.content).await;
             }
             self.pursue(&kept, Vec::new());
         }
-        Ok(())
     }
 
     /// Who has it, and what it consists of.
@@ -241,32 +327,23 @@ impl Shares {
 
     /// Sees to it that what is here in part comes here whole.
     pub(super) fn pursue(&self, kept: &Kept, peers: Vec<Member>) -> watch::Receiver<Outlook> {
-        let content = kept.0.offer.content;
-        let mut under_way = self.fetches.lock();
-        if let Some(known) = under_way.get(&content) {
-            return known.outlook.clone();
-        }
-        let (tell, outlook) = watch::channel(Outlook::default());
         let (shares, kept) = (self.clone(), kept.clone());
-        let task = tokio::spawn(async move { shares.bring(kept, peers, tell).await });
-        let known = UnderWay {
-            outlook: outlook.clone(),
-            _task: AbortOnDropHandle::new(task),
-        };
-        under_way.insert(content, known);
-        outlook
+        let content = kept.0.offer.content;
+        self.fetches
+            .start(content, false, |errand| shares.bring(kept, peers, errand))
     }
 
     /// Round after round, until all is here or this peer cannot keep it.
-    async fn bring(self, kept: Kept, mut peers: Vec<Member>, tell: watch::Sender<Outlook>) {
+    pub(super) async fn bring(self, kept: Kept, mut peers: Vec<Member>, errand: Errand) {
         let (Shared { offer, .. }, holding) = &kept;
-        let content = offer.content;
-        let failure = loop {
+        let (content, mut liars, mut rest) = (offer.content, Liars::default(), REST.0);
+        loop {
             // Never closed.
             let Ok(turn) = self.transfers.acquire().await else {
                 return;
             };
-            let round = Round::new(&self, offer, holding, &tell);
+            let lacked = holding.missing();
+            let round = Round::new(&self, content, holding, &errand.tell, &mut liars);
             match round.run(std::mem::take(&mut peers)).await {
                 // Unless one of them was lost meanwhile.
                 Ended::Whole if holding.here().is_full() => {
@@ -277,26 +354,34 @@ impl Shares {
                             warn!(name = %offer.name, "is not shared as a whole: {error}")
                         }
                     }
-                    break None;
+                    break;
                 }
-                Ended::Failed(failure) => break Some(failure),
+                Ended::Failed(failure) => {
+                    self.fail(offer, failure, &errand).await;
+                    break;
+                }
                 Ended::Whole | Ended::Stalled => {
                     debug!(name = %offer.name, "nobody delivers; tried again later")
                 }
             }
             drop(turn);
+            if holding.missing() < lacked {
+                rest = REST.0;
+            }
             // Others have their turn.
-            sleep(PATIENCE).await;
-        };
-        if let Some(failure) = failure {
-            warn!(name = %offer.name, "a shared file cannot be kept: {failure}");
-            tell.send_modify(|outlook| outlook.failure = Some(failure));
-            // Its bytes must not fill the disk for nothing. Fails only with the volume, or when the peer stops.
-            let _ = self.peer.withdraw(offer.name.clone()).await;
-            let (shelf, name) = (self.shelf.clone(), offer.name.clone());
-            let _ = on_disk(move || shelf.remove(&name)).await;
+            let _ = timeout(rest, errand.wake.notified()).await;
+            rest = (rest * 2).min(REST.1);
         }
-        self.fetches.end(content);
+        self.fetches.over(content, &errand);
+    }
+
+    /// This peer cannot keep it: gives up what was to come here. What is shared from here stays as it is.
+    pub(super) async fn fail(&self, offer: &Offer, failure: ChunkError, errand: &Errand) {
+        warn!(name = %offer.name, "a shared file cannot be kept: {failure}");
+        let tell = |outlook: &mut Outlook| outlook.failure = Some(failure);
+        errand.tell.send_modify(tell);
+        // Its bytes must not fill the disk for nothing. Fails only with the volume, or when the peer stops.
+        let _ = self.drop_fetch(offer.content).await;
     }
 
     /// Hands on all bytes, in order, as they come.
@@ -313,8 +398,10 @@ impl Shares {
         let layout = holding.layout();
         for piece in layout.order() {
             wait_for(*piece, &shared.offer, &holding, outlook.clone()).await?;
+            let len = layout.pieces()[*piece as usize].len;
+            let share = self.downloads.take(len as usize).await;
             let chunk = self.piece(&holding, *piece).await?;
-            client.send(chunk.into_data(), None).await?;
+            client.send(chunk.into_data(), share).await?;
         }
         Ok(())
     }
@@ -356,8 +443,9 @@ async fn wait_for(
         if let Some(failure) = failure {
             return Err(ShareError::Chunk(failure));
         }
-        // A failure is seen when nothing comes any more at the latest.
-        if timeout(STALL, here.changed()).await.is_err() {
+        let stirred = holding.stirred();
+        // A failure is seen when nothing comes any more at the latest. On a slow link a piece may take long.
+        if timeout(STALL, here.changed()).await.is_err() && holding.stirred() == stirred {
             let outlook = outlook.map(|o| o.borrow().clone()).unwrap_or_default();
             if let Some(failure) = outlook.failure {
                 return Err(ShareError::Chunk(failure));
@@ -380,3 +468,6 @@ pub(crate) fn sum(costs: &[Cost]) -> Cost {
         full: sum.full + cost.full,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,6 +136,8 @@ pub(crate) struct Holding {
     sent: Mutex<Sent>,
     /// Bytes that came from other peers, whatever became of them.
     received: AtomicU64,
+    /// Grows while a piece is on its way.
+    stirred: AtomicU64,
 }
 
 impl Holding {
@@ -145,6 +147,7 @@ impl Holding {
             sent: Mutex::new(Sent::none(here.total())),
             here: watch::Sender::new(here),
             received: AtomicU64::new(0),
+            stirred: AtomicU64::new(0),
             layout,
         }
     }
@@ -165,6 +168,12 @@ impl Holding {
         self.here.borrow().clone()
     }
 
+    /// There is something of it to give to others, or nothing that it would take.
+    pub(crate) fn has_some(&self) -> bool {
+        let here = self.here.borrow();
+        here.is_full() || here.count() > 0
+    }
+
     /// Bytes of the pieces that are not here.
     pub(crate) fn missing(&self) -> u64 {
         let here = self.here.borrow();
@@ -181,6 +190,17 @@ impl Holding {
     /// So many more came.
     pub(crate) fn receive(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.stir();
+    }
+
+    /// Bytes of a piece move, though they may not be here yet.
+    pub(crate) fn stir(&self) {
+        self.stirred.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that has grown since the last look if something was on its way meanwhile.
+    pub(crate) fn stirred(&self) -> u64 {
+        self.stirred.load(Ordering::Relaxed)
     }
 
     /// Which pieces are here, now and from now on; ends when the content is not here any more.
@@ -191,6 +211,16 @@ impl Holding {
     /// A piece is durable here.
     pub(crate) fn add(&self, piece: u32) {
         self.here.send_if_modified(|here| here.insert(piece));
+    }
+
+    /// All of it is durable here.
+    pub(crate) fn fill(&self) {
+        let all = Pieces::all(self.layout.pieces.len() as u32);
+        self.here.send_if_modified(|here| {
+            let changed = *here != all;
+            *here = all;
+            changed
+        });
     }
 
     /// A piece cannot be read any more: it is offered to nobody until it is shared anew, or found at the next start.

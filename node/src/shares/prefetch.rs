@@ -1,8 +1,9 @@
 //! Warming up: copies of a stored file on so many peers, beside the ring's, before many read it there.
 //!
 //! The peer that was asked brings the file's chunks from the ring and shares them; the others fetch them in a swarm, from it
-//! and from each other, so the ring's replicas are read once. What is fetched is a shared file like any other, listed,
-//! offered to others, and given up by `unshare`; a `get` at a peer that has it reads it there.
+//! and from each other, so the ring's replicas are read once. That goes on without whoever asked for it, and once however many
+//! ask, until all is here or its name is unshared; only who asks hears how far it is. What is fetched is a shared file like any
+//! other, listed, offered to others, and given up by `unshare`; a `get` at a peer that has it reads it there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,18 +15,20 @@ use peernet_core::member::Member;
 use peernet_core::share::{Offer, Wanted};
 use peernet_proto::v1;
 use peernet_proto::v1::shares_client::SharesClient;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
 
-use super::fetch::bring_nodes;
+use super::fetch::{Errand, Outlook, bring_nodes};
 use super::shelf::{Kept, Shared};
 use super::{ShareError, Shares, on_disk};
 use crate::files::cutter::STALL;
 use crate::files::manifest::ChunkRef;
 use crate::files::record::Content;
+use crate::files::warm::Stored;
 use crate::files::{Files, now_unix_ms};
 
-/// Chunks read from the ring at once; times 1 MiB is memory (guess: as many as a fetch brings).
+/// Chunks of one file read from the ring at once while there is memory (guess: as many as a fetch brings).
 const AHEAD: usize = peernet_core::swarm::MOVING;
 /// How often each peer is asked how far it is.
 const LOOK: Duration = Duration::from_secs(1);
@@ -75,46 +78,61 @@ impl Shares {
             }
         };
         let (tell, progress) = mpsc::channel(1);
-        let (shares, files) = (self.clone(), files.clone());
+        let (shares, outlook) = (self.clone(), self.copy_here(files, stored, &kept));
         self.tasks.spawn(async move {
-            // Its chunks are not collected meanwhile.
-            let _stored = stored;
-            let done = tokio::select! {
-                done = shares.warm_up(&files, &kept, &members, &tell) => done,
-                // What was begun goes on without whoever asked for it.
+            let watched = tokio::select! {
+                watched = shares.watch_all(&kept, &members, outlook, &tell) => watched,
                 () = tell.closed() => Ok(()),
             };
-            if let Err(error) = done {
+            if let Err(error) = watched {
                 let _ = timeout(STALL, tell.send(Err(error))).await;
             }
         });
         Ok(progress)
     }
 
-    async fn warm_up(
+    /// Copies what is missing here from the ring, unless that is being done.
+    fn copy_here(
         &self,
         files: &Files,
+        stored: Stored,
         kept: &Kept,
-        members: &[Member],
-        tell: &mpsc::Sender<Result<v1::PrefetchResponse, ShareError>>,
-    ) -> Result<(), ShareError> {
-        let others = self.watch_others(kept, members, tell);
-        let (copied, watched) = tokio::join!(self.copy(files, kept), others);
-        copied.and(watched)
+    ) -> Option<watch::Receiver<Outlook>> {
+        if kept.1.missing() == 0 {
+            return None;
+        }
+        let (shares, files, kept) = (self.clone(), files.clone(), kept.clone());
+        let content = kept.0.offer.content;
+        let copy = |errand| shares.copy(files, stored, kept, errand);
+        Some(self.fetches.start(content, true, copy))
     }
 
-    /// Copies what is missing here from the ring.
-    async fn copy(&self, files: &Files, (shared, holding): &Kept) -> Result<(), ShareError> {
-        let (content, here) = (shared.offer.content, holding.here());
-        if here.is_full() {
-            return Ok(());
+    /// The `stored` file's chunks are not collected meanwhile.
+    async fn copy(self, files: Files, stored: Stored, kept: Kept, errand: Errand) {
+        let offer = &kept.0.offer;
+        match self.copy_all(&files, &kept).await {
+            Ok(()) => info!(name = %offer.name, "is here whole"),
+            Err(ShareError::Chunk(failure)) => self.fail(offer, failure, &errand).await,
+            Err(error) => {
+                // Perhaps others have it.
+                warn!(name = %offer.name, "cannot be copied from the ring: {error}");
+                errand.not_copied(error.to_string());
+                drop(stored);
+                return self.bring(kept, Vec::new(), errand).await;
+            }
         }
+        self.fetches.over(offer.content, &errand);
+    }
+
+    async fn copy_all(&self, files: &Files, (shared, holding): &Kept) -> Result<(), ShareError> {
+        let (content, here) = (shared.offer.content, holding.here());
         let pieces = holding.layout().pieces().iter().copied().zip(0..);
         let missing = pieces.filter(|(_, piece)| !here.has(*piece));
         let missing: Vec<(ChunkRef, u32)> = missing.collect();
         let bring = |(reference, piece): (ChunkRef, u32)| {
             let (key, shelf) = (reference.key, self.shelf.clone());
             async move {
+                let _memory = self.pieces.take(reference.len as usize).await;
                 let chunk = files.chunk(key).await?;
                 on_disk(move || Ok(shelf.arrived(&chunk)?)).await?;
                 holding.add(piece);
@@ -125,20 +143,18 @@ impl Shares {
         let mut offered = false;
         while let Some(arrived) = arrivals.next().await {
             arrived?;
-            if !offered {
-                self.peer.offer(shared.offer.clone()).await?;
-                offered = true;
-            }
+            offered = offered || self.say(content).await;
         }
         let shelf = self.shelf.clone();
         on_disk(move || shelf.finish(content)).await
     }
 
     /// Has the others fetch it, and tells how far all are until each is done or has failed.
-    async fn watch_others(
+    async fn watch_all(
         &self,
         (shared, holding): &Kept,
         members: &[Member],
+        outlook: Option<watch::Receiver<Outlook>>,
         tell: &mpsc::Sender<Result<v1::PrefetchResponse, ShareError>>,
     ) -> Result<(), ShareError> {
         let own = self.members().await?.remove(&self.me);
@@ -168,7 +184,11 @@ impl Shares {
             let told = states
                 .iter()
                 .map(|(peer, (missing, failure, _))| (peer, *missing, failure));
-            let told = told.chain([(&own, holding.missing(), &None)]);
+            let trouble = outlook.as_ref().and_then(Outlook::trouble);
+            // As it is after that look: who has ended has brought it all, or has not.
+            let missing = holding.missing();
+            let trouble = trouble.filter(|_| missing > 0);
+            let told = told.chain([(&own, missing, &trouble)]);
             let peers: Vec<v1::Prefetched> = told
                 .map(|(peer, missing, failure)| v1::Prefetched {
                     peer: peer.clone(),

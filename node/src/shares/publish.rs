@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use futures::Stream;
 use peernet_core::key::{Key, Name};
-use peernet_core::share::Offer;
+use peernet_core::share::{Offer, Wanted};
 
-use super::shelf::{Draft, Shared};
+use super::shelf::{Committed, Draft, Shared, Taken};
 use super::{ShareError, Shares, on_disk};
 use crate::chunks::hash;
 use crate::config::INLINE_MAX;
@@ -50,7 +50,7 @@ impl Shares {
             since: now_unix_ms(),
         };
         offer.check()?;
-        let _turn = self.transfer().await?;
+        let _turn = self.intake().await?;
         let mut body = Cutter::new(body, self.chunk_size, announced);
         let mut draft = self.shelf.draft();
         let content = match body.next().await? {
@@ -77,14 +77,30 @@ impl Shares {
         };
         offer.size = content.size();
         offer.content = Key(content.etag());
-        self.publish(draft, Shared { offer, content }).await
+        let shared = Shared { offer, content };
+        self.publish(draft, shared, Taken::Replace).await
     }
 
     /// Durable first, then said.
-    pub(super) async fn publish(&self, draft: Draft, shared: Shared) -> Result<Offer, ShareError> {
-        let offer = shared.offer.clone();
-        on_disk(move || draft.commit(shared)).await?;
+    pub(super) async fn publish(
+        &self,
+        draft: Draft,
+        shared: Shared,
+        taken: Taken,
+    ) -> Result<Offer, ShareError> {
+        let _saying = self.saying.lock().await;
+        let committed = on_disk(move || draft.commit(shared, taken)).await?;
+        let Committed { offer, moved } = committed;
+        // All of it is here.
+        self.fetches.end(offer.content);
         self.peer.offer(offer.clone()).await?;
+        let moved = moved.filter(|moved| {
+            let kept = self.kept(&Wanted::Content(moved.content));
+            kept.is_some_and(|(_, holding)| holding.has_some())
+        });
+        if let Some(moved) = moved {
+            self.peer.offer(moved).await?;
+        }
         Ok(offer)
     }
 }

@@ -10,28 +10,33 @@
 //! place (written, synced, renamed) after all its chunks are durable, so a file is shared whole or not at all. A content that
 //! others send has its record from the start; which of its pieces are here is seen from the chunks. What a crash leaves
 //! without a record is removed at the next start. Chunks that several contents have are kept once, and counted.
+//!
+//! A name is that of one content, here or on its way: what a user shares takes it, and what comes from others makes way. A
+//! record that cannot be read or understood is kept, and while there is one no chunk goes, since it may be of that file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use peernet_core::key::{Key, Name};
+use peernet_core::key::{InvalidName, Key, Name};
 use peernet_core::share::{Offer, SHARES_MAX, Wanted};
 use peernet_core::swarm::pieces::Pieces;
-use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use super::ShareError;
 use super::holding::{Holding, Layout};
+use crate::chunks;
 use crate::disk::{Chunk, ChunkError, ChunkFiles, OpenError, Purpose};
 use crate::files::record::Content;
 
+mod draft;
 mod records;
 #[cfg(test)]
 mod tests;
 
-use records::Records;
+pub(crate) use draft::{Committed, Draft, Taken};
+use records::{Records, Unusable};
 
 /// Chunks of all shared files of one peer: 256 GiB in chunks of 1 MiB, 20 MiB of memory.
 const CHUNKS: usize = 262_144;
@@ -67,6 +72,8 @@ struct Table {
     partials: BTreeMap<Key, Kept>,
     /// By chunk, how many contents and drafts have it.
     uses: HashMap<Key, u32>,
+    /// Records that are there, and of no use to this process.
+    unread: HashSet<PathBuf>,
 }
 
 impl Shelf {
@@ -85,9 +92,19 @@ impl Shelf {
         };
         for (records, whole) in [(&shelf.files, true), (&shelf.partial, false)] {
             for path in records.list().map_err(OpenError::io(&root))? {
-                if let Err(reason) = shelf.load(&path, whole) {
-                    warn!(path = %path.display(), "a file is not shared any more: {reason}");
-                    std::fs::remove_file(&path).map_err(OpenError::io(&path))?;
+                match shelf.load(&path, whole) {
+                    Ok(()) => {}
+                    Err(Unusable::Wrong(reason)) => {
+                        warn!(path = %path.display(), "a file is not shared any more: {reason}");
+                        std::fs::remove_file(&path).map_err(OpenError::io(&path))?;
+                    }
+                    Err(Unusable::Unread(reason)) => {
+                        warn!(
+                            path = %path.display(),
+                            "a shared file is kept but not offered, and no space of others is given back: {reason}"
+                        );
+                        shelf.lock().unread.insert(path);
+                    }
                 }
             }
         }
@@ -95,23 +112,38 @@ impl Shelf {
         Ok(shelf)
     }
 
-    fn load(&self, path: &Path, whole: bool) -> Result<(), String> {
-        let shared = records::read(path)?;
-        let layout = self.layout(&shared.content).map_err(|e| e.to_string())?;
-        let here = self.look(&layout).map_err(|e| e.to_string())?;
-        if whole && !here.is_full() {
-            return Err("some of its chunks are missing".into());
+    fn load(&self, path: &Path, whole: bool) -> Result<(), Unusable> {
+        let mut shared = records::read(path)?;
+        let layout = self.layout(&shared.content).map_err(|error| match error {
+            // Its nodes have the hashes they should have.
+            ShareError::Manifest(_) | ShareError::TooLarge => Unusable::wrong(error),
+            // Nobody was told that it is here, and it can be fetched anew.
+            ShareError::Chunk(chunks::ChunkError::Missing | chunks::ChunkError::Damaged)
+                if !whole =>
+            {
+                Unusable::wrong(error)
+            }
+            error => Unusable::unread(error),
+        })?;
+        let here = self.look(&layout).map_err(Unusable::unread)?;
+        let content = shared.offer.content;
+        if !whole {
+            let known = |kept: &Kept| kept.0.offer.content == content;
+            if self.lock().shares.values().any(known) {
+                return Err(Unusable::wrong("all of it is here"));
+            }
+            let name = self.free_name(shared.offer.name, content);
+            shared.offer.name = name.map_err(Unusable::wrong)?;
+        }
+        let (name, holding) = (shared.offer.name.clone(), Holding::new(layout, here));
+        if whole && holding.missing() > 0 {
+            info!(%name, missing = holding.missing(), "lacks some of its chunks, which others may have");
         }
         let mut table = self.lock();
-        let known = |kept: &Kept| kept.0.offer.content == shared.offer.content;
-        if !whole && table.shares.values().any(known) {
-            return Err("all of it is here".into());
-        }
-        for key in layout.keys() {
+        for key in holding.layout().keys() {
             *table.uses.entry(key).or_insert(0) += 1;
         }
-        let (name, content) = (shared.offer.name.clone(), shared.offer.content);
-        let kept = (shared, Arc::new(Holding::new(layout, here)));
+        let kept = (shared, Arc::new(holding));
         match whole {
             true => table.shares.insert(name, kept),
             false => table.partials.insert(content, kept),
@@ -137,6 +169,9 @@ impl Shelf {
     /// Removes chunks that no content has.
     fn remove_strays(&self) {
         let table = self.lock();
+        if !table.unread.is_empty() {
+            return;
+        }
         for first in 0..=u8::MAX {
             let listed = self.chunks.keys(first).unwrap_or_default();
             for key in listed.iter().filter(|k| !table.uses.contains_key(k)) {
@@ -151,7 +186,7 @@ impl Shelf {
         }
     }
 
-    /// What is here whole, in byte order of the names.
+    /// What is shared from here, in byte order of the names; whole but for what was lost.
     pub(crate) fn whole(&self) -> Vec<Kept> {
         self.lock().shares.values().cloned().collect()
     }
@@ -159,6 +194,13 @@ impl Shelf {
     /// What is on its way here.
     pub(crate) fn partial(&self) -> Vec<Kept> {
         self.lock().partials.values().cloned().collect()
+    }
+
+    /// What is not here whole.
+    pub(crate) fn incomplete(&self) -> Vec<Kept> {
+        let table = self.lock();
+        let all = table.shares.values().chain(table.partials.values());
+        all.filter(|kept| kept.1.missing() > 0).cloned().collect()
     }
 
     /// What is here of that name or content, whole before in part.
@@ -171,6 +213,14 @@ impl Shelf {
         };
         let mut all = table.shares.values().chain(table.partials.values());
         all.find(fits).cloned()
+    }
+
+    /// What is on its way here under that name.
+    pub(crate) fn coming(&self, name: &Name) -> Option<Key> {
+        let table = self.lock();
+        let named = |kept: &&Kept| kept.0.offer.name == *name;
+        let found = table.partials.values().find(named);
+        found.map(|(shared, _)| shared.offer.content)
     }
 
     /// Whether a content that is here or on its way has that chunk.
@@ -190,10 +240,7 @@ impl Shelf {
 
     /// Begins to share a file.
     pub(crate) fn draft(self: &Arc<Self>) -> Draft {
-        Draft {
-            shelf: self.clone(),
-            chunks: HashSet::new(),
-        }
+        Draft::new(self.clone())
     }
 
     /// A piece of a content on its way here: durable on return.
@@ -204,16 +251,12 @@ impl Shelf {
     /// All pieces of a content are here: from now on it is shared as a whole.
     pub(crate) fn finish(&self, content: Key) -> Result<(), ShareError> {
         let _changes = self.change();
-        let Some((shared, holding)) = self.lock().partials.get(&content).cloned() else {
+        let Some((mut shared, holding)) = self.lock().partials.get(&content).cloned() else {
             return Ok(());
         };
+        shared.offer.name = self.free_name(shared.offer.name, content)?;
         let name = shared.offer.name.clone();
-        {
-            let table = self.lock();
-            if table.shares.len() >= SHARES_MAX && !table.shares.contains_key(&name) {
-                return Err(ShareError::TooMany);
-            }
-        }
+        self.check_place(&name)?;
         self.files
             .write(Key::of_name(&name), &shared)
             .map_err(|e| volume(&e))?;
@@ -226,27 +269,105 @@ impl Shelf {
         Ok(())
     }
 
-    /// Shares a file no more, or gives up what is on its way; what it was.
-    pub(crate) fn remove(&self, name: &Name) -> Result<Option<Offer>, ShareError> {
+    /// Shares a file no more, or gives up what is on its way; whether there was one.
+    pub(crate) fn remove(&self, name: &Name) -> Result<bool, ShareError> {
         let _changes = self.change();
-        let Some((shared, holding)) = self.kept(&Wanted::Name(name.clone())) else {
-            return Ok(None);
-        };
-        let content = shared.offer.content;
-        if self.lock().shares.contains_key(name) {
+        let table = self.lock();
+        let path = self.files.path(Key::of_name(name));
+        let (share, unread) = (
+            table.shares.contains_key(name),
+            table.unread.contains(&path),
+        );
+        drop(table);
+        if share || unread {
             self.files
                 .remove(Key::of_name(name))
                 .map_err(|e| volume(&e))?;
-            self.lock().shares.remove(name);
-        } else {
-            self.partial.remove(content).map_err(|e| volume(&e))?;
-            self.lock().partials.remove(&content);
+            let mut table = self.lock();
+            table.unread.remove(&path);
+            let gone = table.shares.remove(name);
+            drop(table);
+            self.release(gone.iter().flat_map(|(_, holding)| holding.layout().keys()));
+            return Ok(true);
         }
-        self.release(holding.layout().keys());
-        Ok(Some(shared.offer))
+        match self.coming(name) {
+            Some(content) => Ok(self.drop_partial(content)?.is_some()),
+            None => Ok(false),
+        }
     }
 
-    /// Gives back chunks; whoever calls holds `changes`.
+    /// Gives up a content that is on its way, and says what it was. Nothing that is shared from here goes.
+    pub(crate) fn give_up(&self, content: Key) -> Result<Option<Offer>, ShareError> {
+        let _changes = self.change();
+        self.drop_partial(content)
+    }
+
+    /// Whoever calls holds `changes`, as for all below.
+    fn drop_partial(&self, content: Key) -> Result<Option<Offer>, ShareError> {
+        if !self.lock().partials.contains_key(&content) {
+            return Ok(None);
+        }
+        self.partial.remove(content).map_err(|e| volume(&e))?;
+        let gone = self.lock().partials.remove(&content);
+        self.release(gone.iter().flat_map(|(_, holding)| holding.layout().keys()));
+        Ok(gone.map(|(shared, _)| shared.offer))
+    }
+
+    /// A fetch that has that name for another content goes on under another one; what it is now.
+    fn make_way(&self, name: &Name, content: Key) -> Result<Option<Offer>, ShareError> {
+        let other = |kept: &&Kept| kept.0.offer.name == *name && kept.0.offer.content != content;
+        let found = self.lock().partials.values().find(other).cloned();
+        let Some((mut shared, holding)) = found else {
+            return Ok(None);
+        };
+        let offer = &mut shared.offer;
+        offer.name = self.other_name(name, offer.content)?;
+        let moved = offer.clone();
+        self.partial
+            .write(moved.content, &shared)
+            .map_err(|e| volume(&e))?;
+        let kept = (shared, holding);
+        self.lock().partials.insert(moved.content, kept);
+        Ok(Some(moved))
+    }
+
+    /// That name, or another one if it is not this content's.
+    fn free_name(&self, name: Name, content: Key) -> Result<Name, InvalidName> {
+        match self.is_taken(&name, content) {
+            true => self.other_name(&name, content),
+            false => Ok(name),
+        }
+    }
+
+    /// A name for a content that may not have `taken`: its hash, unless somebody calls another content that.
+    fn other_name(&self, taken: &Name, content: Key) -> Result<Name, InvalidName> {
+        let mut other = Name::new(content.to_string())?;
+        let mut number = 2;
+        while other == *taken || self.is_taken(&other, content) {
+            other = Name::new(format!("{content}-{number}"))?;
+            number += 1;
+        }
+        Ok(other)
+    }
+
+    fn is_taken(&self, name: &Name, content: Key) -> bool {
+        let table = self.lock();
+        let other = |kept: &Kept| kept.0.offer.name == *name && kept.0.offer.content != content;
+        table.shares.get(name).is_some_and(other)
+            || table.partials.values().any(other)
+            || table.unread.contains(&self.files.path(Key::of_name(name)))
+    }
+
+    /// There is a place for one more file, or it has that name.
+    fn check_place(&self, name: &Name) -> Result<(), ShareError> {
+        let table = self.lock();
+        match table.shares.len() < SHARES_MAX || table.shares.contains_key(name) {
+            true => Ok(()),
+            false => Err(ShareError::TooMany),
+        }
+    }
+
+    /// Gives back chunks.
     fn release(&self, chunks: impl IntoIterator<Item = Key>) {
         for key in chunks {
             let mut table = self.lock();
@@ -256,8 +377,14 @@ impl Shelf {
             *uses -= 1;
             if *uses == 0 {
                 table.uses.remove(&key);
+                let unsure = !table.unread.is_empty();
                 drop(table);
-                self.remove_chunk(&key);
+                match unsure {
+                    true => {
+                        debug!(%key, "a chunk stays, since a record that was not read may need it")
+                    }
+                    false => self.remove_chunk(&key),
+                }
             }
         }
     }
@@ -268,113 +395,6 @@ impl Shelf {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A file on its way to be shared; given up when dropped.
-pub(crate) struct Draft {
-    shelf: Arc<Shelf>,
-    chunks: HashSet<Key>,
-}
-
-impl Draft {
-    /// Makes a chunk durable.
-    pub(crate) fn add(&mut self, chunk: &Chunk) -> Result<(), ShareError> {
-        let key = chunk.key();
-        if self.chunks.len() >= super::CHUNKS_MAX {
-            return Err(ShareError::TooLarge);
-        }
-        self.reserve(key)?;
-        Ok(self.shelf.chunks.write(chunk, Purpose::Client)?)
-    }
-
-    /// From now on it is not removed while this uses it.
-    fn reserve(&mut self, key: Key) -> Result<(), ShareError> {
-        if self.chunks.contains(&key) {
-            return Ok(());
-        }
-        let _changes = self.shelf.change();
-        let mut table = self.shelf.lock();
-        if table.uses.len() >= CHUNKS && !table.uses.contains_key(&key) {
-            return Err(ShareError::TooMany);
-        }
-        *table.uses.entry(key).or_insert(0) += 1;
-        self.chunks.insert(key);
-        Ok(())
-    }
-
-    /// Shares what was added, in the place of what was shared under that name.
-    pub(crate) fn commit(mut self, shared: Shared) -> Result<(), ShareError> {
-        let shelf = self.shelf.clone();
-        let holding = Holding::whole(shelf.layout(&shared.content)?);
-        let _changes = shelf.change();
-        let name = shared.offer.name.clone();
-        {
-            let table = shelf.lock();
-            if table.shares.len() >= SHARES_MAX && !table.shares.contains_key(&name) {
-                return Err(ShareError::TooMany);
-            }
-        }
-        shelf
-            .files
-            .write(Key::of_name(&name), &shared)
-            .map_err(|e| volume(&e))?;
-        self.chunks.clear();
-        let kept = (shared, Arc::new(holding));
-        let old = shelf.lock().shares.insert(name, kept);
-        shelf.release(old.iter().flat_map(|(_, holding)| holding.layout().keys()));
-        Ok(())
-    }
-
-    /// Begins to bring a content of which only the nodes were added. Its name is another one where this peer shares a file
-    /// of that name itself.
-    pub(crate) fn begin(mut self, mut shared: Shared) -> Result<Kept, ShareError> {
-        let shelf = self.shelf.clone();
-        let layout = shelf.layout(&shared.content)?;
-        for piece in layout.pieces() {
-            self.reserve(piece.key)?;
-        }
-        let here = shelf.look(&layout)?;
-        let _changes = shelf.change();
-        let content = shared.offer.content;
-        if let Some(kept) = shelf.kept(&Wanted::Content(content)) {
-            return Ok(kept);
-        }
-        if shelf
-            .kept(&Wanted::Name(shared.offer.name.clone()))
-            .is_some()
-        {
-            shared.offer.name = Name::new(content.to_string())?;
-        }
-        if shelf.lock().partials.len() >= PARTIALS {
-            return Err(ShareError::Busy);
-        }
-        shelf
-            .partial
-            .write(content, &shared)
-            .map_err(|e| volume(&e))?;
-        self.chunks.clear();
-        let kept = (shared, Arc::new(Holding::new(layout, here)));
-        shelf.lock().partials.insert(content, kept.clone());
-        Ok(kept)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        let chunks = std::mem::take(&mut self.chunks);
-        if chunks.is_empty() {
-            return;
-        }
-        let shelf = self.shelf.clone();
-        let give_back = move || {
-            let _changes = shelf.change();
-            shelf.release(chunks);
-        };
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(give_back)),
-            Err(_) => give_back(),
-        }
     }
 }
 

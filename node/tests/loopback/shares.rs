@@ -164,7 +164,10 @@ async fn a_shared_file_is_found_in_its_zone_fetched_and_outlives_its_first_peer(
         flood(&network.peers[1], false).await == ["p-0", "p-1", "p-2"]
     })
     .await;
-    let name = v1::UnshareRequest { name: NAME.into() };
+    let name = v1::UnshareRequest {
+        name: NAME.into(),
+        ..Default::default()
+    };
     shares(&network.peers[0])
         .unshare(name.clone())
         .await

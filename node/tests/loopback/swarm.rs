@@ -347,3 +347,80 @@ async fn a_prefetched_file_is_read_where_it_is() {
         assert!(peer.get(NAME, 0, None).await.unwrap() == film);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_user_shares_keeps_its_name_when_a_fetch_of_that_name_ends() {
+    let network = Network::start_with(2, &FLAGS).await;
+    let [first, second] = &network.peers[..] else {
+        panic!("two peers");
+    };
+    let film = bytes(PIECES * CHUNK, 8);
+    let theirs = share(first, NAME, &film).await.unwrap();
+    let all = chunks(&first.data);
+    let hidden = Hidden::hide(&all[PIECES / 2..]);
+    begin(second).await;
+    let half = (PIECES / 2 * CHUNK) as u64;
+    until("one half is here", async || {
+        missing(second).await == Some(half)
+    })
+    .await;
+    let mine = bytes(3 * CHUNK, 9);
+    share(second, NAME, &mine).await.unwrap();
+    // Who gives up the fetch by its old name does not mean the share.
+    let give_up = v1::UnshareRequest {
+        name: NAME.into(),
+        unfinished: true,
+    };
+    let refused = shares(second).unshare(give_up).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    hidden.restore();
+    share(first, NAME, &film).await.unwrap();
+    until("the film is here under another name", async || {
+        let listed = shares(second).list(v1::ListSharesRequest {}).await.unwrap();
+        let mut files = listed.into_inner().files.into_iter();
+        files.any(|file| file.name == theirs.content && file.missing.is_none())
+    })
+    .await;
+    assert!(fetch(second, NAME, true).await.unwrap() == mine);
+    // A small one comes at once, and takes no name either.
+    let small = share(first, "small", b"theirs").await.unwrap();
+    share(second, "small", b"mine").await.unwrap();
+    let wanted = v1::fetch_share_request::Wanted::Content(small.content);
+    let request = v1::FetchShareRequest {
+        wanted: Some(wanted),
+        everywhere: true,
+    };
+    until("the small one is fetched", async || {
+        shares(second).fetch(request.clone()).await.is_ok()
+    })
+    .await;
+    assert!(fetch(second, "small", true).await.unwrap() == b"mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefetch_goes_on_without_its_client_and_ends_with_its_name() {
+    let network = Network::start_with(3, &FLAGS).await;
+    let peer = &network.peers[1];
+    let film = bytes(10 * PIECES * CHUNK, 10);
+    network.peers[0].put(NAME, &film).await.unwrap();
+    let request = v1::PrefetchRequest {
+        name: NAME.into(),
+        peers: 1,
+    };
+    let mut told = shares(peer)
+        .prefetch(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let first = told.message().await.unwrap().expect("how far it is");
+    drop(told);
+    println!("left alone with {} bytes missing", first.peers[0].missing);
+    until("all of it is here", async || missing(peer).await == Some(0)).await;
+    assert!(fetch(peer, NAME, true).await.unwrap() == film);
+    let name = v1::UnshareRequest {
+        name: NAME.into(),
+        ..Default::default()
+    };
+    shares(peer).unshare(name).await.unwrap();
+    until("nothing is left of it", async || chunks(&peer.data).is_empty()).await;
+}

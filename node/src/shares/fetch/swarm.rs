@@ -1,14 +1,14 @@
 //! One round of a fetch: performs what `peernet_core::swarm::fetch` says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use peernet_core::io::Time;
+use peernet_core::key::Key;
 use peernet_core::member::{Member, PeerId};
-use peernet_core::share::Offer;
-use peernet_core::swarm::SOURCES;
 use peernet_core::swarm::fetch::{AskId, Event, Fetch, Request};
+use peernet_core::swarm::{LIARS, SOURCES};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -24,10 +24,39 @@ use crate::chunks::ChunkError;
 const TICK: Duration = Duration::from_secs(1);
 /// Sources are looked for with every tick at first, then with every so many (guess: a swarm forms within seconds).
 const SEARCHES: (u32, u32) = (10, 5);
-/// A round in which nothing came for so long makes room for others (guess).
+/// A round in which nothing moved for so long makes room for others (guess).
 const STALLED: Duration = Duration::from_secs(60);
+/// The same while no source is known to have anything that is missing (guess: some searches, and news of those who fetch too).
+const HOPELESS: Duration = Duration::from_secs(10);
 /// What waits to be heard of.
 const NOTES: usize = 64;
+
+/// Those that sent wrong bytes of a content, in whichever round.
+pub(super) type Liars = HashSet<PeerId>;
+
+/// How long nothing has moved.
+struct Still {
+    mark: (u32, u64),
+    since: Instant,
+}
+
+impl Still {
+    fn new() -> Self {
+        Still {
+            mark: (0, 0),
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether that is too long, with so many pieces here and bytes that have stirred so often. A piece may take minutes on a
+    /// slow link, and a round that is ended loses all that are on their way.
+    fn is_too_long(&mut self, mark: (u32, u64), hopeful: bool) -> bool {
+        if mark != self.mark {
+            (self.mark, self.since) = (mark, Instant::now());
+        }
+        self.since.elapsed() > if hopeful { STALLED } else { HOPELESS }
+    }
+}
 
 /// How a round ended.
 pub(super) enum Ended {
@@ -42,7 +71,8 @@ pub(super) enum Ended {
 /// See the module's documentation.
 pub(super) struct Round<'a> {
     shares: &'a Shares,
-    offer: &'a Offer,
+    content: Key,
+    liars: &'a mut Liars,
     outlook: &'a watch::Sender<Outlook>,
     subject: Subject,
     notes: mpsc::Receiver<Note>,
@@ -65,23 +95,26 @@ struct Turn {
 impl<'a> Round<'a> {
     pub(super) fn new(
         shares: &'a Shares,
-        offer: &'a Offer,
+        content: Key,
         holding: &Arc<Holding>,
         outlook: &'a watch::Sender<Outlook>,
+        liars: &'a mut Liars,
     ) -> Self {
         let (tell, notes) = mpsc::channel(NOTES);
         let subject = Subject {
             network: shares.network.clone(),
             me: shares.me,
-            content: offer.content,
+            content,
             holding: holding.clone(),
             shelf: shares.shelf.clone(),
+            memory: shares.pieces.clone(),
             notes: tell,
         };
         let here = holding.here();
         Round {
             shares,
-            offer,
+            content,
+            liars,
             outlook,
             subject,
             notes,
@@ -99,7 +132,7 @@ impl<'a> Round<'a> {
         self.meet(peers);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut ticked, mut progress) = (0, Instant::now());
+        let (mut ticked, mut still) = (0, Still::new());
         while !self.fetch.here().is_full() {
             let count = self.fetch.here().count();
             tokio::select! {
@@ -113,14 +146,21 @@ impl<'a> Round<'a> {
                 // The sender is kept here.
                 Some(note) = self.notes.recv() => match note {
                     Note::Event(event, reason) => self.hear(event, reason),
-                    Note::Found(peers) => self.meet(peers),
+                    Note::Found(peers) => {
+                        self.meet(peers);
+                        if self.sources.is_empty() {
+                            return Ended::Stalled;
+                        }
+                    }
                     Note::Disk(error) => return Ended::Failed(error),
                 },
             }
-            if self.fetch.here().count() > count {
-                progress = Instant::now();
+            let now = self.fetch.here().count();
+            if now > count {
                 self.announce().await;
-            } else if progress.elapsed() > STALLED {
+            }
+            let mark = (now, self.subject.holding.stirred());
+            if still.is_too_long(mark, self.fetch.is_hopeful()) {
                 return Ended::Stalled;
             }
         }
@@ -130,8 +170,7 @@ impl<'a> Round<'a> {
     /// With the first pieces this peer is a provider.
     async fn announce(&mut self) {
         if !self.offered {
-            // Fails only when the peer stops.
-            self.offered = self.shares.peer.offer(self.offer.clone()).await.is_ok();
+            self.offered = self.shares.say(self.content).await;
         }
     }
 
@@ -151,7 +190,9 @@ impl<'a> Round<'a> {
 
     fn meet(&mut self, peers: Vec<Member>) {
         for member in peers {
-            let known = member.id == self.shares.me || self.sources.contains_key(&member.id);
+            let known = member.id == self.shares.me
+                || self.sources.contains_key(&member.id)
+                || self.liars.contains(&member.id);
             if known || self.sources.len() >= SOURCES || !self.fetch.welcomes(member.id) {
                 continue;
             }
@@ -177,6 +218,11 @@ impl<'a> Round<'a> {
             Event::Gone(peer) => Some(*peer),
             _ => None,
         };
+        if let (Event::Wrong(_), Some(peer)) = (&event, turn)
+            && self.liars.len() < LIARS
+        {
+            self.liars.insert(peer);
+        }
         let member = turn.and_then(|peer| self.sources.get(&peer));
         if let (Some((member, _)), Some(reason)) = (member, reason) {
             let name = &member.name;
@@ -230,5 +276,28 @@ impl<'a> Round<'a> {
             _task: AbortOnDropHandle::new(task),
         };
         self.asks.insert(ask, turn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_goes_on_while_bytes_move() {
+        let mut still = Still::new();
+        // A piece takes five minutes.
+        for stirred in 0..10 {
+            assert!(!still.is_too_long((3, stirred), true), "{stirred}");
+            sleep(STALLED / 2).await;
+        }
+        sleep(STALLED).await;
+        assert!(still.is_too_long((3, 9), true));
+        assert!(!still.is_too_long((4, 9), true), "a piece has come");
+        sleep(HOPELESS * 2).await;
+        assert!(!still.is_too_long((4, 9), true));
+        assert!(still.is_too_long((4, 9), false));
     }
 }

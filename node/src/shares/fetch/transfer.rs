@@ -1,17 +1,20 @@
 //! The fetcher's side of what peers of a swarm say to each other: following a source, and one turn at it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use peernet_core::key::Key;
 use peernet_core::member::PeerId;
+use peernet_core::swarm::COME_BACK;
 use peernet_core::swarm::fetch::{AskId, Event};
 use peernet_proto::v1;
 use peernet_proto::v1::swarm_client::SwarmClient;
 use peernet_proto::v1::take_request::Step as Say;
 use peernet_proto::v1::take_response::Step as Hear;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -21,8 +24,9 @@ use super::super::on_disk;
 use super::super::shelf::Shelf;
 use crate::chunks::ChunkError;
 use crate::disk::Chunk;
+use crate::files::Budget;
 use crate::files::cutter::STALL;
-use crate::link::{Late, Moved, Patience, TRANSFER};
+use crate::link::{LEAST, Late, Moved, Patience, TRANSFER};
 use crate::shares::ShareError;
 use crate::transport::MESSAGE_MAX;
 use crate::wire::swarm::{Ask, Follow, News, away};
@@ -33,6 +37,9 @@ const PIECE: Patience = Patience {
     still: STALL,
     whole: TRANSFER.whole,
 };
+
+/// How often a piece on its way is looked at (guess: a fraction of the time after which a fetch is given up).
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What a round hears.
 pub(super) enum Note {
@@ -52,6 +59,7 @@ pub(super) struct Subject {
     pub(super) content: Key,
     pub(super) holding: Arc<Holding>,
     pub(super) shelf: Arc<Shelf>,
+    pub(super) memory: Budget,
     pub(super) notes: mpsc::Sender<Note>,
 }
 
@@ -166,6 +174,10 @@ impl Subject {
         let Ok(pieces) = want.await else {
             return Err(Fault::HungUp);
         };
+        // Nobody waits at a source that others could use.
+        let Some(_memory) = self.memory.take_now(self.largest(&pieces)) else {
+            return Ok(Outcome::ComeBack(COME_BACK));
+        };
         let _ = say
             .send(step(Say::Want(v1::take_request::Want { pieces })))
             .await;
@@ -181,7 +193,8 @@ impl Subject {
         let received = self.receive(&mut heard, reference.len as usize);
         let received = tokio::select! {
             received = received => received?,
-            () = Late::new(PIECE, moved) => return Err(Fault::Still),
+            () = Late::new(PIECE, moved.clone()) => return Err(Fault::Still),
+            never = stir(&self.holding, &moved) => match never {},
         };
         let Some(data) = received else {
             return Ok(Outcome::Lied);
@@ -198,6 +211,13 @@ impl Subject {
             Err(ShareError::Chunk(error)) => Ok(Outcome::Disk(error)),
             Err(error) => Ok(Outcome::Disk(ChunkError::Disk(error.to_string()))),
         }
+    }
+
+    /// Bytes of the largest of these.
+    fn largest(&self, pieces: &[u32]) -> usize {
+        let all = self.holding.layout().pieces();
+        let named = pieces.iter().filter_map(|piece| all.get(*piece as usize));
+        named.map(|piece| piece.len as usize).max().unwrap_or(0)
     }
 
     /// So many bytes; `None` when more or something else came.
@@ -221,6 +241,20 @@ impl Subject {
     }
 }
 
+/// Tells those who wait for a content that it comes, as long as its connection carries something: a message of a piece may take
+/// longer than their patience. Never ends.
+async fn stir(holding: &Holding, moved: &Moved) -> Infallible {
+    let mut before = moved.bytes();
+    loop {
+        sleep(LOOK).await;
+        let now = moved.bytes();
+        if now - before >= LEAST {
+            before = now;
+            holding.stir();
+        }
+    }
+}
+
 async fn next(heard: &mut Streaming<v1::TakeResponse>) -> Result<Hear, Fault> {
     let heard = timeout(STALL, heard.message()).await;
     step(heard.map_err(|_| Fault::Silent)??)
@@ -228,4 +262,27 @@ async fn next(heard: &mut Streaming<v1::TakeResponse>) -> Result<Hear, Fault> {
 
 fn step(heard: Option<v1::TakeResponse>) -> Result<Hear, Fault> {
     heard.and_then(|h| h.step).ok_or(Fault::HungUp)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::shares::holding::Layout;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_on_its_way_is_told_of_while_its_connection_carries_something() {
+        let (holding, moved) = (Holding::whole(Layout::default()), Moved::default());
+        let mut stirs = Box::pin(stir(&holding, &moved));
+        assert!(stirs.as_mut().now_or_never().is_none());
+        let mut heard = Vec::new();
+        for bytes in [LEAST, 0, LEAST - 1, 1] {
+            moved.add(bytes as usize);
+            tokio::time::advance(LOOK).await;
+            assert!(stirs.as_mut().now_or_never().is_none());
+            heard.push(holding.stirred());
+        }
+        assert_eq!(heard, [1, 1, 1, 2]);
+    }
 }

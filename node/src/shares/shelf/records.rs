@@ -9,6 +9,7 @@ use peernet_core::key::Key;
 use peernet_core::share::Offer;
 use peernet_proto::v1;
 use prost::Message;
+use thiserror::Error;
 
 use super::Shared;
 use crate::disk::{replace_file, sync_dir};
@@ -19,6 +20,27 @@ use crate::wire::Wire;
 const FORMAT: u32 = 1;
 /// Largest record: a manifest's root of 44 KiB, a name, tags.
 const RECORD_MAX: u64 = 128 * 1024;
+
+/// Why a record is not used.
+#[derive(Debug, Error)]
+pub(super) enum Unusable {
+    /// What it says is not so, and never will be.
+    #[error("{0}")]
+    Wrong(String),
+    /// It could not be read, or not understood, or not all that it needs could be: another time, or another version, may.
+    #[error("{0}")]
+    Unread(String),
+}
+
+impl Unusable {
+    pub(super) fn wrong(reason: impl ToString) -> Self {
+        Unusable::Wrong(reason.to_string())
+    }
+
+    pub(super) fn unread(reason: impl ToString) -> Self {
+        Unusable::Unread(reason.to_string())
+    }
+}
 
 /// A folder of records. Calls block.
 pub(super) struct Records {
@@ -42,6 +64,11 @@ impl Records {
         entries.map(|entry| Ok(entry?.path())).collect()
     }
 
+    /// Where the record of that key is, if there is one.
+    pub(super) fn path(&self, key: Key) -> PathBuf {
+        self.folder.join(key.to_string())
+    }
+
     /// Written, synced, renamed.
     pub(super) fn write(&self, key: Key, shared: &Shared) -> io::Result<()> {
         let record = v1::SharedFile {
@@ -50,13 +77,12 @@ impl Records {
             body: shared.content.encode(),
         };
         let temporary = self.temporary.join(format!("record-{key}"));
-        let path = self.folder.join(key.to_string());
-        replace_file(&path, &temporary, &record.encode_to_vec())
+        replace_file(&self.path(key), &temporary, &record.encode_to_vec())
     }
 
     /// Gone for good, if it was there.
     pub(super) fn remove(&self, key: Key) -> io::Result<()> {
-        match fs::remove_file(self.folder.join(key.to_string())) {
+        match fs::remove_file(self.path(key)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => sync_dir(&self.folder),
         }
@@ -64,28 +90,27 @@ impl Records {
 }
 
 /// Reads a record, or says why not.
-pub(super) fn read(path: &Path) -> Result<Shared, String> {
-    let text = |e: &dyn std::fmt::Display| e.to_string();
-    let len = fs::metadata(path).map_err(|e| text(&e))?.len();
+pub(super) fn read(path: &Path) -> Result<Shared, Unusable> {
+    let len = fs::metadata(path).map_err(Unusable::unread)?.len();
     if len > RECORD_MAX {
-        return Err(format!("its record has {len} bytes"));
+        return Err(Unusable::wrong(format!("its record has {len} bytes")));
     }
-    let bytes = Bytes::from(fs::read(path).map_err(|e| text(&e))?);
+    let bytes = Bytes::from(fs::read(path).map_err(Unusable::unread)?);
     let v1::SharedFile {
         format,
         offer,
         body,
-    } = v1::SharedFile::decode(bytes).map_err(|e| text(&e))?;
+    } = v1::SharedFile::decode(bytes).map_err(Unusable::wrong)?;
     if format != FORMAT {
-        return Err(format!(
+        return Err(Unusable::unread(format!(
             "its record has layout {format}, this version reads {FORMAT}"
-        ));
+        )));
     }
-    let offer = offer.ok_or("its record is empty")?;
-    let offer = Offer::from_wire(offer, "offer").map_err(|e| text(&e))?;
-    let content = Content::decode(&body).map_err(|e| text(&e))?;
+    let offer = offer.ok_or_else(|| Unusable::wrong("its record is empty"))?;
+    let offer = Offer::from_wire(offer, "offer").map_err(Unusable::wrong)?;
+    let content = Content::decode(&body).map_err(Unusable::wrong)?;
     if Key(content.etag()) != offer.content || content.size() != offer.size {
-        return Err("its record does not have the hash it says".into());
+        return Err(Unusable::wrong("its record does not have the hash it says"));
     }
     Ok(Shared { offer, content })
 }
