@@ -10,7 +10,6 @@ use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{self, FileInfo, Precondition, PutHeader, PutRequest, put_request::Part};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -24,8 +23,10 @@ use crate::progress;
 use crate::servers::{CallError, Connection, Servers};
 
 mod resume;
+mod source;
 
 use resume::Resumed;
+use source::{Source, open};
 
 /// Bytes in one message. 256 KiB was the best of those measured on loopback.
 const PART: usize = 256 * 1024;
@@ -99,6 +100,9 @@ pub enum PutError {
         /// Bytes there were.
         size: u64,
     },
+    /// The file was written to while it was read.
+    #[error("'{}' was written to while it was read, nothing was stored; try again", .0.display())]
+    Changed(PathBuf),
     /// A peer did not take it.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -118,7 +122,7 @@ impl PutError {
             | PutError::SameName(_)
             | PutError::TooMany(_) => Exit::Usage,
             PutError::Missing(_) => Exit::NotFound,
-            PutError::Shrank { .. } => Exit::Retryable,
+            PutError::Shrank { .. } | PutError::Changed(_) => Exit::Retryable,
             PutError::Directory { .. } | PutError::Read { .. } | PutError::Print(_) => {
                 Exit::Permanent
             }
@@ -298,13 +302,18 @@ pub(crate) async fn store(
     let (mut failed, mut resuming) = (0, true);
     loop {
         let connection = servers.connect(failed).await?;
-        let resumed = if resuming {
-            resumed(&connection, job).await?
-        } else {
-            Resumed::default()
+        let mut source = open(job).await?;
+        let size = source.size();
+        let resumed = match size {
+            Some(size) if resuming => {
+                let found = resume::find(connection.channel.clone(), &mut source, size).await;
+                found.map_err(|reason| unread(job, reason))?
+            }
+            _ => Resumed::default(),
         };
         let held = resumed.bytes();
-        let (source, size) = open(job, held).await?;
+        let begun = source.begin_at(held).await;
+        begun.map_err(|reason| unread(job, reason))?;
         bar.reset();
         bar.set_position(held);
         if let Some(size) = size {
@@ -338,48 +347,11 @@ pub(crate) async fn store(
     }
 }
 
-/// How much of a file with a size of its own is held.
-async fn resumed(connection: &Connection, job: &Job) -> Result<Resumed, PutError> {
-    // A pipe must not be opened twice, and opening it is what says why a file is not there.
-    let meta = tokio::fs::metadata(&job.path).await;
-    if is_stdin(&job.path) || !meta.is_ok_and(|meta| meta.is_file()) {
-        return Ok(Resumed::default());
-    }
-    let (mut source, Some(size)) = open(job, 0).await? else {
-        return Ok(Resumed::default());
-    };
-    let found = resume::find(connection.channel.clone(), &mut source, size).await;
-    found.map_err(|reason| PutError::Read {
+fn unread(job: &Job, reason: io::Error) -> PutError {
+    PutError::Read {
         path: job.path.clone(),
         reason,
-    })
-}
-
-type Source = Box<dyn AsyncRead + Send + Unpin>;
-
-/// The bytes from `offset` on, and how many there are in all if that is known.
-async fn open(job: &Job, offset: u64) -> Result<(Source, Option<u64>), PutError> {
-    if is_stdin(&job.path) {
-        return Ok((Box::new(tokio::io::stdin()), None));
     }
-    let failed = |reason: io::Error| match reason.kind() {
-        io::ErrorKind::NotFound => PutError::Missing(job.path.clone()),
-        _ => PutError::Read {
-            path: job.path.clone(),
-            reason,
-        },
-    };
-    let mut file = tokio::fs::File::open(&job.path).await.map_err(failed)?;
-    let meta = file.metadata().await.map_err(failed)?;
-    // A pipe or device has no size of its own.
-    let size = meta.is_file().then_some(meta.len());
-    if offset > 0 {
-        let start = io::SeekFrom::Start(offset);
-        file.seek(start).await.map_err(failed)?;
-    }
-    // What is appended after this moment is not part of it.
-    let rest = size.map_or(u64::MAX, |size| size.saturating_sub(offset));
-    Ok((Box::new(file.take(rest)), size))
 }
 
 async fn send(
@@ -406,11 +378,12 @@ async fn send(
         answered = &mut answer => answered,
         Ok((outcome, parts)) = &mut reader => {
             let failure = match (outcome, size) {
-                (Err(reason), _) => Some(PutError::Read { path: job.path.clone(), reason }),
-                (Ok(Some(read)), Some(size)) if read < size => {
+                (Err(reason), _) => Some(unread(job, reason)),
+                (Ok(End::Read(read) | End::Changed(read)), Some(size)) if read < size => {
                     Some(PutError::Shrank { path: job.path.clone(), read, size })
                 }
-                _ => None,
+                (Ok(End::Changed(_)), _) => Some(PutError::Changed(job.path.clone())),
+                (Ok(End::Read(_) | End::Over), _) => None,
             };
             if let Some(failure) = failure {
                 // The peer would take the end of the stream for the end of the file. Keeping the sender for ever keeps
@@ -429,37 +402,50 @@ async fn send(
     Ok(response.file.ok_or_else(missing)?)
 }
 
-/// Reads the source into messages: the number of bytes when it ended, nothing when the call was over before. Returns the
-/// sender too, because dropping it ends the stream as if the file were whole.
+/// How the reading of a source ended.
+#[derive(PartialEq, Eq, Debug)]
+enum End {
+    /// After so many bytes of it.
+    Read(u64),
+    /// After so many, and it was written to meanwhile.
+    Changed(u64),
+    /// The call was over before.
+    Over,
+}
+
+/// Reads the source into messages. Returns the sender too, because dropping it ends the stream as if the file were whole.
 async fn read(
     mut source: Source,
     (header, resumed): (PutHeader, Resumed),
     parts: mpsc::Sender<PutRequest>,
     bar: ProgressBar,
-) -> (io::Result<Option<u64>>, mpsc::Sender<PutRequest>) {
+) -> (io::Result<End>, mpsc::Sender<PutRequest>) {
     let mut bytes = resumed.bytes();
     let mut first = vec![Part::Header(header)];
     first.extend(resumed.messages().map(Part::Held));
     for part in first {
         if parts.send(PutRequest { part: Some(part) }).await.is_err() {
-            return (Ok(None), parts);
+            return (Ok(End::Over), parts);
         }
     }
     loop {
         bar.set_position(bytes);
-        let mut buffer = Vec::with_capacity(PART);
-        match (&mut source)
-            .take(PART as u64)
-            .read_to_end(&mut buffer)
-            .await
-        {
-            Ok(0) => return (Ok(Some(bytes)), parts),
-            Ok(n) => bytes += n as u64,
+        let data = match source.next(PART).await {
+            Ok(data) => data,
             Err(reason) => return (Err(reason), parts),
+        };
+        if data.is_empty() {
+            let end = match source.has_changed().await {
+                Ok(true) => Ok(End::Changed(bytes)),
+                Ok(false) => Ok(End::Read(bytes)),
+                Err(reason) => Err(reason),
+            };
+            return (end, parts);
         }
-        let part = Some(Part::Data(buffer.into()));
+        bytes += data.len() as u64;
+        let part = Some(Part::Data(data.into()));
         if parts.send(PutRequest { part }).await.is_err() {
-            return (Ok(None), parts);
+            return (Ok(End::Over), parts);
         }
     }
 }

@@ -7,11 +7,10 @@ use std::io;
 use peernet_core::key::Key;
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{HeldChunks, HeldRequest, HeldResponse};
-use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 use tonic::transport::Channel;
 
-use super::Source;
+use super::source::Source;
 
 /// A file of fewer chunks is simply sent: asking would take as long.
 const WORTH: u64 = 8;
@@ -65,9 +64,8 @@ pub(super) async fn find(channel: Channel, source: &mut Source, size: u64) -> io
     while found.hashes.len() < MOST {
         let mut hashes = Vec::with_capacity(page);
         while hashes.len() < page {
-            let mut chunk = Vec::with_capacity(chunk_size as usize);
-            let mut limited = source.take(u64::from(chunk_size));
-            if limited.read_to_end(&mut chunk).await? < chunk_size as usize {
+            let chunk = source.next(chunk_size as usize).await?;
+            if chunk.len() < chunk_size as usize {
                 break;
             }
             let hash = spawn_blocking(move || Key::of_bytes(&chunk).0).await;

@@ -73,11 +73,79 @@ fn what_would_be_lost_or_guessed_is_refused_as_usage() {
 #[tokio::test]
 async fn a_missing_file_is_not_found() {
     let dir = tempfile::tempdir().unwrap();
-    let job = Job {
-        path: dir.path().join("none"),
-        name: Name::new("n").unwrap(),
-    };
-    assert_eq!(open(&job, 0).await.err().unwrap().exit(), Exit::NotFound);
+    let job = local(dir.path().join("none"));
+    assert_eq!(open(&job).await.err().unwrap().exit(), Exit::NotFound);
+}
+
+fn local(path: PathBuf) -> Job {
+    let name = Name::new("n").unwrap();
+    Job { path, name }
+}
+
+/// How the reading ends from that byte on, and what was read.
+async fn read_from(mut source: Source, offset: u64) -> (End, Vec<u8>) {
+    source.begin_at(offset).await.unwrap();
+    let (parts, mut queue) = mpsc::channel(READ_AHEAD);
+    let told = (PutHeader::default(), Resumed::default());
+    let (end, sender) = read(source, told, parts, ProgressBar::hidden()).await;
+    drop(sender);
+    let mut data = Vec::new();
+    while let Some(request) = queue.recv().await {
+        if let Some(Part::Data(part)) = request.part {
+            data.extend_from_slice(&part);
+        }
+    }
+    (end.unwrap(), data)
+}
+
+#[tokio::test]
+async fn a_file_that_takes_the_name_of_the_one_that_is_stored_is_no_part_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, next) = (dir.path().join("a"), dir.path().join("b"));
+    std::fs::write(&path, "first version").unwrap();
+    let job = local(path.clone());
+    let mut source = open(&job).await.unwrap();
+    assert_eq!(source.size(), Some(13));
+    // The beginning is hashed, as `resume::find` does it.
+    assert_eq!(source.next(5).await.unwrap(), b"first");
+    std::fs::write(&next, "other version, and longer").unwrap();
+    std::fs::rename(&next, &path).unwrap();
+    let (end, rest) = read_from(source, 5).await;
+    assert_eq!(rest, b" version");
+    assert_eq!(end, End::Read(8));
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_to_while_it_is_read_is_not_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    std::fs::write(&path, "first version").unwrap();
+    let job = local(path.clone());
+    let mut source = open(&job).await.unwrap();
+    assert_eq!(source.next(5).await.unwrap(), b"first");
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other VERSION", 0).unwrap();
+    // Two moments in which a file is written may be too close for its file system to tell them apart.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+    file.set_modified(later).unwrap();
+    assert_eq!(read_from(source, 5).await.0, End::Changed(8));
+    let changed = PutError::Changed(path.clone());
+    assert_eq!(changed.exit(), Exit::Retryable);
+
+    let source = open(&job).await.unwrap();
+    std::fs::write(&path, "short").unwrap();
+    assert_eq!(read_from(source, 0).await.0, End::Changed(5));
+}
+
+#[tokio::test]
+async fn what_is_appended_while_a_file_is_read_is_no_part_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(&path, "one line").unwrap();
+    let source = open(&local(path.clone())).await.unwrap();
+    std::fs::write(&path, "one line and another").unwrap();
+    let (end, data) = read_from(source, 0).await;
+    assert_eq!((end, &data[..]), (End::Read(8), &b"one line"[..]));
 }
 
 #[test]
