@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,17 @@ use crate::{grpc, http};
 mod life;
 
 pub use life::AssignError;
+use life::LAST_COMMIT;
 pub(crate) use life::{Life, NotServing, Remembered, Running};
 
-/// How long requests under way may take to finish when the peer stops; Kubernetes gives 30 seconds by default.
+/// How long requests under way may take to finish when the peer stops.
 const FINISH: Duration = Duration::from_secs(15);
-/// How long connections may take to close after that.
+/// How long the connections of each of two servers may take to close after that.
 const CLOSE: Duration = Duration::from_secs(3);
+/// A peer that is told to stop has ended after this, if its disk answers: 15 + 3 + 3 + 10 = 31 seconds. Whoever ends one grants
+/// more than that: its runner 35 seconds, a pod 45.
+pub const ENDS_IN: Duration =
+    Duration::from_secs(FINISH.as_secs() + 2 * CLOSE.as_secs() + LAST_COMMIT.as_secs());
 
 /// Why a peer cannot start, or had to stop.
 #[derive(Debug, Error)]
@@ -59,7 +65,15 @@ pub enum DaemonError {
 
 /// Runs a peer until `shutdown` is ready, then finishes what is under way and closes the volume.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), DaemonError> {
-    Bound::open(config.check()?).await?.serve(shutdown).await
+    let setup = config.check()?;
+    let mut shutdown = pin!(shutdown);
+    let bound = tokio::select! {
+        biased;
+        // The volume is as after a crash then: its thread ends with the process.
+        () = &mut shutdown => return Ok(()),
+        bound = Bound::open(setup) => bound?,
+    };
+    bound.serve(shutdown).await
 }
 
 /// A peer whose volume is open and whose ports are taken, but which does not serve yet.
@@ -165,5 +179,40 @@ async fn close<T>(mut server: JoinHandle<T>, name: &str) {
     if timeout(CLOSE, &mut server).await.is_err() {
         warn!("some {name} connections did not close in time");
         server.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_told_to_stop_does_not_wait_for_its_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        // It could not listen, if it came to that.
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let flags = [
+            "peer",
+            "--name",
+            "p-0",
+            "--await-assignment",
+            "--data-dir",
+            dir.path().to_str().unwrap(),
+            "--grpc-listen",
+            &address,
+        ];
+        let config = |flags| Flags::try_parse_from(flags).unwrap().config;
+        run(config(flags), async {}).await.unwrap();
+        let listens = run(config(flags), std::future::pending()).await;
+        assert!(matches!(listens, Err(DaemonError::Listen { .. })));
     }
 }

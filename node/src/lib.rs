@@ -30,6 +30,6 @@ const _: () = assert!(
 );
 
 pub use config::{Config, ConfigError, Setup};
-pub use daemon::{AssignError, Bound, DaemonError, run};
+pub use daemon::{AssignError, Bound, DaemonError, ENDS_IN, run};
 pub use driver::Failure;
 pub use http::openapi;

@@ -24,8 +24,17 @@ struct Command {
     print_config: bool,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(perform());
+    // A volume that is still being opened cannot be interrupted; do not wait for it.
+    runtime.shutdown_background();
+    done
+}
+
+async fn perform() -> anyhow::Result<()> {
     let file = named(env::args_os(), "PEERNET_CONFIG");
     let sources = Sources::read(&Command::command(), file.as_deref(), Path::new(".env"))?;
     let command = sources.under(Command::command());

@@ -37,7 +37,7 @@ use crate::wire::Disk;
 use crate::{config, events};
 
 /// How long the peer's thread may take to commit its last batch.
-const LAST_COMMIT: Duration = Duration::from_secs(10);
+pub(super) const LAST_COMMIT: Duration = Duration::from_secs(10);
 
 /// How often the disk's room is looked at. Guess: short against the time it takes to write the reserve full.
 const ROOM_PERIOD: Duration = Duration::from_secs(1);
@@ -519,18 +519,21 @@ impl Life {
 
     /// Stops the peer's thread and closes the volume.
     pub(super) async fn end(&self) {
+        if timeout(LAST_COMMIT, self.close()).await.is_err() {
+            warn!("the volume did not close in time");
+        }
+    }
+
+    async fn close(&self) {
+        // An assignment that is being carried out has it.
         let mut volume = self.volume.lock().await;
         let running = self.running.borrow().clone();
         if let Some(running) = running {
             running.peer.stop().await;
         }
         if let Volume::Lent(back) = std::mem::replace(&mut *volume, Volume::Lost) {
-            match timeout(LAST_COMMIT, back).await {
-                Ok(Ok(store)) => drop(store),
-                // It has failed, which was said already.
-                Ok(Err(_)) => {}
-                Err(_) => warn!("the volume did not close in time"),
-            }
+            // A peer that has failed has said so, and gives nothing back.
+            drop(back.await);
         }
     }
 }
