@@ -248,10 +248,10 @@ pub struct Up {
     #[arg(long, value_name = "N")]
     pub peers: Option<u32>,
     /// Peer i serves REST on this port + i [default: 8080]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub http_port: Option<u16>,
     /// Peer i serves gRPC on this port + i [default: 7000]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub grpc_port: Option<u16>,
     /// Where volumes, logs and the network's state are kept [default: $XDG_STATE_HOME/peernet/NAME, or
     /// ~/.local/state/peernet/NAME]
@@ -389,6 +389,8 @@ mod tests {
             "peernet mv a",
             "peernet scale x",
             "peernet up --zones 0",
+            "peernet up --grpc-port 0",
+            "peernet up --http-port 0",
             "peernet ls -o xml",
             "peernet ls --glob",
             "peernet replace",

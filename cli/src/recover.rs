@@ -65,6 +65,8 @@ pub async fn run(global: &Global, recover: Recover) -> Result<ExitCode, RecoverE
     };
     let cost = ask(peers, false).await?;
     if !yes && !agreed(&cost, global.common.no_input)? {
+        // The exit code says it too.
+        let _ = writeln!(io::stderr(), "nothing was given up");
         return Ok(ExitCode::from(Exit::Permanent as u8));
     }
     // Exactly those that were shown.
@@ -75,10 +77,29 @@ pub async fn run(global: &Global, recover: Recover) -> Result<ExitCode, RecoverE
         .document(&lost)
         .map_err(ScaleError::Print)?;
     if !printed {
-        let text = format!("given up for good: {}\n", sentence(&lost));
-        output::print(&text).map_err(ScaleError::Print)?;
+        output::print(&outcome(&lost)).map_err(ScaleError::Print)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code(&lost))
+}
+
+/// Whether it is done everywhere: who has not heard of it may still wait for those that were given up.
+fn code(lost: &Loss) -> ExitCode {
+    if lost.not_heard.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Exit::Retryable as u8)
+    }
+}
+
+fn outcome(lost: &Loss) -> String {
+    let text = format!("given up for good: {}\n", sentence(lost));
+    if lost.not_heard.is_empty() {
+        return text;
+    }
+    format!(
+        "{text}not heard by all: {}; the same command tells them again\n",
+        lost.not_heard.join("; ")
+    )
 }
 
 fn agreed(cost: &Loss, no_input: bool) -> Result<bool, RecoverError> {
@@ -103,6 +124,7 @@ fn sentence(loss: &Loss) -> String {
         peers,
         slots_lost,
         slots_partial,
+        not_heard: _,
     } = loss;
     format!(
         "{}; {} lost what only they held ({}), {} lost everything ({})",
@@ -153,10 +175,30 @@ mod tests {
             peers: vec!["demo-1".into(), "demo-2".into()],
             slots_lost: vec![5],
             slots_partial: vec![1, 2],
+            not_heard: vec![],
         };
         assert_eq!(
             sentence(&loss),
             "demo-1, demo-2; 2 slots lost what only they held (1-2), 1 slot lost everything (5)"
+        );
+    }
+
+    #[test]
+    fn who_has_not_heard_of_it_is_named_and_no_success() {
+        let mut loss = Loss {
+            peers: vec!["demo-1".into()],
+            slots_lost: vec![],
+            slots_partial: vec![],
+            not_heard: vec![],
+        };
+        assert_eq!(code(&loss), ExitCode::SUCCESS);
+        assert!(!outcome(&loss).contains("not heard"));
+        loss.not_heard = vec!["demo-3 does not answer".into()];
+        assert_eq!(code(&loss), ExitCode::from(5));
+        let said = outcome(&loss);
+        assert!(
+            said.contains("not heard by all: demo-3 does not answer"),
+            "{said}"
         );
     }
 }

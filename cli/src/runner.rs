@@ -4,18 +4,23 @@
 //! it is acted upon, so that a runner that is killed goes on where it was. A round follows when a process ends, someone
 //! asks for another number of peers ([`control`]), or time passes: peers tell nothing unasked.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use peernet_core::member::Liveness;
-use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::runner::child::{Children, Launch, StartError};
+use crate::runner::child::{Children, Launch};
 use crate::runner::control::{Ask, Reply};
 use crate::runner::home::{Home, HomeError, State};
 use crate::runner::peers::Peers;
 use crate::runner::plan::{Action, Observed, Plan, Progress, Replacement, plan, zone_name};
+use crate::runner::setback::Setback;
 
 pub mod child;
 pub mod control;
@@ -25,22 +30,12 @@ pub mod peers;
 pub mod plan;
 pub mod ports;
 mod requests;
+mod setback;
 
 /// Pause between two rounds while something is under way: short beside the seconds a join or leave takes.
 const BUSY: Duration = Duration::from_millis(300);
 /// Pause while all is as wanted; a crash is noticed at once anyway.
 const IDLE: Duration = Duration::from_secs(2);
-
-/// Why the runner cannot go on.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// Its state cannot be written.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// A process cannot be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
-}
 
 /// Who is told what happens while the runner runs.
 pub trait Audience {
@@ -67,6 +62,21 @@ pub struct Runner {
     seen: Observed,
     /// Requests that were accepted since the last round, with what they are answered.
     accepted: Vec<(Reply, oneshot::Sender<Result<Reply, String>>)>,
+    /// What could not be written down, or set aside.
+    setbacks: BTreeMap<Place, Setback>,
+    /// Why a process could not be started, as said last.
+    unstarted: BTreeMap<u32, String>,
+    /// Volumes that nobody needs any more, on their way out.
+    removals: JoinSet<Result<(), (PathBuf, io::Error)>>,
+}
+
+/// What may refuse the runner something.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    /// The state file.
+    State,
+    /// The volume of a peer that is replaced.
+    Volume,
 }
 
 impl Runner {
@@ -80,6 +90,10 @@ impl Runner {
         asked: mpsc::Receiver<Ask>,
     ) -> Self {
         let peers = Peers::new(launch.ports);
+        let mut removals = JoinSet::new();
+        for path in home.set_aside_before() {
+            remove(&mut removals, path);
+        }
         Runner {
             home,
             state,
@@ -91,6 +105,9 @@ impl Runner {
             replacement: None,
             seen: Observed::default(),
             accepted: Vec::new(),
+            setbacks: BTreeMap::new(),
+            unstarted: BTreeMap::new(),
+            removals,
         }
     }
 
@@ -106,7 +123,7 @@ impl Runner {
 
     /// One round: observe, plan, perform; then waits until another is due. Dropping the future between two rounds loses
     /// nothing.
-    pub async fn round(&mut self, audience: &mut impl Audience) -> Result<Progress, RunError> {
+    pub async fn round(&mut self, audience: &mut impl Audience) -> Progress {
         let start = Instant::now();
         let decided = self.state.decided();
         // Somebody who is down may leave slots without a majority, and may have to be replaced.
@@ -115,7 +132,9 @@ impl Runner {
             .members
             .values()
             .any(|m| m.liveness == Liveness::Down);
-        let reports = away || decided.replacing.is_some();
+        // Nor is a process that tells nothing of itself ended before all others say that they do not know it.
+        let leaving = decided.running > decided.wanted;
+        let reports = away || leaving || decided.replacing.is_some();
         let observed = self.peers.observe(&decided, &self.children, reports).await;
         let Plan {
             actions,
@@ -127,7 +146,7 @@ impl Runner {
             None => progress.replacement.clone_from(&self.replacement),
         }
         for action in actions {
-            self.perform(action, &observed, audience).await?;
+            self.perform(action, &observed, audience).await;
         }
         self.tell(progress.clone(), audience);
         self.took = start.elapsed();
@@ -136,23 +155,21 @@ impl Runner {
             // The client may be gone; what it asked for stands.
             let _ = reply.send(Ok(answer));
         }
-        Ok(progress)
+        progress
     }
 
     /// Waits until something happens that calls for another round, or its time has come.
-    pub async fn rest(
-        &mut self,
-        progress: &Progress,
-        audience: &mut impl Audience,
-    ) -> Result<(), RunError> {
+    pub async fn rest(&mut self, progress: &Progress, audience: &mut impl Audience) {
         // Never busier asking than resting: on a slow machine the peers need the time.
         let pause = if progress.settled {
             IDLE
         } else {
             BUSY.max(self.took)
         };
-        let mut due = Instant::now() + pause;
-        if let Some(start) = self.children.next_start() {
+        let now = Instant::now();
+        let mut due = now + pause;
+        // One that might have been started by now waits for something else.
+        if let Some(start) = self.children.next_start().filter(|start| *start > now) {
             due = due.min(start);
         }
         tokio::select! {
@@ -161,10 +178,13 @@ impl Runner {
                     audience.line(&sentence);
                 }
             }
-            Some(ask) = self.asked.recv() => self.take(ask, audience).await?,
+            Some(ask) = self.asked.recv() => self.take(ask, audience).await,
+            Some(Ok(Err((path, reason)))) = self.removals.join_next() => {
+                let path = path.display();
+                audience.line(&format!("{path}, which nobody needs any more, cannot be removed: {reason}"));
+            }
             () = tokio::time::sleep_until(due) => {}
         }
-        Ok(())
     }
 
     /// Ends all processes gracefully.
@@ -191,34 +211,20 @@ impl Runner {
         Ok(())
     }
 
-    async fn perform(
-        &mut self,
-        action: Action,
-        observed: &Observed,
-        audience: &mut impl Audience,
-    ) -> Result<(), RunError> {
+    async fn perform(&mut self, action: Action, observed: &Observed, audience: &mut impl Audience) {
         match action {
-            Action::Decide { adopt, founded } => {
-                self.save(|s| {
-                    (s.network_id, s.founded) = (Some(adopt.unwrap_or_else(uuid)), founded)
-                })?;
-            }
-            Action::Founded => self.save(|s| s.founded = true)?,
-            Action::Run(running) => {
-                if running < self.state.running {
-                    let name = |i| format!("{}-{i}", self.state.name());
-                    let gone: Vec<String> = (running..self.state.running).map(name).collect();
-                    let gone = gone.join(", ");
-                    audience.line(&format!(
-                        "{gone} left: the ring has proved that others hold all they held"
-                    ));
-                }
-                self.save(|s| s.running = running)?;
-                self.children.end_from(running);
-            }
             Action::Start(ordinal) => {
-                self.children
-                    .start(&self.home, ordinal, self.state.running)?
+                let running = self.state.running;
+                match self.children.start(&self.home, ordinal, running) {
+                    Ok(()) => drop(self.unstarted.remove(&ordinal)),
+                    Err(error) => {
+                        let why = format!("{error} (it is tried again)");
+                        if self.unstarted.get(&ordinal) != Some(&why) {
+                            audience.line(&why);
+                            self.unstarted.insert(ordinal, why);
+                        }
+                    }
+                }
             }
             Action::Assign {
                 ordinal,
@@ -239,19 +245,78 @@ impl Runner {
             Action::Hint(peer) => self.peers.hint(observed, peer).await,
             Action::Wipe(ordinal) if self.children.alive(ordinal) => self.children.end(ordinal),
             Action::Wipe(ordinal) => {
-                self.home.wipe(ordinal)?;
-                let name = format!("{}-{ordinal}", self.state.name());
-                audience.line(&format!(
-                    "the ring needs nothing of {name} any more: its volume is removed"
-                ));
-                self.save(|s| {
-                    if let Some(replaced) = &mut s.replacing {
-                        replaced.wiped = true;
-                    }
-                })?;
+                self.keep(Place::Volume, audience, |me, told| me.wipe(ordinal, told));
             }
-            Action::EndReplacement => self.save(|s| s.replacing = None)?,
+            Action::Decide { adopt, founded } => self.keep(Place::State, audience, |me, _| {
+                me.save(|s| (s.network_id, s.founded) = (Some(adopt.unwrap_or_else(uuid)), founded))
+            }),
+            Action::Founded => {
+                self.keep(Place::State, audience, |me, _| {
+                    me.save(|s| s.founded = true)
+                });
+            }
+            Action::Run(running) => {
+                self.keep(Place::State, audience, |me, told| {
+                    me.set_running(running, told)
+                });
+            }
+            Action::EndReplacement => {
+                self.keep(Place::State, audience, |me, _| {
+                    me.save(|s| s.replacing = None)
+                });
+            }
         }
+    }
+
+    /// Changes something in the directory. What that refuses is planned again in the next round, and done when it is time.
+    fn keep<A: Audience>(
+        &mut self,
+        place: Place,
+        audience: &mut A,
+        change: impl FnOnce(&mut Self, &mut A) -> Result<(), HomeError>,
+    ) {
+        if self.setbacks.get(&place).is_some_and(|s| !s.may_try()) {
+            return;
+        }
+        match change(self, audience) {
+            Ok(()) => drop(self.setbacks.remove(&place)),
+            Err(error) => {
+                let setback = self.setbacks.entry(place).or_default();
+                if let Some(sentence) = setback.again(error.to_string()) {
+                    audience.line(&sentence);
+                }
+            }
+        }
+    }
+
+    fn set_running(&mut self, running: u32, audience: &mut impl Audience) -> Result<(), HomeError> {
+        let name = |i| format!("{}-{i}", self.state.name());
+        let gone: Vec<String> = (running..self.state.running).map(name).collect();
+        self.save(|s| s.running = running)?;
+        if !gone.is_empty() {
+            let gone = gone.join(", ");
+            audience.line(&format!(
+                "{gone} left: the ring has proved that others hold all they held"
+            ));
+        }
+        self.children.end_from(running);
+        Ok(())
+    }
+
+    fn wipe(&mut self, ordinal: u32, audience: &mut impl Audience) -> Result<(), HomeError> {
+        // From here on it is gone, whatever is written down: on a full disk, its room may be what that waits for.
+        if let Some(old) = self.home.set_aside(ordinal)? {
+            remove(&mut self.removals, old);
+        }
+        self.save(|s| {
+            if let Some(replaced) = &mut s.replacing {
+                replaced.wiped = true;
+            }
+        })?;
+        let name = format!("{}-{ordinal}", self.state.name());
+        audience.line(&format!(
+            "the ring needs nothing of {name} any more: its volume is removed"
+        ));
         Ok(())
     }
 
@@ -273,6 +338,11 @@ impl Runner {
     }
 }
 
+/// Removes a volume that was set aside. A large one takes minutes; nobody waits for it.
+fn remove(removals: &mut JoinSet<Result<(), (PathBuf, io::Error)>>, path: PathBuf) {
+    removals.spawn_blocking(move || fs::remove_dir_all(&path).map_err(|reason| (path, reason)));
+}
+
 /// A random (version 4) UUID.
 fn uuid() -> String {
     let random = fastrand::u128(..);
@@ -291,6 +361,9 @@ fn uuid() -> String {
 
 #[cfg(test)]
 mod tests {
+    use peernet_crd::{Compression, Durability};
+
+    use super::control::Request;
     use super::*;
 
     #[test]
@@ -308,5 +381,126 @@ mod tests {
             );
         }
         assert_ne!(uuid(), uuid());
+    }
+
+    /// What was said.
+    #[derive(Default)]
+    struct Lines(Vec<String>);
+
+    impl Audience for Lines {
+        fn line(&mut self, line: &str) {
+            self.0.push(line.to_owned());
+        }
+
+        fn progress(&mut self, _: &Progress) {}
+    }
+
+    /// A runner of five peers that cannot be started.
+    fn runner(dir: &std::path::Path) -> Runner {
+        let home = Home::lock(dir).unwrap();
+        let network = manifest::read(None).unwrap();
+        let mut state = State::new(network, 3, 7000, 8080);
+        state.running = state.wanted();
+        let launch = Launch {
+            program: "/no/such/program".into(),
+            name: "local".into(),
+            ports: ports::Ports {
+                grpc: 7000,
+                http: 8080,
+            },
+            factor: 3,
+            write: 2,
+            durability: Durability::default(),
+            compression: Compression::default(),
+            chunk_size: 1 << 20,
+            grace_seconds: 60,
+        };
+        let (publish, _) = watch::channel(Progress::default());
+        let (_, asked) = mpsc::channel(1);
+        Runner::new(home, state, launch, publish, asked)
+    }
+
+    async fn ask(runner: &mut Runner, request: Request) -> Option<Result<Reply, String>> {
+        let (reply, mut replied) = oneshot::channel();
+        let ask = Ask { request, reply };
+        runner.take(ask, &mut Lines::default()).await;
+        replied.try_recv().ok()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_written_down_is_refused_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut runner = runner(dir.path());
+        // Nothing can be renamed to a directory.
+        let state = dir.path().join("state.json");
+        fs::create_dir(&state).unwrap();
+        let four = || Request::Scale { peers: 4 };
+        let refused = ask(&mut runner, four()).await.unwrap().unwrap_err();
+        assert!(refused.contains("mend that and try again"), "{refused}");
+        assert_eq!(runner.state.wanted(), 5);
+        fs::remove_dir(&state).unwrap();
+        assert_eq!(ask(&mut runner, four()).await, None, "it is answered later");
+        assert_eq!(runner.state.wanted(), 4);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_started_is_said_once_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut runner = runner(dir.path());
+        let mut lines = Lines::default();
+        while runner.children.crashes(4) < 2 {
+            let progress = runner.round(&mut lines).await;
+            runner.rest(&progress, &mut lines).await;
+        }
+        let said = lines.0.iter().filter(|line| line.contains("local-4"));
+        let said: Vec<&String> = said.collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("cannot be started"), "{said:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_down_is_said_once_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut runner = runner(dir.path());
+        let state = dir.path().join("state.json");
+        fs::create_dir(&state).unwrap();
+        let mut lines = Lines::default();
+        let seen = Observed::default();
+        for _ in 0..3 {
+            runner.perform(Action::Founded, &seen, &mut lines).await;
+        }
+        assert!(!runner.state.founded);
+        assert_eq!(lines.0.len(), 1, "{:?}", lines.0);
+        fs::remove_dir(&state).unwrap();
+        while !runner.state.founded {
+            runner.perform(Action::Founded, &seen, &mut lines).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(runner.setbacks.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_volume_is_out_of_the_way_at_once_and_removed_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join("peer-1.0.gone");
+        fs::create_dir(&left).unwrap();
+        let mut runner = runner(dir.path());
+        let volume = runner.home.volume(2);
+        fs::create_dir(&volume).unwrap();
+        fs::write(volume.join("chunk"), "x").unwrap();
+        runner.state.replacing = Some(home::Replaced {
+            ordinal: 2,
+            peer: "2".into(),
+            wiped: false,
+        });
+        let (seen, mut lines) = (Observed::default(), Lines::default());
+        runner.perform(Action::Wipe(2), &seen, &mut lines).await;
+        assert!(!volume.exists());
+        assert!(runner.state.replacing.as_ref().unwrap().wiped);
+        while let Some(removed) = runner.removals.join_next().await {
+            removed.unwrap().unwrap();
+        }
+        assert!(runner.home.set_aside_before().is_empty());
+        assert!(!left.exists());
     }
 }

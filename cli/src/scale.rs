@@ -4,11 +4,13 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
 
 use crate::args::{Global, Scale};
 use crate::exit::Exit;
@@ -19,6 +21,9 @@ use crate::runner::home::{HomeError, root, socket};
 use crate::runner::plan::Progress;
 use crate::up::sentence;
 
+/// How long the runner may take to say how it takes a request up: the longest of its rounds, in which no peer answers any of
+/// four questions within five seconds, twice, and some.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What a shell expects of a command that ctrl-C ended: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -51,6 +56,9 @@ pub enum ScaleError {
     /// The runner ended first.
     #[error("the runner ended before that was done; `peernet up` goes on with it")]
     Stopped,
+    /// The runner says nothing.
+    #[error("the runner does not answer; try again")]
+    Silent,
     /// The conversation broke.
     #[error("the conversation with the runner broke: {0}; try again")]
     Talk(#[source] io::Error),
@@ -66,7 +74,7 @@ impl ScaleError {
             ScaleError::NoRunner { .. } => Exit::NotFound,
             ScaleError::Several(_) | ScaleError::Refused(_) | ScaleError::Home(_) => Exit::Usage,
             ScaleError::Superseded(_) | ScaleError::Print(_) => Exit::Permanent,
-            ScaleError::Stopped | ScaleError::Talk(_) => Exit::Retryable,
+            ScaleError::Stopped | ScaleError::Silent | ScaleError::Talk(_) => Exit::Retryable,
         }
     }
 }
@@ -124,6 +132,8 @@ pub(crate) struct Talk {
     lines: Lines<BufReader<OwnedReadHalf>>,
     // Kept open: the runner sees by it that somebody listens.
     _output: OwnedWriteHalf,
+    /// It has said something.
+    answered: bool,
 }
 
 impl Talk {
@@ -137,11 +147,22 @@ impl Talk {
         Ok(Talk {
             lines: BufReader::new(input).lines(),
             _output: output,
+            answered: false,
         })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Event, ScaleError> {
-        let line = self.lines.next_line().await.map_err(ScaleError::Talk)?;
+        let line = self.lines.next_line();
+        // After that it tells of changes only, and there may be none for long.
+        let line = if self.answered {
+            line.await
+        } else {
+            timeout(PATIENCE, line)
+                .await
+                .map_err(|_| ScaleError::Silent)?
+        };
+        let line = line.map_err(ScaleError::Talk)?;
+        self.answered = true;
         let line = line.ok_or(ScaleError::Stopped)?;
         serde_json::from_str(&line).map_err(|e| ScaleError::Talk(e.into()))
     }
@@ -190,7 +211,8 @@ impl Screen {
         if self.terminal {
             self.bar.println(line);
         } else if line != self.said {
-            eprintln!("{line}");
+            // Nothing is lost when nobody reads it.
+            let _ = writeln!(io::stderr(), "{line}");
             self.said = line;
         }
     }

@@ -1,12 +1,14 @@
 //! `peernet up`: a network on this machine, from nothing to "type this next", until ctrl-C.
 
-use std::io::{self, IsTerminal};
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use crate::args::Up;
 use crate::exit::Exit;
@@ -18,9 +20,9 @@ use crate::runner::home::{Home, HomeError, State, root, socket};
 use crate::runner::manifest::{GRPC_PORT, SettleError, read, settle};
 use crate::runner::plan::{Progress, Replacement};
 use crate::runner::ports::{PortError, Ports};
-use crate::runner::{Audience, RunError, Runner};
+use crate::runner::{Audience, Runner};
 
-/// A peer that has crashed so often before the network was ready will not get better by itself.
+/// A peer that has crashed so often in a row will hardly get better by itself.
 const HOPELESS: u32 = 3;
 
 /// Why there is no network, or not any more.
@@ -56,9 +58,6 @@ pub enum UpError {
         /// The log's last lines.
         words: String,
     },
-    /// The runner failed.
-    #[error(transparent)]
-    Run(#[from] RunError),
     /// The result could not be printed.
     #[error("the result cannot be printed: {0}")]
     Print(#[source] io::Error),
@@ -75,7 +74,7 @@ impl UpError {
             | UpError::Socket { .. }
             | UpError::Peer { .. }
             | UpError::Print(_) => Exit::Permanent,
-            UpError::Setup(_) | UpError::Run(_) => Exit::Fatal,
+            UpError::Setup(_) => Exit::Fatal,
         }
     }
 }
@@ -84,7 +83,24 @@ impl UpError {
 pub async fn run(up: Up) -> Result<(), UpError> {
     let mut stop = Stop::new().map_err(UpError::Setup)?;
     let mut screen = Screen::new("preparing");
-    let manifest = read(up.file.as_deref())?;
+    let prepared = tokio::select! {
+        prepared = prepare(up) => prepared,
+        () = stop.signal() => return Ok(()),
+    };
+    let mut runner = prepared?;
+    let outcome = tokio::select! {
+        Err(error) = serve(&mut runner, &mut screen) => Err(error),
+        () = stop.signal() => Ok(()),
+    };
+    end(runner, &mut screen, &mut stop).await;
+    outcome
+}
+
+async fn prepare(up: Up) -> Result<Runner, UpError> {
+    let file = up.file.clone();
+    // It may be a pipe into which nobody has written yet.
+    let manifest = spawn_blocking(move || read(file.as_deref())).await;
+    let manifest = manifest.map_err(|panic| UpError::Setup(io::Error::other(panic)))??;
     let dir = match &up.dir {
         Some(dir) => dir.clone(),
         None => root()?.join(manifest.metadata.name.as_deref().unwrap_or_default()),
@@ -100,13 +116,7 @@ pub async fn run(up: Up) -> Result<(), UpError> {
     let path = socket(home.dir());
     let asked =
         control::listen(&path, progress).map_err(|reason| UpError::Socket { path, reason })?;
-    let mut runner = Runner::new(home, state, launch, publish, asked);
-    let outcome = tokio::select! {
-        Err(error) = serve(&mut runner, &mut screen) => Err(error),
-        () = stop.signal() => Ok(()),
-    };
-    end(runner, &mut screen, &mut stop).await;
-    outcome
+    Ok(Runner::new(home, state, launch, publish, asked))
 }
 
 fn launch(state: &State) -> Result<Launch, UpError> {
@@ -130,33 +140,78 @@ fn launch(state: &State) -> Result<Launch, UpError> {
 /// Never returns but by failing.
 async fn serve(runner: &mut Runner, screen: &mut Screen) -> Result<(), UpError> {
     let mut announced = false;
+    let mut failing = BTreeSet::new();
     loop {
-        let progress = runner.round(screen).await?;
-        if progress.serves() && !announced {
+        let progress = runner.round(screen).await;
+        let now = hopeless(runner);
+        // Without all of its first peers there is no network yet, and nothing to keep up.
+        if let Some(ordinal) = now.iter().find(|i| is_needed_to_found(runner, **i)) {
+            return Err(does_not_start(runner, *ordinal));
+        }
+        for ordinal in now.difference(&failing) {
+            screen.line(&way_out(runner, *ordinal));
+        }
+        failing = now;
+        if !announced && (progress.serves() || serves_without(runner, &progress, &failing)) {
             announced = true;
             screen.settle();
             output::print(&welcome(runner)).map_err(UpError::Print)?;
         }
-        if !announced {
-            hopeless(runner)?;
-        }
-        runner.rest(&progress, screen).await?;
+        runner.rest(&progress, screen).await;
     }
 }
 
-fn hopeless(runner: &Runner) -> Result<(), UpError> {
+/// Peers that crash again and again.
+fn hopeless(runner: &Runner) -> BTreeSet<u32> {
+    let (_, state) = runner.state();
+    let crashes = |i: &u32| runner.children().crashes(*i) >= HOPELESS;
+    (0..state.running).filter(crashes).collect()
+}
+
+/// All volumes are asked which network they remember; then those of leavers do not matter.
+fn is_needed_to_found(runner: &Runner, ordinal: u32) -> bool {
+    let (_, state) = runner.state();
+    !state.founded && (state.network_id.is_none() || ordinal < state.wanted())
+}
+
+fn does_not_start(runner: &Runner, ordinal: u32) -> UpError {
     let (home, state) = runner.state();
-    match (0..state.running).find(|i| runner.children().crashes(*i) >= HOPELESS) {
-        None => Ok(()),
-        Some(ordinal) => {
-            let log = home.log(ordinal);
-            Err(UpError::Peer {
-                name: format!("{}-{ordinal}", state.name()),
-                words: last_words(&log),
-                log,
-            })
-        }
+    let log = home.log(ordinal);
+    UpError::Peer {
+        name: format!("{}-{ordinal}", state.name()),
+        words: last_words(&log),
+        log,
     }
+}
+
+/// What to do about a peer that does not start, while the others serve.
+fn way_out(runner: &Runner, ordinal: u32) -> String {
+    let (home, state) = runner.state();
+    let (name, log) = (format!("{}-{ordinal}", state.name()), home.log(ordinal));
+    let words = last_words(&log);
+    let last = words.lines().last().unwrap_or_default();
+    let why = if last.is_empty() {
+        format!("its log is {}", log.display())
+    } else {
+        last.trim_start_matches("error: ").to_owned()
+    };
+    // One that is to leave, or is being replaced already, is not replaced.
+    let replaced = state.replacing.as_ref().map(|r| r.ordinal) == Some(ordinal);
+    if ordinal >= state.wanted() || replaced {
+        return format!("{name} does not start: {why}");
+    }
+    format!(
+        "{name} does not start: {why}; if its volume is gone: {} replace {name}",
+        called_as()
+    )
+}
+
+/// All wanted peers serve but those that do not start.
+fn serves_without(runner: &Runner, progress: &Progress, failing: &BTreeSet<u32>) -> bool {
+    let (_, state) = runner.state();
+    let name = |i: &u32| format!("{}-{i}", state.name());
+    let names: BTreeSet<String> = failing.iter().map(name).collect();
+    progress.ready > 0 && progress.waiting.iter().all(|w| names.contains(&w.name))
 }
 
 async fn end(runner: Runner, screen: &mut Screen, stop: &mut Stop) {
@@ -197,10 +252,14 @@ fn welcome(runner: &Runner) -> String {
         runner.places(),
     );
     text += "\nIn another terminal:\n";
-    if ports.grpc != GRPC_PORT {
-        text += &format!("  export PEERNET_SERVER=http://{}\n", ports.grpc(0));
+    // Two that run; of a single one, the same.
+    let runs = |ordinal: &u32| runner.children().pid(*ordinal).is_some();
+    let mut running = (0..state.wanted()).filter(runs);
+    let first = running.next().unwrap_or_default();
+    let last = ports.http(running.next_back().unwrap_or(first));
+    if ports.grpc != GRPC_PORT || first != 0 {
+        text += &format!("  export PEERNET_SERVER=http://{}\n", ports.grpc(first));
     }
-    let last = ports.http(state.wanted() - 1);
     text += &format!(
         "  {me} put README.md\n  \
            {me} get README.md copy.md\n  \
@@ -208,7 +267,7 @@ fn welcome(runner: &Runner) -> String {
            curl http://{last}/v1/files/README.md\n  \
            {me} status\n  \
            {me} scale {more}\n\n",
-        first = ports.http(0),
+        first = ports.http(first),
         more = state.wanted() + 2,
     );
     text + &format!(
@@ -279,7 +338,7 @@ impl Audience for Screen {
         if self.terminal && !self.bar.is_finished() {
             self.bar.println(line);
         } else {
-            eprintln!("{line}");
+            say(line);
         }
     }
 
@@ -292,9 +351,14 @@ impl Audience for Screen {
         let milestone = (progress.ready, progress.wanted, progress.leaving.len());
         if milestone != self.said {
             self.said = milestone;
-            eprintln!("{}", sentence(progress));
+            say(&sentence(progress));
         }
     }
+}
+
+/// A line on standard error. Whoever reads it may be gone, and that must not end the peers.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// How far the network is, in one line.

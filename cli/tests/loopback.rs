@@ -1,6 +1,7 @@
 //! The real binary, real processes and real files on loopback, from `up` to ctrl-C: what the README promises, in order.
 
 use std::fs;
+use std::process::Command;
 
 use crate::network::{Network, peernet, send_signal};
 
@@ -107,6 +108,32 @@ fn a_network_on_loopback_from_up_to_the_end() {
     crash(&network);
     scaling(&mut network);
     the_end_and_a_new_beginning(network);
+}
+
+/// `peernet up 2>&1 | tee up.log`: ctrl-C ends the reader first.
+#[test]
+fn a_runner_that_nobody_hears_goes_on_and_ends_in_order() {
+    let mut network = Network::up_unheard(&["--peers", "3"]);
+    send_signal(network.pids()[1], "KILL");
+    network.is_well("OK: 3 peers");
+    network.interrupt();
+    assert!(!network.any_peer_runs());
+}
+
+/// Ctrl-C while a manifest is awaited from a pipe.
+#[test]
+fn a_runner_that_waits_for_its_manifest_can_be_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("manifest");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let mut command = peernet(&["up", "--file", pipe.to_str().unwrap()]);
+    let mut runner = command.spawn().unwrap();
+    // This waits for the runner to read.
+    let writer = fs::File::options().write(true).open(&pipe).unwrap();
+    send_signal(runner.id(), "INT");
+    assert!(runner.wait().unwrap().success());
+    drop(writer);
 }
 
 /// A put that is broken off has left chunks, as another file has that begins alike.

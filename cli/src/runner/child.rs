@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -29,8 +29,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A process that lived so long has recovered; its next restart is a first one (guess).
 const RECOVERED: Duration = Duration::from_secs(60);
-/// How long a peer may take to end when told to, before it is killed. Longer than the daemon gives what is under way.
-const ENDING: Duration = Duration::from_secs(20);
+/// How long a peer may take to end when told to, before it is killed: the 31 seconds that it gives itself, and some for a busy
+/// machine.
+pub(super) const ENDING: Duration = Duration::from_secs(35);
+const _: () = assert!(ENDING.as_secs() > peernet_node::ENDS_IN.as_secs());
 /// A log is set aside (one generation) when its peer starts and it is larger than this, in bytes.
 const LOG_MAX: u64 = 16 << 20;
 
@@ -196,7 +198,8 @@ impl Children {
         self.children.get(&ordinal).map_or(0, |c| c.crashes)
     }
 
-    /// Starts the process of a peer, told of `peers` addresses to find others at.
+    /// Starts the process of a peer, told of `peers` addresses to find others at. One that cannot be started pauses like one
+    /// that has crashed.
     pub fn start(&mut self, home: &Home, ordinal: u32, peers: u32) -> Result<(), StartError> {
         assert!(!self.alive(ordinal), "peer {ordinal} has one process");
         let name = format!("{}-{ordinal}", self.launch.name);
@@ -211,9 +214,17 @@ impl Children {
             command.process_group(0).kill_on_drop(true);
             command.spawn()
         };
-        let process = spawn().map_err(|reason| StartError { name, reason })?;
-        let (stop, stopped) = oneshot::channel();
+        let spawned = spawn();
         let child = self.children.entry(ordinal).or_default();
+        let process = match spawned {
+            Ok(process) => process,
+            Err(reason) => {
+                child.crashes = child.crashes.saturating_add(1);
+                child.may_start_at = Some(Instant::now() + pause(child.crashes));
+                return Err(StartError { name, reason });
+            }
+        };
+        let (stop, stopped) = oneshot::channel();
         child.pid = process.id();
         child.started = Some(Instant::now());
         child.stop = Some(stop);
@@ -353,7 +364,7 @@ impl Children {
 }
 
 /// The pause after so many crashes in a row, from 1.
-fn pause(crashes: u32) -> Duration {
+pub(super) fn pause(crashes: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(1 << crashes.saturating_sub(1).min(16));
     doubled.min(LONGEST_PAUSE)
 }
@@ -392,10 +403,19 @@ fn log(path: &Path) -> io::Result<File> {
 /// The last lines of a log, for a sentence on what went wrong.
 pub fn last_words(path: &Path) -> String {
     const LINES: usize = 3;
-    // Bounded by `LOG_MAX` and what one run adds; read only when something failed.
-    let text = fs::read(path)
-        .map(|t| String::from_utf8_lossy(&t).into_owned())
-        .unwrap_or_default();
+    /// Of a log that one run has made long, only the end.
+    const MOST: u64 = 64 << 10;
+    let end = || -> io::Result<Vec<u8>> {
+        let mut log = File::open(path)?;
+        let begin = log.metadata()?.len().saturating_sub(MOST);
+        log.seek(io::SeekFrom::Start(begin))?;
+        let mut end = Vec::new();
+        log.take(MOST).read_to_end(&mut end)?;
+        Ok(end)
+    };
+    // A log that cannot be read says nothing.
+    let text = end().unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
@@ -455,12 +475,27 @@ mod tests {
     async fn a_program_that_is_not_there_is_said_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::lock(dir.path()).unwrap();
-        let error = children("/no/such/program").start(&home, 4, 5).unwrap_err();
+        let mut children = children("/no/such/program");
+        let before = Instant::now();
+        let error = children.start(&home, 4, 5).unwrap_err();
         assert!(
             error
                 .to_string()
                 .starts_with("the process of t-4 cannot be started"),
             "{error}"
         );
+        assert_eq!(children.crashes(4), 1);
+        assert!(children.next_start().unwrap() >= before + FIRST_PAUSE);
+    }
+
+    #[test]
+    fn the_last_words_of_a_long_log_are_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "x".repeat(1 << 20) + "\n\none\ntwo\nerror: three\n").unwrap();
+        assert_eq!(last_words(&path), "one\ntwo\nerror: three");
+        fs::write(&path, "short").unwrap();
+        assert_eq!(last_words(&path), "short");
+        assert_eq!(last_words(&dir.path().join("none")), "");
     }
 }

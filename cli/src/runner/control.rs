@@ -3,11 +3,14 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
 
 use crate::runner::plan::Progress;
 
@@ -17,6 +20,10 @@ const CLIENTS: usize = 16;
 const WAITING: usize = 16;
 /// Longest request, in bytes.
 const REQUEST_MAX: u64 = 4096;
+/// How long a client may take to say what it asks, and to take an answer. Guess: both are at once where nobody stands still.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause when a client cannot be let in, as when files have run out (guess: short beside what a person notices).
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a client may ask.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -70,6 +77,9 @@ pub struct Loss {
     pub slots_lost: Vec<u16>,
     /// Slots of which fewer copies than a majority are left: what only the others held is lost.
     pub slots_partial: Vec<u16>,
+    /// Peers that have not done it, and why; those of a runner of an earlier version are unknown.
+    #[serde(default)]
+    pub not_heard: Vec<String>,
 }
 
 /// What it hears.
@@ -140,7 +150,7 @@ pub fn listen(
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     // The client is gone again, or files ran out, which the next client that ends will mend.
-                    Err(_) => { tokio::task::yield_now().await; continue }
+                    Err(_) => { sleep(PAUSE).await; continue }
                 },
                 () = asks.closed() => return,
             };
@@ -180,65 +190,80 @@ impl Task {
 async fn serve(
     stream: UnixStream,
     asks: mpsc::Sender<Ask>,
-    mut progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<Progress>,
 ) -> io::Result<()> {
     let (input, mut output) = stream.into_split();
+    let mut input = BufReader::new(input);
     let mut line = String::new();
-    BufReader::new(input.take(REQUEST_MAX))
-        .read_line(&mut line)
-        .await?;
-    let request: Request = match serde_json::from_str(&line) {
-        Ok(request) => request,
+    let mut limited = (&mut input).take(REQUEST_MAX);
+    let asked = timeout(PATIENCE, limited.read_line(&mut line)).await;
+    asked.map_err(|_| io::ErrorKind::TimedOut)??;
+    match serde_json::from_str(&line) {
+        // Who waits keeps its half open: the place of one that is gone is free at once.
+        Ok(request) => tokio::select! {
+            answered = answer(request, &mut output, asks, progress) => answered,
+            () = gone(input) => Ok(()),
+        },
         Err(e) => {
-            return write(
-                &mut output,
-                &Event::Refused {
-                    reason: format!("the request is not understood: {e}"),
-                },
-            )
-            .await;
-        }
-    };
-    let (reply, replied) = oneshot::channel();
-    if asks.send(Ask { request, reply }).await.is_err() {
-        return write(&mut output, &Event::Stopping).await;
-    }
-    let taken = match replied.await {
-        Ok(Ok(taken)) => taken,
-        Ok(Err(reason)) => return write(&mut output, &Event::Refused { reason }).await,
-        Err(_) => return write(&mut output, &Event::Stopping).await,
-    };
-    let task = match taken {
-        Reply::Scaling { from, to } => {
-            write(&mut output, &Event::Accepted { from, to }).await?;
-            Task::Scale(to)
-        }
-        Reply::Replacing { peer } => {
-            let name = peer.clone();
-            write(&mut output, &Event::Replacing { peer }).await?;
-            Task::Replace(name)
-        }
-        Reply::Loss(loss) => return write(&mut output, &Event::Loss(loss)).await,
-    };
-    loop {
-        let now = progress.borrow_and_update().clone();
-        if matches!(task, Task::Scale(to) if now.wanted != to) {
-            return write(&mut output, &Event::Superseded { wanted: now.wanted }).await;
-        }
-        if task.is_done(&now) {
-            return write(&mut output, &Event::Done(now)).await;
-        }
-        write(&mut output, &Event::Progress(now)).await?;
-        if progress.changed().await.is_err() {
-            return write(&mut output, &Event::Stopping).await;
+            let reason = format!("the request is not understood: {e}");
+            write(&mut output, &Event::Refused { reason }).await
         }
     }
 }
 
-async fn write(output: &mut (impl tokio::io::AsyncWrite + Unpin), event: &Event) -> io::Result<()> {
+/// Waits until the client is gone. It has nothing more to say.
+async fn gone(mut input: BufReader<OwnedReadHalf>) {
+    let mut ignored = [0; 64];
+    while matches!(input.read(&mut ignored).await, Ok(1..)) {}
+}
+
+async fn answer(
+    request: Request,
+    output: &mut OwnedWriteHalf,
+    asks: mpsc::Sender<Ask>,
+    mut progress: watch::Receiver<Progress>,
+) -> io::Result<()> {
+    let (reply, replied) = oneshot::channel();
+    if asks.send(Ask { request, reply }).await.is_err() {
+        return write(output, &Event::Stopping).await;
+    }
+    let taken = match replied.await {
+        Ok(Ok(taken)) => taken,
+        Ok(Err(reason)) => return write(output, &Event::Refused { reason }).await,
+        Err(_) => return write(output, &Event::Stopping).await,
+    };
+    let task = match taken {
+        Reply::Scaling { from, to } => {
+            write(output, &Event::Accepted { from, to }).await?;
+            Task::Scale(to)
+        }
+        Reply::Replacing { peer } => {
+            let name = peer.clone();
+            write(output, &Event::Replacing { peer }).await?;
+            Task::Replace(name)
+        }
+        Reply::Loss(loss) => return write(output, &Event::Loss(loss)).await,
+    };
+    loop {
+        let now = progress.borrow_and_update().clone();
+        if matches!(task, Task::Scale(to) if now.wanted != to) {
+            return write(output, &Event::Superseded { wanted: now.wanted }).await;
+        }
+        if task.is_done(&now) {
+            return write(output, &Event::Done(now)).await;
+        }
+        write(output, &Event::Progress(now)).await?;
+        if progress.changed().await.is_err() {
+            return write(output, &Event::Stopping).await;
+        }
+    }
+}
+
+async fn write(output: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
-    output.write_all(&line).await
+    let written = timeout(PATIENCE, output.write_all(&line)).await;
+    written.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 #[cfg(test)]
@@ -354,5 +379,47 @@ mod tests {
         next(&mut last).await;
         drop(publish);
         assert_eq!(next(&mut last).await, Event::Stopping);
+    }
+
+    #[tokio::test]
+    async fn clients_that_went_away_hold_no_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let (_publish, progress) = watch::channel(at(7, false));
+        let mut asked = listen(&socket, progress).unwrap();
+        let mut replies = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut lines = connect(&socket, r#"{"request":"scale","peers":7}"#).await;
+            let ask = asked.recv().await.unwrap();
+            let answer = Reply::Scaling { from: 5, to: 7 };
+            // Some wait for progress that never comes, the others for an answer.
+            if replies.len() % 2 == 0 {
+                replies.push(None);
+                ask.reply.send(Ok(answer)).unwrap();
+                next(&mut lines).await;
+                next(&mut lines).await;
+            } else {
+                replies.push(Some(ask.reply));
+            }
+        }
+        let _lines = connect(&socket, r#"{"request":"replace","peer":"l-2"}"#).await;
+        let ask = timeout(Duration::from_secs(60), asked.recv()).await;
+        let replace = Request::Replace { peer: "l-2".into() };
+        assert_eq!(ask.expect("there is a place").unwrap().request, replace);
+    }
+
+    #[tokio::test]
+    async fn clients_that_say_nothing_hold_no_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let (_publish, progress) = watch::channel(at(7, false));
+        let mut asked = listen(&socket, progress).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..CLIENTS {
+            silent.push(UnixStream::connect(&socket).await.unwrap());
+        }
+        let _lines = connect(&socket, r#"{"request":"scale","peers":7}"#).await;
+        let ask = timeout(Duration::from_secs(60), asked.recv()).await;
+        assert!(ask.expect("there is a place").is_some());
     }
 }

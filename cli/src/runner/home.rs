@@ -10,13 +10,22 @@ use peernet_crd::PeerNetwork;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::runner::child::ENDING;
 use crate::runner::plan::Decided;
 use crate::runner::plan::replace::{Replacing, replication};
 
 /// Version of the state file.
 const FORMAT: u32 = 1;
-/// How long peers of an earlier run, whose runner was killed, may take to end. Longer than a peer's own grace.
-const LEFTOVERS: Duration = Duration::from_secs(30);
+/// The state file.
+const STATE: &str = "state.json";
+/// How the name of a volume ends that nobody needs any more.
+const GONE: &str = ".gone";
+/// Most volumes of one peer that are on their way out at once (guess: each is a replacement, which takes longer).
+const SET_ASIDE: u32 = 16;
+/// How long peers of an earlier run, whose runner was killed, may take to end: longer than a runner gives them, for nobody
+/// is left to kill them.
+const LEFTOVERS: Duration = Duration::from_secs(40);
+const _: () = assert!(LEFTOVERS.as_secs() > ENDING.as_secs());
 
 /// Why the directory cannot be used.
 #[derive(Debug, Error)]
@@ -29,6 +38,14 @@ pub enum HomeError {
     /// Reading or writing failed.
     #[error("{} cannot be used: {reason}; choose another directory with --dir", .path.display())]
     Io {
+        /// What.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The same, where a network lives already: it cannot go on elsewhere.
+    #[error("{} cannot be used: {reason}; this directory holds the network's files, so mend that and try again", .path.display())]
+    Kept {
         /// What.
         path: PathBuf,
         /// What the system said.
@@ -50,12 +67,18 @@ pub enum HomeError {
     #[error("peers of an earlier run in {} still end; try again in a moment", .0.display())]
     Leftovers(PathBuf),
     /// The state file is damaged.
-    #[error("{} cannot be understood ({reason}); the volumes beside it remember their network: move the file away and start again", .path.display())]
+    #[error(
+        "{} cannot be understood ({reason}); the {peers} volumes beside it remember their network: move the file away and start \
+         again with --peers {peers}, and with the other options of the first time",
+        .path.display()
+    )]
     State {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+        /// Volumes there are, so that no smaller network is begun on them.
+        peers: u32,
     },
 }
 
@@ -164,10 +187,7 @@ pub struct Home {
 impl Home {
     /// Creates the directory if need be, locks it, and waits until the peers of an earlier run have ended.
     pub fn lock(dir: &Path) -> Result<Self, HomeError> {
-        let failed = |reason| HomeError::Io {
-            path: dir.to_owned(),
-            reason,
-        };
+        let failed = |reason| failed(dir, dir.to_owned(), reason);
         // Others on this machine have no business in the files.
         DirBuilder::new()
             .recursive(true)
@@ -208,10 +228,7 @@ impl Home {
     /// Waits until no peer of an earlier run holds its lock any more: they end by themselves when their runner does.
     pub async fn await_leftovers(&self) -> Result<(), HomeError> {
         let path = peers_lock(&self.dir);
-        let failed = |reason| HomeError::Io {
-            path: path.clone(),
-            reason,
-        };
+        let failed = |reason| self.failed(path.clone(), reason);
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -240,21 +257,54 @@ impl Home {
         self.dir.join(format!("peer-{ordinal}.log"))
     }
 
-    /// Removes the volume of a peer that is replaced, durably; its successor makes a new one.
-    pub fn wipe(&self, ordinal: u32) -> Result<(), HomeError> {
-        let path = self.volume(ordinal);
-        let remove = || match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => File::open(&self.dir)?.sync_all(),
+    /// Sets the volume of a peer that is replaced aside, durably and at once, so that its successor makes a new one; where
+    /// it is now, for it to be removed.
+    pub fn set_aside(&self, ordinal: u32) -> Result<Option<PathBuf>, HomeError> {
+        let volume = self.volume(ordinal);
+        // One from before may still be on its way out.
+        let names = (0..SET_ASIDE).map(|i| self.dir.join(format!("peer-{ordinal}.{i}{GONE}")));
+        let free = names.into_iter().find(|path| !path.exists());
+        let aside = || {
+            let free = free.ok_or(io::ErrorKind::AlreadyExists)?;
+            let moved = match fs::rename(&volume, &free) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                moved => Some(moved.map(|()| free)?),
+            };
+            File::open(&self.dir)?.sync_all()?;
+            Ok(moved)
         };
-        remove().map_err(|reason| HomeError::Io {
-            path: path.clone(),
-            reason,
-        })
+        aside().map_err(|reason| self.failed(volume.clone(), reason))
+    }
+
+    /// Volumes that an earlier run set aside and did not get to remove.
+    pub fn set_aside_before(&self) -> Vec<PathBuf> {
+        let gone = |name: &str| name.starts_with("peer-") && name.ends_with(GONE);
+        self.names()
+            .filter(|name| gone(name))
+            .map(|name| self.dir.join(name))
+            .collect()
+    }
+
+    /// As many peers as there are volumes of, by the greatest number.
+    fn peers(&self) -> u32 {
+        let ordinals = self
+            .names()
+            .filter_map(|name| name.strip_prefix("peer-")?.parse().ok());
+        ordinals.max().map_or(0, |last: u32| last.saturating_add(1))
+    }
+
+    /// What is in the directory; a name that is not UTF-8 is nobody's.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok())
+    }
+
+    fn failed(&self, path: PathBuf, reason: io::Error) -> HomeError {
+        failed(&self.dir, path, reason)
     }
 
     fn state(&self) -> PathBuf {
-        self.dir.join("state.json")
+        self.dir.join(STATE)
     }
 
     /// What an earlier run wrote down.
@@ -263,17 +313,17 @@ impl Home {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(reason) => return Err(HomeError::Io { path, reason }),
+            Err(reason) => return Err(self.failed(path, reason)),
         };
-        let state: State = serde_json::from_slice(&text).map_err(|e| HomeError::State {
+        let damaged = |reason| HomeError::State {
             path: path.clone(),
-            reason: e.to_string(),
-        })?;
+            reason,
+            peers: self.peers(),
+        };
+        let state: State = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
         if state.format != FORMAT {
-            return Err(HomeError::State {
-                path,
-                reason: format!("its format is {}, not {FORMAT}", state.format),
-            });
+            let reason = format!("its format is {}, not {FORMAT}", state.format);
+            return Err(damaged(reason));
         }
         Ok(Some(state))
     }
@@ -288,10 +338,16 @@ impl Home {
             file.persist(&path).map_err(|e| e.error)?;
             File::open(&self.dir)?.sync_all()
         };
-        write().map_err(|reason| HomeError::Io {
-            path: path.clone(),
-            reason,
-        })
+        write().map_err(|reason| self.failed(path.clone(), reason))
+    }
+}
+
+/// Another directory is only advice where no network would be left behind.
+fn failed(dir: &Path, path: PathBuf, reason: io::Error) -> HomeError {
+    if dir.join(STATE).exists() {
+        HomeError::Kept { path, reason }
+    } else {
+        HomeError::Io { path, reason }
     }
 }
 
@@ -358,7 +414,51 @@ mod tests {
         assert_eq!(home.load().unwrap(), Some(state.clone()));
         assert_eq!((state.wanted(), state.name()), (5, "demo"));
         fs::write(home.state(), "{").unwrap();
-        assert!(matches!(home.load(), Err(HomeError::State { .. })));
+        for ordinal in [0, 1, 6] {
+            fs::create_dir(home.volume(ordinal)).unwrap();
+        }
+        fs::write(home.log(8), "").unwrap();
+        let error = home.load().unwrap_err();
+        assert!(matches!(error, HomeError::State { peers: 7, .. }));
+        let words = error.to_string();
+        assert!(words.contains("start again with --peers 7"), "{words}");
+    }
+
+    #[test]
+    fn another_directory_is_advice_only_where_there_is_no_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::lock(dir.path()).unwrap();
+        let network = PeerNetwork::new("demo", PeerNetworkSpec::default());
+        let state = State::new(network, 3, 7000, 8080);
+        // Nothing can be renamed to a directory.
+        fs::create_dir(home.state()).unwrap();
+        let words = home.save(&state).unwrap_err().to_string();
+        assert!(words.contains("mend that and try again"), "{words}");
+        assert!(!words.contains("--dir"), "{words}");
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let words = Home::lock(&file).unwrap_err().to_string();
+        assert!(words.contains("--dir"), "{words}");
+    }
+
+    #[test]
+    fn a_volume_is_set_aside_whole_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::lock(dir.path()).unwrap();
+        assert_eq!(home.set_aside(2).unwrap(), None);
+        let mut aside = Vec::new();
+        for content in ["first", "second"] {
+            fs::create_dir(home.volume(2)).unwrap();
+            fs::write(home.volume(2).join("chunk"), content).unwrap();
+            let path = home.set_aside(2).unwrap().unwrap();
+            assert!(!home.volume(2).exists());
+            assert_eq!(fs::read_to_string(path.join("chunk")).unwrap(), content);
+            aside.push(path);
+        }
+        fs::create_dir(home.volume(3)).unwrap();
+        let mut found = home.set_aside_before();
+        found.sort();
+        assert_eq!(found, aside);
     }
 
     #[tokio::test]

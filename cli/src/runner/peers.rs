@@ -235,10 +235,17 @@ impl Peers {
         .await;
     }
 
-    /// Tells all running peers what is given up. Sentences on those that did not do it.
-    pub async fn recover(&mut self, observed: &Observed, recovery: &Recovery) -> Vec<String> {
+    /// Tells all running peers what is given up. Sentences on those that did not do it, and on those of `stay` (by ordinal,
+    /// the names of members that are thought alive) that could not be told.
+    pub async fn recover(
+        &mut self,
+        observed: &Observed,
+        recovery: &Recovery,
+        stay: &BTreeMap<u32, String>,
+    ) -> Vec<String> {
         let request = wire::recover_request(recovery);
         let told = self.running(observed);
+        let silent = unheard(stay, told.iter().map(|(ordinal, _)| *ordinal).collect());
         let answers = join_all(told.into_iter().map(async |(ordinal, channel)| {
             match AdminClient::new(channel).recover(request.clone()).await {
                 Ok(answer) if answer.get_ref().alive.is_empty() => None,
@@ -246,8 +253,19 @@ impl Peers {
                 Err(status) => Some(format!("peer {ordinal}: {}", status.message())),
             }
         }));
-        answers.await.into_iter().flatten().collect()
+        silent
+            .into_iter()
+            .chain(answers.await.into_iter().flatten())
+            .collect()
     }
+}
+
+/// Sentences on those that stay and are not among `told`.
+fn unheard(stay: &BTreeMap<u32, String>, told: BTreeSet<u32>) -> Vec<String> {
+    let silent = stay.iter().filter(|(ordinal, _)| !told.contains(ordinal));
+    silent
+        .map(|(_, name)| format!("{name} does not answer"))
+        .collect()
 }
 
 /// What one peer says in one round.
@@ -340,4 +358,16 @@ async fn reports(
         .flatten()
         .map(|report| (report.peer, report))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stays_and_could_not_be_told_is_named() {
+        let stay = [0, 1, 2].map(|i| (i, format!("l-{i}"))).into();
+        assert_eq!(unheard(&stay, [0, 2, 7].into()), ["l-1 does not answer"]);
+        assert!(unheard(&stay, [0, 1, 2].into()).is_empty());
+    }
 }

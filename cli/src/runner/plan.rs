@@ -52,7 +52,8 @@ impl Decided {
         format!("{}-{ordinal}", self.name)
     }
 
-    fn ordinal(&self, name: &str) -> Option<u32> {
+    /// The number of the peer of that name, if it is one of this network.
+    pub fn ordinal(&self, name: &str) -> Option<u32> {
         name.strip_prefix(&self.name)?
             .strip_prefix('-')?
             .parse()

@@ -9,7 +9,7 @@ use peernet_core::preflight::{Standing, lowest};
 use peernet_core::recover::{Loss, Recovery, Refused, identities, recover, stuck};
 
 use crate::runner::control::{self, Ask, Reply, Request};
-use crate::runner::home::{HomeError, Replaced};
+use crate::runner::home::Replaced;
 use crate::runner::manifest::with_peers;
 use crate::runner::plan::replace::accept;
 use crate::runner::plan::{Decided, Observed};
@@ -17,42 +17,29 @@ use crate::runner::{Audience, Runner};
 
 impl Runner {
     /// Takes up a request, or says why not.
-    pub(super) async fn take(
-        &mut self,
-        ask: Ask,
-        audience: &mut impl Audience,
-    ) -> Result<(), HomeError> {
+    pub(super) async fn take(&mut self, ask: Ask, audience: &mut impl Audience) {
         let Ask { request, reply } = ask;
         let answer = match request {
             // The answer follows when progress towards that number is known.
-            Request::Scale { peers } => match self.scale(peers, audience)? {
+            Request::Scale { peers } => match self.scale(peers, audience) {
                 Ok(from) => {
-                    self.accepted
-                        .push((Reply::Scaling { from, to: peers }, reply));
-                    return Ok(());
+                    let answer = Reply::Scaling { from, to: peers };
+                    return self.accepted.push((answer, reply));
                 }
                 Err(why) => Err(why),
             },
-            Request::Replace { peer } => match self.replace(&peer, audience)? {
-                Ok(()) => {
-                    self.accepted.push((Reply::Replacing { peer }, reply));
-                    return Ok(());
-                }
+            Request::Replace { peer } => match self.replace(&peer, audience) {
+                Ok(()) => return self.accepted.push((Reply::Replacing { peer }, reply)),
                 Err(why) => Err(why),
             },
             Request::Recover { peers, accepted } => self.recover(&peers, accepted, audience).await,
         };
         // The client may be gone.
         drop(reply.send(answer));
-        Ok(())
     }
 
-    /// Accepts another number of peers, if the manifest's rules, the ports and the ring allow it; the number before.
-    fn scale(
-        &mut self,
-        to: u32,
-        audience: &mut impl Audience,
-    ) -> Result<Result<u32, String>, HomeError> {
+    /// Accepts another number of peers, if the manifest's rules, the ports, the ring and the disk allow it; the number before.
+    fn scale(&mut self, to: u32, audience: &mut impl Audience) -> Result<u32, String> {
         let from = self.state.wanted();
         let allowed = with_peers(&self.state.manifest, to).map_err(|e| e.to_string());
         let allowed = allowed.and_then(|manifest| {
@@ -65,45 +52,37 @@ impl Runner {
             }
             Ok(manifest)
         });
-        let manifest = match allowed {
-            Ok(manifest) => manifest,
-            Err(why) => return Ok(Err(why)),
-        };
-        self.save(|s| s.manifest = manifest)?;
+        let manifest = allowed?;
+        let saved = self.save(|s| s.manifest = manifest);
+        saved.map_err(|e| e.to_string())?;
         if from != to {
             audience.line(&format!("scaling from {from} to {to} peers"));
         }
-        Ok(Ok(from))
+        Ok(from)
     }
 
-    fn replace(
-        &mut self,
-        name: &str,
-        audience: &mut impl Audience,
-    ) -> Result<Result<(), String>, HomeError> {
+    fn replace(&mut self, name: &str, audience: &mut impl Audience) -> Result<(), String> {
         let decided = self.state.decided();
         if let Some(under_way) = &decided.replacing {
             let under_way = decided.peer_name(under_way.ordinal);
             // The same again is the same request.
-            return Ok(if under_way == name {
+            return if under_way == name {
                 Ok(())
             } else {
                 Err(format!("{under_way} is being replaced; one at a time"))
-            });
+            };
         }
-        let replacing = match accept(&decided, &self.seen, name) {
-            Ok(replacing) => replacing,
-            Err(why) => return Ok(Err(why)),
-        };
+        let replacing = accept(&decided, &self.seen, name)?;
         let peer = replacing.peer;
         let written = Replaced {
             ordinal: replacing.ordinal,
             peer: peer.to_string(),
             wiped: false,
         };
-        self.save(|s| s.replacing = Some(written))?;
+        let saved = self.save(|s| s.replacing = Some(written));
+        saved.map_err(|e| e.to_string())?;
         audience.line(&format!("replacing {name}: the identity {peer} is retired"));
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Says what giving up these peers (or all that hold what is stuck) costs, and does it if that was accepted.
@@ -121,12 +100,18 @@ impl Runner {
         let name = |id: &PeerId| observed.members.get(id).map(|m| m.name.clone());
         let mut peers: Vec<String> = gone.iter().filter_map(name).collect();
         peers.sort();
+        let mut not_heard = Vec::new();
         if accepted {
-            let failures = self.peers.recover(&observed, &recovery).await;
-            let told = if failures.is_empty() {
+            let present = observed.members.values().filter(|m| m.is_present());
+            let stay = present
+                .filter(|m| !gone.contains(&m.id))
+                .filter_map(|m| Some((decided.ordinal(&m.name)?, m.name.clone())))
+                .collect();
+            not_heard = self.peers.recover(&observed, &recovery, &stay).await;
+            let told = if not_heard.is_empty() {
                 String::new()
             } else {
-                format!("; not heard by all: {}", failures.join("; "))
+                format!("; not heard by all: {}", not_heard.join("; "))
             };
             audience.line(&format!("given up for good: {}{told}", peers.join(", ")));
         }
@@ -135,6 +120,7 @@ impl Runner {
             peers,
             slots_lost: numbers(&loss.whole),
             slots_partial: numbers(&loss.partial),
+            not_heard,
         }))
     }
 }

@@ -9,12 +9,16 @@ use crate::network::{Network, send_signal};
 fn ruin(network: &Network, ordinal: usize) {
     let pid = network.pids()[ordinal];
     send_signal(pid, "STOP");
+    overwrite(network, ordinal);
+    send_signal(pid, "KILL");
+}
+
+fn overwrite(network: &Network, ordinal: usize) {
     let path = network.run_dir().join(format!("peer-{ordinal}/meta.redb"));
     let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
         .take(1 << 18)
         .collect();
     fs::write(path, noise).unwrap();
-    send_signal(pid, "KILL");
 }
 
 fn put(network: &Network, name: &str) -> Vec<u8> {
@@ -89,4 +93,25 @@ fn a_ruined_volume_is_replaced_and_two_at_once_are_given_up() {
     // One that was given up has nothing left to prove.
     network.run(&["replace", "local-3"]);
     assert!(reads(&network, "second.bin", &second));
+}
+
+#[test]
+fn a_ruined_volume_does_not_keep_the_others_down() {
+    let mut network = Network::up(&["--peers", "5"]);
+    let file = put(&network, "file.bin");
+    network.is_well("OK: 5 peers in 3 zones; all data has 3 copies\n");
+    network.interrupt();
+    overwrite(&network, 2);
+    let network = network.up_again();
+    network.says("local-2 does not start: ");
+    let said = network.said();
+    let line = said
+        .lines()
+        .find(|l| l.starts_with("local-2 does not start"));
+    assert!(line.unwrap().ends_with(" replace local-2"), "{said}");
+    assert!(reads(&network, "file.bin", &file));
+    network.run(&["replace", "local-2"]);
+    network.is_well("OK: 5 peers in 3 zones; all data has 3 copies\n");
+    let before = network.run_dir().join("peer-2.0.gone");
+    network.wait_for("the old volume is removed", || !before.exists());
 }

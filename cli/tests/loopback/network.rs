@@ -53,26 +53,35 @@ pub(crate) struct Network {
 impl Network {
     /// Starts one in a new directory on free ports and waits until it is ready.
     pub(crate) fn up(args: &[&str]) -> Self {
+        Network::begin(args, true)
+    }
+
+    /// The same with a standard error that nobody reads any more.
+    pub(crate) fn up_unheard(args: &[&str]) -> Self {
+        Network::begin(args, false)
+    }
+
+    fn begin(args: &[&str], heard: bool) -> Self {
         // A test that failed says so itself.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = Arc::new(tempfile::tempdir().unwrap());
         fs::create_dir(dir.path().join("files")).unwrap();
         let grpc = free_ports();
         let http = grpc + PORTS;
-        Network::start(dir, grpc, http, args, Some(turn))
+        Network::start(dir, (grpc, http), args, heard, Some(turn))
     }
 
     /// Starts one that has ended in the same directory again; it remembers the rest itself.
     pub(crate) fn up_again(mut self) -> Self {
         let turn = self.turn.take();
-        Network::start(self.dir.clone(), self.grpc, self.http, &[], turn)
+        Network::start(self.dir.clone(), (self.grpc, self.http), &[], true, turn)
     }
 
     fn start(
         dir: Arc<TempDir>,
-        grpc: u16,
-        http: u16,
+        (grpc, http): (u16, u16),
         args: &[&str],
+        heard: bool,
         turn: Option<MutexGuard<'static, ()>>,
     ) -> Self {
         let mut command = peernet(&["up"]);
@@ -92,7 +101,12 @@ impl Network {
             .unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         listen(runner.stdout.take().unwrap(), said.clone());
-        listen(runner.stderr.take().unwrap(), said.clone());
+        let errors = runner.stderr.take().unwrap();
+        if heard {
+            listen(errors, said.clone());
+        } else {
+            drop(errors);
+        }
         let network = Network {
             runner,
             said,

@@ -56,6 +56,15 @@ pub(super) fn replace(
         wiped,
     } = replacing;
     let name = decided.peer_name(*ordinal);
+    if *ordinal >= decided.wanted {
+        // It leaves like any other, and its process ends on the same proof.
+        let replacement = Replacement {
+            name,
+            sentence: "it is not replaced: it is not wanted any more".to_owned(),
+            over: true,
+        };
+        return (Some(Action::EndReplacement), Some(replacement));
+    }
     let member = observed.members.get(dead);
     let retired = member.is_none_or(|m| m.liveness == Liveness::Left);
     let runs = observed

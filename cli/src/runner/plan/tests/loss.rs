@@ -130,3 +130,18 @@ fn a_volume_on_which_somebody_else_runs_by_now_is_kept() {
     let done = plan(&replacing(false), &observed);
     assert!(done.actions.contains(&Action::EndReplacement), "{done:?}");
 }
+
+#[test]
+fn a_peer_that_is_not_wanted_any_more_is_not_replaced() {
+    for wiped in [false, true] {
+        let mut observed = crashed();
+        observed.reports = proofs(2, 0..0);
+        let mut state = replacing(wiped);
+        state.wanted = 2;
+        let ended = plan(&state, &observed);
+        assert!(ended.actions.contains(&Action::EndReplacement), "{ended:?}");
+        assert!(!ended.actions.contains(&Action::Wipe(2)), "{ended:?}");
+        assert!(sentence(&ended).contains("not wanted any more"));
+        assert!(ended.progress.replacement.unwrap().over);
+    }
+}
