@@ -41,7 +41,7 @@ impl Gossip {
         self.members.remove(&id);
         self.since.remove(&id);
         self.rumors.remove(&id);
-        self.digest = self.fingerprint();
+        self.print(id);
         Some(id)
     }
 }
@@ -345,6 +345,7 @@ mod tests {
             let mut gossip = Gossip::new(member(1), vec![member(2), member(3)], Time(0));
             for n in order {
                 gossip.members.insert(PeerId(n), gone(n));
+                gossip.print(PeerId(n));
                 gossip.forget_one_gone();
             }
             gossip.members

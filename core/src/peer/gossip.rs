@@ -35,6 +35,8 @@ pub(super) struct Gossip {
     /// Counts changes of who may hold slots.
     pub(super) version: u64,
     pub(super) digest: u64,
+    /// What of the digest is each member's, so that a change costs one hash and not one for each of a thousand.
+    prints: BTreeMap<PeerId, u64>,
     /// Counts changes of any kind.
     pub(super) news: u64,
     /// When the table of slots was last offered.
@@ -60,11 +62,13 @@ impl Gossip {
             changed: now,
             version: 1,
             digest: 0,
+            prints: BTreeMap::new(),
             news: 1,
             offered: Time(0),
             retired: Drain::default(),
         };
-        gossip.digest = gossip.fingerprint();
+        let ids: Vec<PeerId> = gossip.members.keys().copied().collect();
+        ids.into_iter().for_each(|id| gossip.print(id));
         gossip
     }
 
@@ -148,23 +152,31 @@ impl Gossip {
         !m.drain.leaving && (m.is_present() || (returning && recent))
     }
 
-    pub(super) fn fingerprint(&self) -> u64 {
-        self.members.values().fold(0, |sum, m| {
-            let mut h = blake3::Hasher::new();
-            h.update(&m.id.0.to_be_bytes())
-                .update(&m.incarnation.to_be_bytes());
-            h.update(&[m.liveness as u8, m.drain.leaving.into()])
-                .update(&m.drain.epoch.to_be_bytes());
-            let bytes = h.finalize();
-            sum ^ u64::from_be_bytes(bytes.as_bytes()[..8].try_into().expect("eight bytes"))
-        })
+    /// Takes a member's record as it is now, or that it is forgotten, into the digest.
+    pub(super) fn print(&mut self, id: PeerId) {
+        let before = match self.members.get(&id).map(fingerprint) {
+            Some(print) => {
+                self.digest ^= print;
+                self.prints.insert(id, print)
+            }
+            None => self.prints.remove(&id),
+        };
+        self.digest ^= before.unwrap_or(0);
     }
 
     /// Notes that a member's record has changed from `before`.
     fn note(&mut self, id: PeerId, before: Option<(Liveness, bool)>, now: Time) {
         let passes = RUMOR_FACTOR * (self.members.len() as u32 + 1).ilog2().max(1);
         self.rumors.insert(id, passes);
-        self.digest = self.fingerprint();
+        self.print(id);
+        debug_assert_eq!(
+            self.digest,
+            self.members
+                .values()
+                .map(fingerprint)
+                .fold(0, |sum, m| sum ^ m),
+            "a record was changed without a note"
+        );
         self.news += 1;
         let m = &self.members[&id];
         let after = (m.liveness, m.drain.leaving);
@@ -196,6 +208,17 @@ impl Gossip {
             .filter_map(|id| self.members.get(id).cloned())
             .collect()
     }
+}
+
+/// 64 bits of BLAKE3 over what matters of a record.
+fn fingerprint(m: &Member) -> u64 {
+    let mut h = blake3::Hasher::new();
+    h.update(&m.id.0.to_be_bytes())
+        .update(&m.incarnation.to_be_bytes());
+    h.update(&[m.liveness as u8, m.drain.leaving.into()])
+        .update(&m.drain.epoch.to_be_bytes());
+    let bytes = h.finalize();
+    u64::from_be_bytes(bytes.as_bytes()[..8].try_into().expect("eight bytes"))
 }
 
 /// Whether what is told of a member may be true. Incarnations and orders count up one by one, and whoever was told of one
