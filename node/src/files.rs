@@ -41,7 +41,7 @@ pub(crate) mod warm;
 
 pub(crate) use cutter::{BrokenOff, STALL};
 pub(crate) use get::{ByteStream, Consistency, Found};
-pub(crate) use held::{ASKED_MAX, HELD_MAX, Held};
+pub(crate) use held::{ASKED_MAX, HELD_MAX, Held, Naming};
 pub(crate) use parts::{AGE, Appended, Part, Parts, PartsId, Records};
 pub(crate) use precondition::{Precondition, Tags};
 pub(crate) use put::now_unix_ms;

@@ -13,6 +13,7 @@ use peernet_core::key::Key;
 use peernet_core::member::PeerId;
 use tracing::debug;
 
+use super::budget::{Budget, Share};
 use super::manifest::ChunkRef;
 use super::{FileError, Files};
 
@@ -20,6 +21,12 @@ use super::{FileError, Files};
 pub(crate) const ASKED_MAX: usize = 1024;
 /// Most chunks named in place of their bytes: 8 MiB of hashes for 256 GiB in chunks of 1 MiB; the rest is sent (guess).
 pub(crate) const HELD_MAX: usize = 262_144;
+
+/// Bytes of memory that a named chunk takes until its file is stored: its hash, and again in each of two sets (guess: what
+/// those take whose entries are half full).
+const NAMED: usize = 192;
+/// So many bytes are taken at once for named chunks: 341 of them.
+const STEP: usize = 64 * 1024;
 
 /// The chunks at the beginning of a file that its sender says are held.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -50,7 +57,67 @@ impl Held {
     }
 }
 
+/// The chunks that an upload names, as their hashes come. They count as memory of uploads over gRPC, beside the upload's
+/// place, so that nobody has more of it for having said that little would come.
+pub(crate) struct Naming {
+    held: Held,
+    /// Bytes of chunks here.
+    ours: u32,
+    announced: Option<u64>,
+    room: Budget,
+    shares: Vec<Share>,
+}
+
+impl Naming {
+    /// Takes in more of them. Fails when files are cut otherwise here, or when they are more than the file has, or than there
+    /// is memory for now.
+    pub(crate) fn extend(&mut self, keys: Vec<Key>, chunk_size: u32) -> Result<(), FileError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let more = self.held.keys.len() + keys.len();
+        if more > HELD_MAX {
+            return Err(FileError::TooManyHeld(more));
+        }
+        let ours = self.ours;
+        if chunk_size != ours {
+            let theirs = chunk_size;
+            return Err(FileError::ChunkSize { theirs, ours });
+        }
+        let received = more as u64 * u64::from(ours);
+        if let Some(announced) = self.announced.filter(|size| received > *size) {
+            return Err(FileError::Size {
+                announced,
+                received,
+            });
+        }
+        while self.shares.len() * STEP < more * NAMED {
+            let share = self.room.take_now(STEP);
+            self.shares.push(share.ok_or(FileError::TooManyUploads)?);
+        }
+        self.held.chunk_size = chunk_size;
+        self.held.keys.extend(keys);
+        Ok(())
+    }
+
+    /// All that came, and its memory, to be kept until the upload is over.
+    pub(crate) fn done(self) -> (Held, Vec<Share>) {
+        (self.held, self.shares)
+    }
+}
+
 impl Files {
+    /// What takes in the chunks that an upload over gRPC names, of a file of so many bytes if that is known.
+    pub(crate) fn naming(&self, announced: Option<u64>) -> Naming {
+        Naming {
+            held: Held::default(),
+            ours: self.chunk_size,
+            announced,
+            room: self.streamed.clone(),
+            shares: Vec::new(),
+        }
+    }
+
     /// How many of these chunks, from the first on, are durable on the write quorum now; and how many bytes files are cut
     /// into here.
     pub(crate) async fn held(&self, keys: &[Key]) -> Result<(usize, u32), FileError> {
@@ -119,5 +186,60 @@ mod tests {
             held(HELD_MAX + 1, 7).bytes(7),
             Err(FileError::TooManyHeld(_))
         ));
+    }
+
+    fn naming(announced: Option<u64>, room: &Budget) -> Naming {
+        Naming {
+            held: Held::default(),
+            ours: 7,
+            announced,
+            room: room.clone(),
+            shares: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn no_more_chunks_are_named_than_the_file_has() {
+        let room = Budget::new(STEP);
+        let mut named = naming(Some(20), &room);
+        named.extend(vec![Key([1; 32]); 2], 7).unwrap();
+        named.extend(Vec::new(), 0).unwrap();
+        assert!(matches!(
+            named.extend(vec![Key([1; 32])], 6),
+            Err(FileError::ChunkSize { theirs: 6, ours: 7 })
+        ));
+        assert!(matches!(
+            named.extend(vec![Key([1; 32])], 7),
+            Err(FileError::Size {
+                announced: 20,
+                received: 21
+            })
+        ));
+        let (held, _shares) = named.done();
+        assert_eq!((held.keys.len(), held.chunk_size), (2, 7));
+        let none = naming(Some(0), &room).extend(vec![Key([1; 32])], 7);
+        assert!(matches!(none, Err(FileError::Size { .. })));
+    }
+
+    #[test]
+    fn chunks_that_are_named_count_as_memory_until_their_upload_is_over() {
+        let room = Budget::new(3 * STEP);
+        let of_steps = |steps: usize| vec![Key([1; 32]); steps * STEP / NAMED];
+        let mut first = naming(None, &room);
+        first.extend(of_steps(1), 7).unwrap();
+        first.extend(of_steps(1), 7).unwrap();
+        assert_eq!(room.taken(), 2 * STEP as u64);
+        let mut second = naming(None, &room);
+        assert!(matches!(
+            second.extend(of_steps(2), 7),
+            Err(FileError::TooManyUploads)
+        ));
+        drop(second);
+        let shares = first.done().1;
+        assert_eq!(room.taken(), 2 * STEP as u64);
+        drop(shares);
+        assert_eq!(room.taken(), 0);
+        let most = naming(None, &Budget::new(usize::MAX / 2)).extend(of_steps(769), 7);
+        assert!(matches!(most, Err(FileError::TooManyHeld(_))));
     }
 }

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::entrance::Covered;
 use super::status::{not_serving, of_file};
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, FileError, HELD_MAX, Held, Kind, Precondition};
+use crate::files::{BrokenOff, FileError, Kind, Naming, Precondition};
 use crate::wire::{compression_of, consistency_of};
 
 pub(super) struct Files {
@@ -70,14 +70,15 @@ impl v1::files_server::Files for Files {
         let serving = self.life.serving().map_err(not_serving)?;
         let (_place, covered) = serving.files.place(size).map_err(of_file)?;
         Covered::set(&extensions, covered);
-        let mut held = Held::default();
+        let mut named = serving.files.naming(size);
         let first = loop {
             match next(&mut parts, patience).await?.map(|next| next.part) {
-                Some(Some(Part::Held(more))) => extend(&mut held, more)?,
+                Some(Some(Part::Held(more))) => extend(&mut named, more)?,
                 Some(part) => break Some(Ok(v1::PutRequest { part })),
                 None => break None,
             }
         };
+        let (held, _named) = named.done();
         let body = bodies(stream::iter(first).chain(parts));
         self.call(|running| async move {
             let file = running
@@ -254,20 +255,9 @@ async fn next(
         .map_err(|_| of_file(FileError::Stalled(patience.as_secs())))?
 }
 
-fn extend(held: &mut Held, more: v1::HeldChunks) -> Result<(), Status> {
+fn extend(named: &mut Naming, more: v1::HeldChunks) -> Result<(), Status> {
     let v1::HeldChunks { hashes, chunk_size } = more;
-    let count = held.keys.len() + hashes.len();
-    if count > HELD_MAX {
-        return Err(of_file(FileError::TooManyHeld(count)));
-    }
-    if !held.keys.is_empty() && held.chunk_size != chunk_size {
-        return Err(Status::invalid_argument(
-            "all chunks of a file but its last have the same size",
-        ));
-    }
-    held.chunk_size = chunk_size;
-    held.keys.extend(keys(&hashes)?);
-    Ok(())
+    named.extend(keys(&hashes)?, chunk_size).map_err(of_file)
 }
 
 fn keys(hashes: &[Bytes]) -> Result<Vec<Key>, Status> {

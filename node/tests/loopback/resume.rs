@@ -149,6 +149,17 @@ async fn what_makes_no_sense_is_refused(peer: &Peer, keys: &[Bytes]) {
         let refused = put(peer, parts).await.unwrap_err();
         assert_eq!(refused.code(), code, "{n}: {refused}");
     }
+    // At once, not when the client has said all.
+    let (parts, queue) = mpsc::channel(2);
+    for part in [header("refused", 0), held(&keys[..1], MIB)] {
+        let part = Some(part);
+        parts.send(PutRequest { part }).await.unwrap();
+    }
+    let refused = peer.files().put(ReceiverStream::new(queue)).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("0 bytes were announced"));
+    drop(parts);
     let many = vec![keys[0].clone(); 1025];
     assert_eq!(
         ask(peer, &many).await.unwrap_err().code(),
