@@ -13,7 +13,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -27,13 +27,11 @@ use super::late::Late;
 use super::{OpenError, sync_dir};
 use crate::faults::{DiskFaults, Synced};
 
+mod aside;
 mod packed;
 
 pub(crate) use packed::open;
 pub use packed::{Chunk, Encoding, Packed};
-
-/// Bad copies kept for people to look at; later ones are deleted. Guess: enough to see what a dying disk does.
-const BAD_MAX: usize = 64;
 
 /// For whom a chunk is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,8 +88,8 @@ pub struct ChunkFiles {
     reserve_percent: u8,
     next_temporary: AtomicU64,
     direct: Direct,
-    /// Files in `bad`.
-    bad: Mutex<usize>,
+    /// Files in `bad`. Whoever puts a chunk into place has it for reading, whoever sets one aside for writing.
+    aside: RwLock<usize>,
     /// What a sync said that failed: the volume cannot be trusted any more (a second sync would succeed for nothing).
     failed: watch::Sender<Option<String>>,
     faults: Arc<DiskFaults>,
@@ -121,7 +119,7 @@ impl ChunkFiles {
             reserve_percent,
             next_temporary: AtomicU64::new(0),
             direct: Direct::default(),
-            bad: Mutex::new(bad),
+            aside: RwLock::new(bad),
             failed: watch::Sender::new(None),
             faults: Arc::default(),
             late: None,
@@ -180,7 +178,9 @@ impl ChunkFiles {
             self.sync_file(&file)?;
         }
         let path = self.path(&chunk.key(), chunk.encoding());
+        let placing = self.aside.read().unwrap_or_else(PoisonError::into_inner);
         fs::rename(&temporary.0, &path).map_err(|e| self.not_written(e))?;
+        drop(placing);
         match late {
             Some(late) => {
                 late.note();
@@ -210,24 +210,22 @@ impl ChunkFiles {
 
     /// A chunk, checked.
     pub fn read(&self, key: &Key) -> Result<Chunk, ChunkError> {
-        Ok(self.checked(key, |path| fs::read(path))?.1)
+        Ok(self.checked(key, whole)?.1)
     }
 
     /// The same as it lies here, for whoever passes it on.
     pub fn read_packed(&self, key: &Key) -> Result<Packed, ChunkError> {
-        Ok(self.checked(key, |path| fs::read(path))?.0)
+        Ok(self.checked(key, whole)?.0)
     }
 
     /// The same from the disk itself, not from what the system remembers of it, of which nothing is displaced. Found whole, it
     /// is noted as [verified](ChunkFiles::verified).
     pub fn read_again(&self, key: &Key) -> Result<Packed, ChunkError> {
         let forget = |file: &File| fadvise(file, 0, None, Advice::DontNeed);
-        let (chunk, _) = self.checked(key, |path| {
-            let mut file = File::open(path)?;
-            forget(&file)?;
-            let mut data = Vec::new();
-            file.read_to_end(&mut data)?;
-            forget(&file)?;
+        let (chunk, _) = self.checked(key, |file| {
+            forget(file)?;
+            let data = whole(file)?;
+            forget(file)?;
             Ok(data)
         })?;
         let noted = File::open(self.path(key, chunk.encoding()))
@@ -242,35 +240,6 @@ impl ChunkFiles {
     /// is the time of the file's modification, which a round of reading sets anew. `None` when it is not here.
     pub fn verified(&self, key: &Key) -> Result<Option<SystemTime>, ChunkError> {
         self.metadata(key, |file| file.modified())
-    }
-
-    /// Reads a chunk in whichever form it is here: as it lies, and itself.
-    fn checked(
-        &self,
-        key: &Key,
-        read: impl Fn(&Path) -> io::Result<Vec<u8>>,
-    ) -> Result<(Packed, Chunk), ChunkError> {
-        let mut failure = ChunkError::Missing(*key);
-        for encoding in Encoding::ALL {
-            match read(&self.path(key, encoding)) {
-                Ok(bytes) => {
-                    if let Ok(read) = Packed::opened(key, encoding, bytes.into()) {
-                        return Ok(read);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(source) if !is_damage(&source) => {
-                    return Err(ChunkError::Volume {
-                        action: "reading",
-                        source,
-                    });
-                }
-                Err(_) => {}
-            }
-            self.set_aside(key, encoding)?;
-            failure = ChunkError::Corrupt(*key);
-        }
-        Err(failure)
     }
 
     /// Length of a chunk's file, without reading it.
@@ -372,30 +341,6 @@ impl ChunkFiles {
             .to_string()
     }
 
-    fn set_aside(&self, key: &Key, encoding: Encoding) -> Result<(), ChunkError> {
-        let volume = |source| ChunkError::Volume {
-            action: "setting aside",
-            source,
-        };
-        let mut bad = self.bad.lock().unwrap_or_else(|e| e.into_inner());
-        let moved = if *bad < BAD_MAX {
-            let aside = self.root.join("bad").join(file_name(key, encoding));
-            fs::rename(self.path(key, encoding), aside)
-        } else {
-            fs::remove_file(self.path(key, encoding))
-        };
-        match moved {
-            // Another reader was first.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(volume(error)),
-            Ok(()) => {
-                *bad += 1;
-                tracing::warn!(%key, "a chunk's bytes on this volume were damaged; set aside");
-                Ok(())
-            }
-        }
-    }
-
     fn check_trusted(&self) -> Result<(), ChunkError> {
         if self.failed.borrow().is_some() {
             let source =
@@ -479,9 +424,11 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-/// The disk could not read bytes that should be there.
-fn is_damage(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+/// All bytes of a file.
+fn whole(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut data = Vec::new();
+    file.read_to_end(&mut data)?;
+    Ok(data)
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, ChunkError> {
