@@ -27,6 +27,9 @@ use crate::driver::PeerError;
 /// How long a chunk is sent again, over several configurations of its slot (guess: longer than a peer's failure is
 /// noticed and its slot can be written again). What moves by then is waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// So often a chunk is sent at least, however long that takes: the first time may go to a holder that is dying, and last until
+/// that is known (guess: by then there is another route).
+const TRIES: usize = 2;
 /// First pause before the route is asked for again; doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);
 /// See [`PAUSE`].
@@ -95,21 +98,8 @@ impl Files {
     }
 
     async fn deliver(&self, parcel: Parcel) -> Result<(), FileError> {
-        let (key, parcel) = (parcel.key, Arc::new(parcel));
-        let deadline = Instant::now() + DEADLINE;
-        let mut pause = PAUSE;
-        loop {
-            let error = match self.attempt(&parcel).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            if Instant::now() + pause > deadline || !may_pass(&error) {
-                return Err(error);
-            }
-            debug!(%key, "a chunk is sent again: {error}");
-            sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
+        let parcel = Arc::new(parcel);
+        persist(parcel.key, || self.attempt(&parcel)).await
     }
 
     /// One attempt under the slot's configuration as it is known now.
@@ -125,6 +115,29 @@ impl Files {
         outcome
             .await
             .map_err(|_| FileError::Interrupted("a task ended early".into()))?
+    }
+}
+
+/// Tries until it works, or cannot, or has taken too long.
+async fn persist<A>(key: Key, mut attempt: impl FnMut() -> A) -> Result<(), FileError>
+where
+    A: Future<Output = Result<(), FileError>>,
+{
+    let deadline = Instant::now() + DEADLINE;
+    let (mut pause, mut tries) = (PAUSE, 0);
+    loop {
+        let error = match attempt().await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        tries += 1;
+        let late = tries >= TRIES && Instant::now() + pause > deadline;
+        if late || !may_pass(&error) {
+            return Err(error);
+        }
+        debug!(%key, "a chunk is sent again: {error}");
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
@@ -304,5 +317,60 @@ impl Round {
                 debug!(%slot, "cannot be told to catch up: {error}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use peernet_core::key::Slot;
+
+    use super::*;
+
+    fn too_few() -> FileError {
+        FileError::TooFewCopies {
+            slot: Slot::all().next().unwrap(),
+            copies: 1,
+            needed: 2,
+            reason: "p-1: it stood still".into(),
+        }
+    }
+
+    /// How often something is tried that takes so long and works from that time on, and what comes of it.
+    async fn tries(takes: Duration, works: usize) -> (usize, Result<(), FileError>) {
+        let mut tries = 0;
+        let key = Key([1; 32]);
+        let ended = persist(key, || {
+            tries += 1;
+            let works = tries >= works;
+            async move {
+                sleep(takes).await;
+                works.then_some(()).ok_or_else(too_few)
+            }
+        });
+        let ended = ended.await;
+        (tries, ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chunk_is_sent_again_however_long_the_first_time_took() {
+        let (tried, ended) = tries(2 * DEADLINE, 2).await;
+        assert!(tried == 2 && ended.is_ok());
+        let (tried, ended) = tries(2 * DEADLINE, usize::MAX).await;
+        assert!(tried == 2 && matches!(ended, Err(FileError::TooFewCopies { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_sent_for_ever_nor_when_that_is_of_no_use() {
+        let began = Instant::now();
+        let (tried, ended) = tries(Duration::from_millis(1), usize::MAX).await;
+        assert!(tried > TRIES && ended.is_err() && began.elapsed() <= DEADLINE);
+        let mut tries = 0;
+        let over = persist(Key([1; 32]), || {
+            tries += 1;
+            ready(Err(FileError::Outlived))
+        });
+        assert!(matches!(over.await, Err(FileError::Outlived)) && tries == 1);
     }
 }
