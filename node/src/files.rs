@@ -182,8 +182,8 @@ pub(crate) enum FileError {
     TooManyHeld(usize),
     /// An upload in parts that is not known.
     #[error(
-        "there is no such upload: it is complete, cancelled, or over an hour old; look whether the file is there, or begin \
-         again"
+        "there is no such upload: it is complete, cancelled, or over, an hour after its last part or since its name was \
+         written meanwhile; look whether the file is there, or begin again"
     )]
     NoParts,
     /// Too many uploads.

@@ -3,24 +3,32 @@
 //! A part's whole chunks are stored like those of any put; their hashes, and the bytes after the last of them, go into a
 //! record on the volume of the peer that began the upload, synced before anybody is told the offset. The last part
 //! makes the file of it all: a put that names every chunk as held ([`super::held`]). So an upload survives a restart of its
-//! peer, but is known to no other: REST passes on what comes to one. A part with a digest counts whole or not at all, and of a file with one nothing is stored unless it is
-//! right. An hour without a part ends it, as it ends the references of its chunks (ADR 12).
+//! peer, but is known to no other: REST passes on what comes to one. A part with a digest counts whole or not at all, and of
+//! a file with one nothing is stored unless it is right. An hour without a part ends it, as it ends the references of its
+//! chunks (ADR 12), which are those of one upload however many parts it has ([`lasting`]).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use peernet_core::collect::Referrer;
 use peernet_core::key::{Key, Name};
 use peernet_proto::v1;
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::cutter::{BrokenOff, Cutter};
 use super::held::HELD_MAX;
-use super::put::{IN_FLIGHT, finished};
+use super::precondition::judge;
+use super::put::{IN_FLIGHT, finished, now_unix_ms};
 use super::{FileError, Files, Held, Kind, Precondition};
+use lasting::RENEW;
 
+mod lasting;
 mod records;
 
 pub(crate) use records::Records;
@@ -49,6 +57,13 @@ pub(crate) struct Parts {
     held: Held,
     /// After the last whole chunk.
     tail: Bytes,
+    /// What the chunks are stored with; none in a record of an older version.
+    by: Option<Referrer>,
+    /// When all that hold them were last told that it goes on, in milliseconds since 1970; 0 while not all are known to
+    /// have that referrer.
+    renewed: u64,
+    /// What the record tells of [`Parts::state`].
+    recorded: (u64, u64),
 }
 
 impl Parts {
@@ -62,12 +77,20 @@ impl Parts {
             digest: None,
             held,
             tail,
+            by: None,
+            renewed: 0,
+            recorded: (0, 0),
         }
     }
 
     /// Bytes that are stored.
     pub(crate) fn offset(&self) -> u64 {
         self.held.keys.len() as u64 * u64::from(self.held.chunk_size) + self.tail.len() as u64
+    }
+
+    /// What a part may change: bytes, and when it was last renewed.
+    fn state(&self) -> (u64, u64) {
+        (self.offset(), self.renewed)
     }
 }
 
@@ -98,22 +121,70 @@ impl Files {
         HELD_MAX as u64 * u64::from(self.chunk_size)
     }
 
-    /// Begins an upload in parts: durable when this returns.
-    pub(crate) async fn begin_parts(&self, mut parts: Parts) -> Result<PartsId, FileError> {
-        parts.kind.check()?;
-        self.check(&parts.name, &parts.when).await?;
-        self.check_parts(&parts, parts.size.unwrap_or(0))?;
-        parts.held.chunk_size = self.chunk_size;
-        self.parts.make_room().await?;
-        let id = PartsId(fastrand::u128(..));
-        self.parts.save(id, &parts).await?;
-        Ok(id)
+    /// Begins an upload in parts with its first part, and returns how far it is; durable by then. Nothing is left of it when
+    /// that fails, or when whoever waits for this is gone: nobody would ever hear where it is.
+    pub(crate) async fn begin_parts(
+        &self,
+        parts: Parts,
+        part: Part,
+        body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send + 'static,
+    ) -> Result<(PartsId, u64), FileError> {
+        let (files, (tell, told)) = (self.clone(), oneshot::channel());
+        self.tasks.spawn(async move {
+            let begun = files.begin_all(parts, part, body).await;
+            if let Err(Ok((id, _))) = tell.send(begun) {
+                files.abandon(id).await;
+            }
+        });
+        let interrupted = |_| FileError::Interrupted("a task ended early".into());
+        told.await.map_err(interrupted)?
     }
 
-    /// How far an upload in parts is; a part that is under way is cut off for that, and what came of it counts.
+    async fn begin_all(
+        &self,
+        mut parts: Parts,
+        part: Part,
+        body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
+    ) -> Result<(PartsId, u64), FileError> {
+        parts.kind.check()?;
+        self.check_parts(&parts, parts.size.unwrap_or(0))?;
+        parts.held.chunk_size = self.chunk_size;
+        parts.by = Some(self.begin_upload(&parts.name, &parts.when).await?);
+        parts.renewed = now_unix_ms();
+        self.parts.make_room().await?;
+        let id = PartsId(fastrand::u128(..));
+        self.parts.save(id, &mut parts).await?;
+        match self.append_all(id, part, body).await {
+            Ok(Appended::Open(offset)) => Ok((id, offset)),
+            Ok(Appended::Stored(info)) => Ok((id, info.size)),
+            Err(error) => {
+                self.abandon(id).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets an upload that nobody knows of; an hour would end it as well.
+    async fn abandon(&self, id: PartsId) {
+        if let Err(error) = self.cancel_parts(id).await {
+            debug!("an upload that nobody knows of is kept for an hour: {error}");
+        }
+    }
+
+    /// How far an upload in parts is; a part that is under way is cut off for that, and what came of it counts. What is told
+    /// is still there, if a majority of the name's replicas can be asked.
     pub(crate) async fn parts(&self, id: PartsId) -> Result<Parts, FileError> {
         let _turn = self.parts.turn(id).await;
-        self.parts.load(id).await
+        let mut parts = self.parts.load(id).await?;
+        if !parts.held.keys.is_empty() {
+            match self.peer.read_name(parts.name.clone()).await {
+                Ok(register) => {
+                    self.uphold(id, &mut parts, register.as_ref()).await?;
+                }
+                Err(error) => debug!("how far an upload is, is told unseen: {error}"),
+            }
+        }
+        Ok(parts)
     }
 
     /// Forgets an upload in parts.
@@ -150,15 +221,25 @@ impl Files {
             let provided = part.offset;
             return Err(FileError::Offset { expected, provided });
         }
+        let register = self.peer.read_name(parts.name.clone()).await?;
+        judge(&parts.name, &parts.when, register.as_ref())?;
+        let by = self.uphold(id, &mut parts, register.as_ref()).await?;
+        if !part.last {
+            // The last part is followed by the file. If that cannot be made, no repetition keeps the upload.
+            self.renew(&mut parts).await;
+        }
         let (chunks, tail) = (parts.held.keys.len(), parts.tail.clone());
-        let taken = self.take(id, &mut parts, part.whole, newer, body).await;
+        let taken = self.take(id, &mut parts, &by, (part.whole, newer), body);
+        let taken = taken.await;
         let too_much = matches!(taken, Err(FileError::Size { .. }));
         if parts.offset() < expected || too_much || (part.whole && taken.is_err()) {
             // What was acknowledged stays as it was; with more than the file has, it could never be one.
             parts.held.keys.truncate(chunks);
             parts.tail = tail;
         }
-        self.parts.save(id, &parts).await?;
+        if parts.recorded != parts.state() {
+            self.parts.save(id, &mut parts).await?;
+        }
         taken?;
         if !part.last {
             return Ok(Appended::Open(parts.offset()));
@@ -171,18 +252,7 @@ impl Files {
             }
             return Err(error);
         }
-        let Parts {
-            name,
-            kind,
-            when,
-            size,
-            digest: _,
-            held,
-            tail,
-        } = parts;
-        let tail = stream::iter((!tail.is_empty()).then_some(Ok(tail)));
-        let info = self.put_rest(name, kind, size, &when, &held, tail).await?;
-        self.parts.remove(id).await?;
+        let info = self.complete(id, parts).await?;
         Ok(Appended::Stored(info))
     }
 
@@ -220,11 +290,11 @@ impl Files {
         &self,
         id: PartsId,
         parts: &mut Parts,
-        whole: bool,
-        newer: CancellationToken,
+        by: &Referrer,
+        (whole, newer): (bool, CancellationToken),
         body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
     ) -> Result<(), FileError> {
-        let by = self.begin_upload(&parts.name, &parts.when).await?;
+        let mut renewed = Instant::now();
         let tail = std::mem::take(&mut parts.tail);
         let before = parts.offset();
         let body = stream::iter([Ok(tail)]).chain(body);
@@ -266,7 +336,11 @@ impl Files {
                     self.parts.save(id, parts).await?;
                 }
             }
-            sending.push_back(self.send(next, compress, &by).await?);
+            if renewed.elapsed() >= RENEW {
+                self.renew(parts).await;
+                renewed = Instant::now();
+            }
+            sending.push_back(self.send(next, compress, by).await?);
         };
         for chunk in sending {
             match finished(chunk).await {

@@ -44,7 +44,7 @@ pub(super) struct Sent {
 
 /// A new upload that takes the place of that write. Its number is used with no other: a reference says in which place its
 /// upload may take effect, and would be live and over at once if there were two.
-fn in_place_of(name: Name, register: Option<&Register>) -> Referrer {
+pub(super) fn in_place_of(name: Name, register: Option<&Register>) -> Referrer {
     Referrer {
         name,
         upload: Upload(fastrand::u128(1..)),

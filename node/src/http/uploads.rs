@@ -92,16 +92,7 @@ pub(super) async fn begin(
     let body = digest::checked(bytes_of(body), content.into_iter().collect());
     call(&life, async |running| {
         let files = &running.files;
-        let id = files.begin_parts(parts).await?;
-        let offset = match files.append(id, part, body).await {
-            Ok(Appended::Open(offset)) => offset,
-            Ok(Appended::Stored(info)) => info.size,
-            Err(error) => {
-                // Nobody will ever hear where it is.
-                files.cancel_parts(id).await?;
-                return Err(error.into());
-            }
-        };
+        let (id, offset) = files.begin_parts(parts, part, body).await?;
         let place = format!("/v1/uploads/{}-{:032x}", running.id, id.0);
         let place = [(header::LOCATION, place)];
         Ok((StatusCode::CREATED, place, open(offset, files)).into_response())

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::network::{Network, bytes, until};
 
+mod lasting;
 mod one;
 pub(crate) mod parts;
 mod patient;

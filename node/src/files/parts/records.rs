@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use peernet_core::collect::Referrer;
 use peernet_core::key::{Key, Name};
 use peernet_proto::v1;
 use prost::Message;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AGE, Parts, PartsId};
 use crate::disk::replace_file;
 use crate::files::{FileError, Held, Kind};
-use crate::wire::compression_of;
+use crate::wire::{Wire, compression_of};
 
 /// Uploads in parts that a peer keeps at once (guess: their records take at most 8 MiB each, usually a few KiB).
 const OPEN: usize = 64;
@@ -74,7 +75,11 @@ impl Records {
             .await
             .map_err(|e| FileError::Interrupted(e.to_string()))?
         {
-            Ok(Some(bytes)) => decode(&bytes).ok_or(FileError::NoParts),
+            Ok(Some(bytes)) => {
+                let mut parts = decode(&bytes).ok_or(FileError::NoParts)?;
+                parts.recorded = parts.state();
+                Ok(parts)
+            }
             Ok(None) => Err(FileError::NoParts),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(FileError::NoParts),
             Err(error) => Err(failed(&error)),
@@ -82,14 +87,16 @@ impl Records {
     }
 
     /// Durable when this returns.
-    pub(super) async fn save(&self, id: PartsId, parts: &Parts) -> Result<(), FileError> {
+    pub(super) async fn save(&self, id: PartsId, parts: &mut Parts) -> Result<(), FileError> {
         let (path, bytes) = (self.path(id), encode(parts));
         let saved =
             spawn_blocking(move || replace_file(&path, &path.with_extension("new"), &bytes));
         let saved = saved
             .await
             .map_err(|e| FileError::Interrupted(e.to_string()))?;
-        saved.map_err(|error| failed(&error))
+        saved.map_err(|error| failed(&error))?;
+        parts.recorded = parts.state();
+        Ok(())
     }
 
     pub(super) async fn remove(&self, id: PartsId) -> Result<(), FileError> {
@@ -129,10 +136,17 @@ fn sweep(dir: &Path) -> io::Result<usize> {
     let mut left = 0;
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        if is_over(&path)? {
-            std::fs::remove_file(&path)?;
-        } else {
-            left += 1;
+        // Records come and go meanwhile.
+        let over = is_over(&path).and_then(|over| match over {
+            true => std::fs::remove_file(&path).map(|()| true),
+            false => Ok(false),
+        });
+        match over {
+            Ok(true) => {}
+            // One that is being written stands for a record that is there, or soon will be.
+            Ok(false) => left += usize::from(path.extension().is_none()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(left)
@@ -147,6 +161,9 @@ fn encode(parts: &Parts) -> Vec<u8> {
         digest,
         held,
         tail,
+        by,
+        renewed,
+        recorded: _,
     } = parts;
     v1::PartialUpload {
         header: Some(v1::PutHeader {
@@ -168,6 +185,8 @@ fn encode(parts: &Parts) -> Vec<u8> {
         chunk_size: held.chunk_size,
         tail: tail.clone(),
         sha_256: digest.map(|digest| Bytes::copy_from_slice(&digest)),
+        referrer: by.as_ref().map(Wire::to_wire),
+        renewed_unix_ms: *renewed,
     }
     .encode_to_vec()
 }
@@ -180,6 +199,8 @@ fn decode(bytes: &[u8]) -> Option<Parts> {
         chunk_size,
         tail,
         sha_256,
+        referrer,
+        renewed_unix_ms,
     } = v1::PartialUpload::decode(bytes).ok()?;
     let v1::PutHeader {
         name,
@@ -197,6 +218,10 @@ fn decode(bytes: &[u8]) -> Option<Parts> {
         Some(digest) => Some(<[u8; 32]>::try_from(&digest[..]).ok()?),
         None => None,
     };
+    let by = match referrer {
+        Some(by) => Some(Referrer::from_wire(by, "PartialUpload.referrer").ok()?),
+        None => None,
+    };
     Some(Parts {
         name: Name::new(name).ok()?,
         kind: Kind {
@@ -209,12 +234,19 @@ fn decode(bytes: &[u8]) -> Option<Parts> {
         digest,
         held: Held { keys, chunk_size },
         tail,
+        by,
+        renewed: renewed_unix_ms,
+        recorded: (0, 0),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use peernet_core::collect::Upload;
+    use peernet_core::member::PeerId;
+    use peernet_core::register::WriteId;
 
     use super::*;
     use crate::config::Compression;
@@ -237,7 +269,26 @@ mod tests {
         parts.held.keys = vec![Key([7; 32]); chunks];
         parts.held.chunk_size = 10;
         parts.tail = Bytes::from_static(tail);
+        parts.by = (chunks > 0).then(|| Referrer {
+            name: Name::new("n").unwrap(),
+            upload: Upload(8),
+            base: Some(WriteId {
+                peer: PeerId(3),
+                op: 4,
+            }),
+        });
+        parts.renewed = chunks as u64 * 1000;
         parts
+    }
+
+    #[test]
+    fn what_vanishes_while_room_is_made_is_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        // As a file that was there when the folder was read.
+        std::os::unix::fs::symlink("nowhere", dir.path().join("gone")).unwrap();
+        std::fs::write(dir.path().join("there"), b"").unwrap();
+        std::fs::write(dir.path().join("there.new"), b"").unwrap();
+        assert_eq!(sweep(dir.path()).unwrap(), 1);
     }
 
     #[tokio::test]
@@ -247,14 +298,16 @@ mod tests {
         records.make_room().await.unwrap();
         let (id, other) = (PartsId(1), PartsId(2));
         for (chunks, tail, offset) in [(0, &b""[..], 0), (3, b"abc", 33)] {
-            let written = parts(chunks, tail);
-            records.save(id, &written).await.unwrap();
+            let mut written = parts(chunks, tail);
+            records.save(id, &mut written).await.unwrap();
             let read = records.load(id).await.unwrap();
             assert_eq!(read.offset(), offset);
             assert_eq!((read.name, read.kind), (written.name, written.kind));
             assert_eq!((read.when, read.size), (written.when, written.size));
             assert_eq!((read.held, read.tail), (written.held, written.tail));
             assert_eq!(read.digest, written.digest);
+            assert_eq!((read.by, read.renewed), (written.by, written.renewed));
+            assert_eq!(read.recorded, (offset, written.renewed));
         }
         std::fs::write(records.path(other), b"\xff").unwrap();
         let missing = [records.load(other).await, records.load(PartsId(3)).await];
@@ -266,7 +319,8 @@ mod tests {
         records.remove(id).await.unwrap();
         assert!(matches!(records.remove(id).await, Err(FileError::NoParts)));
         for n in 0..OPEN as u128 {
-            records.save(PartsId(n), &parts(1, b"")).await.unwrap();
+            let mut one = parts(1, b"");
+            records.save(PartsId(n), &mut one).await.unwrap();
         }
         assert!(matches!(
             records.make_room().await,

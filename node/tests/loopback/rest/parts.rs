@@ -13,7 +13,7 @@ use crate::network::{Network, bytes, until};
 const SIZE: usize = 3_500_000;
 const FIRST: usize = 1_572_864;
 
-async fn begin(to: SocketAddr, name: &str, fields: &str, body: &[u8]) -> Answer {
+pub(super) async fn begin(to: SocketAddr, name: &str, fields: &str, body: &[u8]) -> Answer {
     let length = body.len();
     let head = format!(
         "POST /v1/uploads?name={name} HTTP/1.1\r\nContent-Type: text/x-test\r\n{fields}Content-Length: {length}"
@@ -29,7 +29,7 @@ fn patch(place: &str, offset: usize, last: bool, length: usize) -> String {
     )
 }
 
-async fn offset(to: SocketAddr, place: &str) -> usize {
+pub(super) async fn offset(to: SocketAddr, place: &str) -> usize {
     let told = send(to, &format!("HEAD {place} HTTP/1.1"), b"").await;
     assert_eq!(
         (told.status, &told.headers["upload-complete"][..]),
@@ -203,7 +203,13 @@ fn sha_256(field: &str, data: &[u8]) -> String {
     format!("{field}: {}\r\n", value.finish().unwrap())
 }
 
-async fn append(to: SocketAddr, place: &str, fields: &str, offset: usize, part: &[u8]) -> Answer {
+pub(super) async fn append(
+    to: SocketAddr,
+    place: &str,
+    fields: &str,
+    offset: usize,
+    part: &[u8],
+) -> Answer {
     let last = offset + part.len() == SIZE;
     let head = patch(place, offset, last, part.len());
     let head = format!("{head}\r\n{}", fields.trim_end());
