@@ -440,6 +440,11 @@ impl Files {
         }
     }
 
+    /// Bytes of a whole chunk.
+    pub(crate) fn chunk_size(&self) -> usize {
+        self.chunk_size as usize
+    }
+
     /// The memory of downloads, for what else is read for clients.
     pub(crate) fn memory(&self) -> Budget {
         self.downloads.clone()

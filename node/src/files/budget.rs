@@ -65,6 +65,15 @@ impl Budget {
         self.take_now(bytes)
     }
 
+    /// Of a share, what so many bytes take; the rest is given back.
+    pub(crate) fn keep(&self, mut share: Share, bytes: usize) -> Share {
+        let spare = share
+            .num_permits()
+            .saturating_sub(self.units(bytes) as usize);
+        drop(share.split(spare));
+        share
+    }
+
     fn units(&self, bytes: usize) -> u32 {
         bytes.div_ceil(UNIT).min(self.total) as u32
     }
@@ -101,7 +110,10 @@ mod tests {
         assert!(futures::poll!(&mut waiting).is_pending() && budget.is_short());
         drop(waiting);
         assert!(!budget.is_short());
-        drop((spare, rest));
+        drop(spare);
+        let rest = budget.keep(rest, UNIT + 1);
+        assert_eq!(budget.taken(), 2 * UNIT as u64);
+        drop(rest);
         assert!(
             budget.take(100 * UNIT).await.is_some(),
             "what is larger than all is let through alone"

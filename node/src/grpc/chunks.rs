@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,31 +12,42 @@ use peernet_core::io::ChunkOutcome;
 use peernet_core::key::Key;
 use peernet_proto::v1;
 use peernet_proto::v1::put_chunk_response::Outcome;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use tower::Service;
 
-use super::status::{check_network, not_serving, of_chunk};
+use super::status::{busy, check_network, not_serving, of_chunk, of_file};
 use crate::chunks::ChunkError;
 use crate::daemon::{Life, Running};
 use crate::disk::{Encoding, Packed};
+use crate::files::outlet::outlet;
+use crate::files::{Budget, Share};
+use crate::link::TRANSFER;
 use crate::wire::{Wire, bulk, encoding_of};
 
 /// Bytes per message of a chunk on its way out (measured: 256 KiB is fastest).
 pub(super) const PART: usize = 256 * 1024;
 /// Most hashes in one question.
 const HASHES: usize = 16_384;
+/// Bytes of chunks on their way out (guess: what two peers' downloads have under way at most). Nobody who takes them waits for
+/// room of its own meanwhile, so peers that wait for each other's all come to their turn.
+const SENT: usize = 64 * 1024 * 1024;
+/// How long a peer waits for that before it is told to ask another one; it waits longer for a first byte (guess).
+const ROOM: Duration = Duration::from_secs(5);
 /// The call whose request carries a chunk.
 const PUT: &str = "/peernet.v1.Chunks/Put";
 
 pub(super) struct Chunks {
     life: Arc<Life>,
+    sent: Budget,
 }
 
 impl Chunks {
     pub(super) fn new(life: Arc<Life>) -> Self {
-        Chunks { life }
+        let sent = Budget::new(SENT);
+        Chunks { life, sent }
     }
 
     fn member(&self, network: &str) -> Result<Arc<Running>, Status> {
@@ -97,6 +109,7 @@ impl v1::chunks_server::Chunks for Chunks {
         } = request.into_inner();
         let running = self.member(&network_id)?;
         let (key, chunks) = (key(&hash)?, &running.chunks);
+        let share = room(&self.sent, running.files.chunk_size()).await?;
         let read = match encoding_of(accept) {
             Some(Encoding::Zstd) => chunks.read_packed(key).await,
             _ => chunks.read(key).await.map(Packed::from),
@@ -110,7 +123,8 @@ impl v1::chunks_server::Chunks for Chunks {
             }
             read => read.map_err(of_chunk)?,
         };
-        Ok(Response::new(stream::iter(parts(&chunk)).boxed()))
+        let share = self.sent.keep(share, chunk.bytes().len());
+        Ok(Response::new(send(&chunk, share).await))
     }
 
     async fn have(
@@ -189,13 +203,72 @@ fn key(hash: &Bytes) -> Result<Key, Status> {
         .map_err(|_| Status::invalid_argument("a chunk's hash has 32 bytes"))
 }
 
-fn parts(
-    chunk: &Packed,
-) -> impl Iterator<Item = Result<v1::GetChunkResponse, Status>> + Send + use<> {
-    let mut data = chunk.bytes().clone();
-    let encoding = v1::Encoding::from(chunk.encoding()).into();
-    std::iter::from_fn(move || {
-        let data = data.split_to(data.len().min(PART));
-        (!data.is_empty()).then_some(Ok(v1::GetChunkResponse { data, encoding }))
+async fn room(sent: &Budget, bytes: usize) -> Result<Share, Status> {
+    let share = timeout(ROOM, sent.take(bytes)).await;
+    share.ok().flatten().ok_or_else(|| {
+        busy("this peer sends as many chunks as it may at once; ask another one, or again in a moment")
     })
+}
+
+/// A chunk's bytes, which count until they are taken, or nobody may take so long.
+async fn send(
+    chunk: &Packed,
+    share: Share,
+) -> BoxStream<'static, Result<v1::GetChunkResponse, Status>> {
+    let encoding = v1::Encoding::from(chunk.encoding()).into();
+    let part = move |data| v1::GetChunkResponse { data, encoding };
+    let data = chunk.bytes().clone();
+    if data.len() <= PART {
+        // Who asks for it gives up in the same time, and there is nothing else to wait for.
+        let only = async move {
+            let _share = share;
+            Ok(part(data))
+        };
+        return stream::once(only).boxed();
+    }
+    let (outlet, outgoing) = outlet();
+    // There is room for one at once.
+    let put = outlet.sink().send(data, Some(share)).await;
+    tokio::spawn(async move { outlet.fill(async { put }, TRANSFER.whole, None).await });
+    let parts = outgoing.map(move |data| data.map(part).map_err(of_file));
+    parts.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Chunk;
+
+    const CHUNK: usize = 2 * PART;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_is_told_to_those_who_ask_for_more() {
+        let sent = Budget::new(2 * CHUNK);
+        let chunk = Packed::from(Chunk::new(vec![7; CHUNK].into()));
+        let ask = async || {
+            let share = room(&sent, 2 * CHUNK).await?;
+            Ok::<_, Status>(send(&chunk, sent.keep(share, CHUNK)).await)
+        };
+        let mut still = ask().await.unwrap();
+        let refused = ask().await.err().unwrap();
+        assert!(refused.message().contains("in a moment"), "{refused}");
+        for _ in 0..2 {
+            assert_eq!(still.next().await.unwrap().unwrap().data.len(), PART);
+        }
+        assert!(still.next().await.is_none());
+        // It has to come to an end.
+        let mut still = ask().await.unwrap();
+        assert!(still.next().await.is_some());
+        tokio::time::sleep(TRANSFER.whole * 2).await;
+        assert_eq!(sent.taken(), 0);
+        assert!(still.next().await.unwrap().is_err());
+        drop(ask().await.unwrap());
+        assert!(ask().await.is_ok());
+        // One that is small is sent at once.
+        let small = Packed::from(Chunk::new(vec![7; PART].into()));
+        let small = send(&small, sent.take(PART).await.unwrap()).await;
+        assert_eq!(sent.taken(), PART as u64);
+        let parts: Vec<_> = small.collect().await;
+        assert!(parts.len() == 1 && sent.taken() == 0);
+    }
 }

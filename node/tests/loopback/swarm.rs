@@ -407,11 +407,7 @@ async fn a_prefetch_goes_on_without_its_client_and_ends_with_its_name() {
         name: NAME.into(),
         peers: 1,
     };
-    let mut told = shares(peer)
-        .prefetch(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut told = shares(peer).prefetch(request).await.unwrap().into_inner();
     let first = told.message().await.unwrap().expect("how far it is");
     drop(told);
     println!("left alone with {} bytes missing", first.peers[0].missing);
@@ -422,5 +418,8 @@ async fn a_prefetch_goes_on_without_its_client_and_ends_with_its_name() {
         ..Default::default()
     };
     shares(peer).unshare(name).await.unwrap();
-    until("nothing is left of it", async || chunks(&peer.data).is_empty()).await;
+    until("nothing is left of it", async || {
+        chunks(&peer.data).is_empty()
+    })
+    .await;
 }
