@@ -38,7 +38,7 @@ pub enum UpError {
     #[error(transparent)]
     Ports(#[from] PortError),
     /// The socket cannot be opened.
-    #[error("the socket {} cannot be opened: {reason}; choose another (shorter) directory with --dir", .path.display())]
+    #[error("the socket {} cannot be opened: {reason}{}", .path.display(), shorter(.reason))]
     Socket {
         /// Where.
         path: PathBuf,
@@ -61,6 +61,15 @@ pub enum UpError {
     /// The result could not be printed.
     #[error("the result cannot be printed: {0}")]
     Print(#[source] io::Error),
+}
+
+/// A path that is too long for a socket is the one thing that another directory mends: this one has the network's files.
+fn shorter(reason: &io::Error) -> &'static str {
+    if reason.kind() == io::ErrorKind::InvalidInput {
+        "; choose a directory with a shorter path with --dir"
+    } else {
+        ""
+    }
 }
 
 impl UpError {
@@ -423,6 +432,19 @@ pub(crate) fn sentence(progress: &Progress) -> String {
 mod tests {
     use super::*;
     use crate::runner::plan::{Leaving, Waiting};
+
+    #[test]
+    fn another_directory_is_advice_only_where_the_path_is_too_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |path: PathBuf| {
+            let reason = std::os::unix::net::UnixListener::bind(&path).unwrap_err();
+            UpError::Socket { path, reason }.to_string()
+        };
+        let long = open(dir.path().join("x".repeat(200)));
+        assert!(long.contains("shorter path with --dir"), "{long}");
+        let missing = open(dir.path().join("none").join("s"));
+        assert!(!missing.contains("--dir"), "{missing}");
+    }
 
     #[test]
     fn progress_is_one_line() {

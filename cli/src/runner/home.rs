@@ -68,9 +68,8 @@ pub enum HomeError {
     Leftovers(PathBuf),
     /// The state file is damaged.
     #[error(
-        "{} cannot be understood ({reason}); the {peers} volumes beside it remember their network: move the file away and start \
-         again with --peers {peers}, and with the other options of the first time",
-        .path.display()
+        "{} cannot be understood ({reason}); {}",
+        .path.display(), begin_again(*.peers)
     )]
     State {
         /// Which file.
@@ -80,6 +79,16 @@ pub enum HomeError {
         /// Volumes there are, so that no smaller network is begun on them.
         peers: u32,
     },
+}
+
+fn begin_again(peers: u32) -> String {
+    if peers == 0 {
+        return "there is no volume beside it: move the file away and start again".to_owned();
+    }
+    format!(
+        "the volumes of {peers} peers beside it remember their network: move the file away and start again with --peers {peers}, \
+         and with the other options of the first time"
+    )
 }
 
 /// What is written down between two runs, and before anything that depends on it is done.
