@@ -223,3 +223,42 @@ async fn small_shares_and_nonsense() {
     let listed = shares(one).list(v1::ListSharesRequest {}).await.unwrap();
     assert_eq!(listed.into_inner().files.len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_trickle_hold_up_no_fetch() {
+    let network = Network::start_in(&["a", "a"]).await;
+    let [one, two] = &network.peers[..] else {
+        panic!("two peers");
+    };
+    let film = bytes(2 * MIB, 3);
+    share(one, NAME, &film).await.unwrap();
+    // As many as are taken in at once, each of which has sent some and goes on no more.
+    let (mut trickling, mut calls) = (Vec::new(), Vec::new());
+    for n in 0..8 {
+        let (say, said) = tokio::sync::mpsc::channel(2);
+        let header = v1::ShareHeader {
+            name: format!("half/{n}"),
+            ..Default::default()
+        };
+        for part in [
+            share_request::Part::Header(header),
+            share_request::Part::Data(vec![7; 1_000].into()),
+        ] {
+            let part = Some(part);
+            say.send(v1::ShareRequest { part }).await.unwrap();
+        }
+        let mut client = shares(two);
+        let parts = tokio_stream::wrappers::ReceiverStream::new(said);
+        calls.push(tokio::spawn(async move { client.share(parts).await }));
+        trickling.push(say);
+    }
+    for say in &trickling {
+        until("what was said is heard", async || say.capacity() == 2).await;
+    }
+    assert!(fetched(two, NAME, false).await == film);
+    assert!(calls.iter().all(|call| !call.is_finished()), "they go on");
+    drop(trickling);
+    for call in calls {
+        assert!(call.await.unwrap().is_ok(), "what had come is shared");
+    }
+}
