@@ -1,7 +1,7 @@
 # The images of the node and of the operator. With Docker:
 #
-#   docker build --target node -t peernet-node .
-#   docker build --target operator -t peernet-operator .
+#   docker build --target node -t REGISTRY/peernet-node:0.1.0 .
+#   docker build --target operator -t REGISTRY/peernet-operator:0.1.0 .
 #
 # Binaries that were compiled elsewhere take the place of the build stage (dev/images does this):
 #

@@ -73,7 +73,7 @@ impl FindError {
 pub(super) fn said(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.code == 404 && status.reason.is_empty() => {
-            "the cluster does not know PeerNetworks; install the chart: helm install peernet charts/peernet".into()
+            "the cluster does not know PeerNetworks; install the chart, as README.md says".into()
         }
         kube::Error::Api(status) => status.message.clone(),
         other => format!("the API server cannot be asked: {other}"),
