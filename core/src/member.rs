@@ -7,6 +7,10 @@ use thiserror::Error;
 
 use crate::key::Position;
 
+/// So far an incarnation or an order may be ahead of what is known of a member. They count starts, suspicions and orders,
+/// of which a peer misses no million; a thousand times that is the most that a stranger has.
+pub const LEAP: u64 = 1 << 20;
+
 /// A peer's 128-bit identity, drawn at random when a volume is first used and again after it has left, so that a
 /// departed disk can never speak for a member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

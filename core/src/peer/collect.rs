@@ -274,11 +274,11 @@ impl<S: Store> Peer<S> {
             peer.settings.checks.saturating_sub(checking)
         };
         // The other half is for the round, which must come to an end whatever is due.
-        for _ in 0..free(self).div_ceil(2) {
-            let Some(name) = self.collect.next_due() else {
-                break;
-            };
-            self.check_all_of(name)?;
+        let most = self.collect.checking.len() + free(self).div_ceil(2);
+        while self.collect.checking.len() < most
+            && let Some(name) = self.collect.next_due()
+        {
+            self.check_all_of(name, most)?;
         }
         if self.collect.next_round > now {
             return Ok(());
@@ -299,15 +299,12 @@ impl<S: Store> Peer<S> {
         Ok(())
     }
 
-    fn check_all_of(&mut self, name: Name) -> Done {
+    /// While fewer than `most` are being checked; the round comes to the others.
+    fn check_all_of(&mut self, name: Name, most: usize) -> Done {
         let mut last = before_all_of(name);
-        let free = self
-            .settings
-            .checks
-            .saturating_sub(self.collect.checking.len());
-        for _ in 0..free {
+        for _ in 0..self.settings.checks {
             match self.store.next_referrer(Some(&last))? {
-                Some(by) if by.name == last.name => {
+                Some(by) if by.name == last.name && self.collect.checking.len() < most => {
                     self.check(by.clone())?;
                     last = by;
                 }

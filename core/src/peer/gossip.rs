@@ -9,14 +9,10 @@ use super::probe::Probe;
 use super::{Done, Peer, Timer};
 use crate::config::{RUMOR_FACTOR, RUMORS};
 use crate::io::{Endpoint, Output, Time};
-use crate::member::{Drain, Liveness, Member, PeerId};
+use crate::member::{Drain, LEAP, Liveness, Member, PeerId};
 use crate::message::Message;
 use crate::reconfigure::Standing;
 use crate::store::Store;
-
-/// So far an incarnation or an order may be ahead of what is known of a member. They count starts, suspicions and orders,
-/// of which a peer misses no million; a thousand times that is the most that a stranger has.
-const LEAP: u64 = 1 << 20;
 
 /// The table of members and what is being done to keep it true.
 pub(super) struct Gossip {
@@ -266,7 +262,7 @@ impl<S: Store> Peer<S> {
                 Timer::Suspicion(id, member.incarnation),
             );
         }
-        // A suspicion is not remembered, but an order that comes with one is.
+        // A suspicion is not remembered, but an order to leave or to stay that comes with one is.
         let ordered = before.is_none_or(|b| b.1 != member.drain.leaving);
         if id != self.me && (!suspect || ordered) {
             let liveness = match suspect {

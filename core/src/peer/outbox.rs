@@ -225,7 +225,7 @@ impl<S: Store> Peer<S> {
         );
         turns.extend(dirty(&|s| Some(s) <= first).into_iter().map(|s| (s, None)));
         let mut effects: Vec<Effect> = Vec::new();
-        let (mut looks, mut reads) = (0, false);
+        let (mut looks, mut reads, mut last) = (0, false, cursor);
         for (slot, after) in turns {
             looks += 1;
             let marks = self
@@ -239,12 +239,16 @@ impl<S: Store> Peer<S> {
                     return Ok(effects);
                 }
                 if looks >= LOOKS {
-                    if effects.is_empty() && !reads {
-                        self.outbox.cursors.insert(consumer, key);
+                    if effects.is_empty()
+                        && !reads
+                        && let Some(last) = last
+                    {
+                        self.outbox.cursors.insert(consumer, last);
                     }
                     return Ok(effects);
                 }
                 looks += 1;
+                last = Some(key);
                 if self.outbox.decided.get(&key) != Some(&mark.write) {
                     reads |= self.find_out(key)?;
                 } else if let Some(register) = self.store.register(&key)?

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use peernet_core::boot::BootError;
-use peernet_core::member::{Drain, Member, PeerId};
+use peernet_core::member::{Drain, LEAP, Member, PeerId};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -181,6 +181,14 @@ pub(super) fn check_orders(
             leaving: *leaving,
         };
         let member = members.iter().find(|m| m.id == *id);
+        if let Some(known) = member.map(|m| m.drain.epoch)
+            && order.epoch > known.saturating_add(LEAP)
+        {
+            return Err(Status::failed_precondition(format!(
+                "nobody would believe the order of drain epoch {epoch} for peer {id}: orders count up one by one, and the \
+                 last one was of epoch {known}"
+            )));
+        }
         if let Some(known) = member.map(|m| m.drain)
             && order.epoch <= known.epoch
             && order != known

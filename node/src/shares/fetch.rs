@@ -117,7 +117,8 @@ impl Fetches {
         if let Some(known) = under_way.get(&content)
             && (known.outlook.borrow().copies || !copies)
         {
-            known.wake.notify_waiters();
+            // Or it rests no more after what it does now.
+            known.wake.notify_one();
             return known.outlook.clone();
         }
         let (tell, outlook) = watch::channel(Outlook {

@@ -90,10 +90,25 @@ impl Shares {
     ) -> Result<Offer, ShareError> {
         let _saying = self.saying.lock().await;
         let committed = on_disk(move || draft.commit(shared, taken)).await?;
-        let Committed { offer, moved } = committed;
+        let Committed {
+            offer,
+            moved,
+            gone,
+            replaced,
+        } = committed;
         // All of it is here.
         self.fetches.end(offer.content);
+        // Nobody wants what it lacked any more.
+        if let Some(replaced) = replaced
+            && self.kept(&Wanted::Content(replaced)).is_none()
+        {
+            self.fetches.end(replaced);
+        }
         self.peer.offer(offer.clone()).await?;
+        // After the offer: somebody provides the content all the time.
+        if let Some(gone) = gone.filter(|gone| gone.name != offer.name) {
+            self.peer.withdraw(gone.name).await?;
+        }
         let moved = moved.filter(|moved| {
             let kept = self.kept(&Wanted::Content(moved.content));
             kept.is_some_and(|(_, holding)| holding.has_some())

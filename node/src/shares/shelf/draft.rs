@@ -28,6 +28,10 @@ pub(crate) struct Committed {
     pub(crate) offer: Offer,
     /// What is on its way here and had that name before.
     pub(crate) moved: Option<Offer>,
+    /// A fetch of the same content, which is over.
+    pub(crate) gone: Option<Offer>,
+    /// The content that had the name before.
+    pub(crate) replaced: Option<Key>,
 }
 
 /// A file on its way to be shared; given up when dropped.
@@ -102,10 +106,17 @@ impl Draft {
         let old = table.shares.insert(name, (shared, holding));
         drop(table);
         shelf.release(old.iter().flat_map(|(_, holding)| holding.layout().keys()));
-        if let Err(error) = shelf.drop_partial(content) {
+        let gone = shelf.drop_partial(content).unwrap_or_else(|error| {
             warn!(%content, "the record of its fetch stays until the next start: {error}");
-        }
-        Ok(Committed { offer, moved })
+            None
+        });
+        let replaced = old.map(|(shared, _)| shared.offer.content);
+        Ok(Committed {
+            offer,
+            moved,
+            gone,
+            replaced,
+        })
     }
 
     /// Begins to bring a content of which only the nodes were added. Its name is another one where this peer has that name

@@ -4,6 +4,10 @@ use super::*;
 use crate::files::manifest::{ChunkRef, TreeBuilder};
 
 fn share(shelf: &Arc<Shelf>, name: &str, parts: &[&'static str]) -> Result<Key, ShareError> {
+    Ok(commit(shelf, name, parts)?.offer.content)
+}
+
+fn commit(shelf: &Arc<Shelf>, name: &str, parts: &[&'static str]) -> Result<Committed, ShareError> {
     let (mut draft, mut tree, mut nodes) = (shelf.draft(), TreeBuilder::new(9), Vec::new());
     for part in parts {
         let chunk = Chunk::new(Bytes::from_static(part.as_bytes()));
@@ -21,8 +25,7 @@ fn share(shelf: &Arc<Shelf>, name: &str, parts: &[&'static str]) -> Result<Key, 
         tags: vec!["t".into()],
         since: 7,
     };
-    draft.commit(Shared { offer, content }, Taken::Replace)?;
-    Ok(id)
+    draft.commit(Shared { offer, content }, Taken::Replace)
 }
 
 fn there(shelf: &Shelf, text: &str) -> bool {
@@ -232,8 +235,12 @@ fn what_comes_whole_from_others_takes_no_name_and_a_fetch_ends_with_a_share_of_t
 
     let (_, holding) = shelf.draft().begin(foreign("g", &["x", "y"])).unwrap();
     assert_eq!(holding.missing(), 2);
-    share(&shelf, "other", &["x", "y"]).unwrap();
+    let committed = commit(&shelf, "other", &["x", "y"]).unwrap();
+    assert_eq!(committed.gone.unwrap().name.as_str(), "g");
+    assert_eq!(committed.replaced, None);
     assert_eq!(holding.missing(), 0, "who follows the fetch is told");
+    let committed = commit(&shelf, "f", &["new"]).unwrap();
+    assert_eq!((committed.gone, committed.replaced), (None, Some(mine)));
     assert!(shelf.partial().is_empty());
     assert!(shelf.remove(&Name::new("other").unwrap()).unwrap());
     assert!(!there(&shelf, "x"), "nobody uses it any more");

@@ -101,7 +101,7 @@ async fn an_upload_whose_client_is_gone_before_it_was_told_of_keeps_no_place() {
     let flags = [
         "--replication-factor=1",
         "--replication-write=1",
-        "--faults=slow-disk=1s",
+        "--faults=slow-disk=3s",
     ];
     let network = Network::start_with(1, &flags).await;
     let peer = &network.peers[0];
