@@ -274,10 +274,16 @@ impl<S: Store> Peer<S> {
             peer.settings.checks.saturating_sub(checking)
         };
         // The other half is for the round, which must come to an end whatever is due.
-        let most = self.collect.checking.len() + free(self).div_ceil(2);
-        while self.collect.checking.len() < most
-            && let Some(name) = self.collect.next_due()
-        {
+        let half = free(self).div_ceil(2);
+        let most = self.collect.checking.len() + half;
+        // So often at most: what is answered at once may be due again at once.
+        for _ in 0..half {
+            if self.collect.checking.len() >= most {
+                break;
+            }
+            let Some(name) = self.collect.next_due() else {
+                break;
+            };
             self.check_all_of(name, most)?;
         }
         if self.collect.next_round > now {
