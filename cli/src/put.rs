@@ -26,7 +26,7 @@ mod resume;
 mod source;
 
 use resume::Resumed;
-use source::{Source, open};
+use source::{Since, Source, open};
 
 /// Bytes in one message. 256 KiB was the best of those measured on loopback.
 const PART: usize = 256 * 1024;
@@ -421,6 +421,7 @@ async fn read(
     bar: ProgressBar,
 ) -> (io::Result<End>, mpsc::Sender<PutRequest>) {
     let mut bytes = resumed.bytes();
+    let mut sent = blake3::Hasher::new();
     let mut first = vec![Part::Header(header)];
     first.extend(resumed.messages().map(Part::Held));
     for part in first {
@@ -435,18 +436,39 @@ async fn read(
             Err(reason) => return (Err(reason), parts),
         };
         if data.is_empty() {
-            let end = match source.has_changed().await {
-                Ok(true) => Ok(End::Changed(bytes)),
-                Ok(false) => Ok(End::Read(bytes)),
-                Err(reason) => Err(reason),
-            };
+            let kept = is_kept(&mut source, &resumed, &sent, &parts).await;
+            let end = kept.map(|kept| {
+                if kept {
+                    End::Read(bytes)
+                } else {
+                    End::Changed(bytes)
+                }
+            });
             return (end, parts);
         }
         bytes += data.len() as u64;
+        if source.size().is_some() {
+            sent.update(&data);
+        }
         let part = Some(Part::Data(data.into()));
         if parts.send(PutRequest { part }).await.is_err() {
             return (Ok(End::Over), parts);
         }
+    }
+}
+
+/// Whether the file still is what was read of it. One that has grown is read again, so far: it may not only have been appended
+/// to.
+async fn is_kept(
+    source: &mut Source,
+    resumed: &Resumed,
+    sent: &blake3::Hasher,
+    parts: &mpsc::Sender<PutRequest>,
+) -> io::Result<bool> {
+    match source.since_opened().await? {
+        Since::Kept => Ok(true),
+        Since::Grown => resumed.is_kept(source, sent, parts).await,
+        Since::Written => Ok(false),
     }
 }
 

@@ -4,12 +4,15 @@
 
 use std::io;
 
+use blake3::Hasher;
 use peernet_core::key::Key;
 use peernet_proto::v1::files_client::FilesClient;
-use peernet_proto::v1::{HeldChunks, HeldRequest, HeldResponse};
+use peernet_proto::v1::{HeldChunks, HeldRequest, HeldResponse, PutRequest};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tonic::transport::Channel;
 
+use super::PART;
 use super::source::Source;
 
 /// A file of fewer chunks is simply sent: asking would take as long.
@@ -32,6 +35,33 @@ impl Resumed {
     /// Bytes of the file in it.
     pub(super) fn bytes(&self) -> u64 {
         self.hashes.len() as u64 * u64::from(self.chunk_size)
+    }
+
+    /// Whether `source`, as far as it was read, still is this and then what was `sent`. The peer, which gives up clients that
+    /// stand still, hears of each piece that was read again.
+    pub(super) async fn is_kept(
+        &self,
+        source: &mut Source,
+        sent: &Hasher,
+        parts: &mpsc::Sender<PutRequest>,
+    ) -> io::Result<bool> {
+        source.begin_at(0).await?;
+        for hash in &self.hashes {
+            let chunk = source.next(self.chunk_size as usize).await?;
+            if hash_of(chunk).await? != *hash {
+                return Ok(false);
+            }
+            alive(parts).await;
+        }
+        let mut now = Hasher::new();
+        loop {
+            let data = source.next(PART).await?;
+            if data.is_empty() {
+                return Ok(now.finalize() == sent.finalize());
+            }
+            now.update(&data);
+            alive(parts).await;
+        }
     }
 
     /// As the peer is told.
@@ -68,8 +98,7 @@ pub(super) async fn find(channel: Channel, source: &mut Source, size: u64) -> io
             if chunk.len() < chunk_size as usize {
                 break;
             }
-            let hash = spawn_blocking(move || Key::of_bytes(&chunk).0).await;
-            hashes.push(hash.map_err(io::Error::other)?);
+            hashes.push(hash_of(chunk).await?);
         }
         let asked = hashes.len();
         let answer = ask(&mut files, &hashes).await;
@@ -84,8 +113,52 @@ pub(super) async fn find(channel: Channel, source: &mut Source, size: u64) -> io
     Ok(found)
 }
 
+/// A word to the peer that no bytes come with. One that is gone needs none.
+async fn alive(parts: &mpsc::Sender<PutRequest>) {
+    drop(parts.send(PutRequest { part: None }).await);
+}
+
+async fn hash_of(chunk: Vec<u8>) -> io::Result<[u8; 32]> {
+    let hash = spawn_blocking(move || Key::of_bytes(&chunk).0).await;
+    hash.map_err(io::Error::other)
+}
+
 async fn ask(files: &mut FilesClient<Channel>, hashes: &[[u8; 32]]) -> Option<HeldResponse> {
     let hashes = hashes.iter().map(|hash| hash.to_vec().into()).collect();
     let answer = files.held(HeldRequest { hashes }).await;
     answer.ok().map(tonic::Response::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::open;
+    use super::super::tests::local;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_kept_when_what_is_held_of_it_and_what_was_sent_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "aaaabbbbcc").unwrap();
+        let mut source = open(&local(path.clone())).await.unwrap();
+        let held = Resumed {
+            hashes: vec![Key::of_bytes(b"aaaa").0, Key::of_bytes(b"bbbb").0],
+            chunk_size: 4,
+        };
+        let mut sent = Hasher::new();
+        sent.update(b"cc");
+        for (content, kept) in [
+            ("aaaabbbbcc", true),
+            ("aaaabbbbcc, appended", true),
+            ("aaaaBbbbcc, appended", false),
+            ("aaaabbbbcC, appended", false),
+            ("aaaa", false),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            let (parts, words) = mpsc::channel(8);
+            let found = held.is_kept(&mut source, &sent, &parts).await;
+            assert_eq!(found.unwrap(), kept, "{content}");
+            assert!(!kept || words.len() == 3, "{content}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The bytes of what is stored. A file is opened once: what is hashed to find out what of it is held, and what is sent, are
 //! the same file, whatever takes its name meanwhile.
 
+use std::cmp::Ordering;
 use std::fs::Metadata;
 use std::io;
 use std::time::SystemTime;
@@ -23,6 +24,17 @@ pub(super) enum Source {
 pub(super) struct Stamp {
     size: u64,
     modified: Option<SystemTime>,
+}
+
+/// What became of a file since it was opened.
+#[derive(Clone, Copy)]
+pub(super) enum Since {
+    /// Nothing.
+    Kept,
+    /// It is longer: something was appended, as to logs, or it was written anew.
+    Grown,
+    /// It was written to.
+    Written,
 }
 
 impl Stamp {
@@ -85,14 +97,16 @@ impl Source {
         Ok(buffer)
     }
 
-    /// Whether the file was written to since it was opened, so that what was read may be some of this and some of that. One
-    /// that has grown was appended to, as logs are; its beginning is what it was.
-    pub(super) async fn has_changed(&mut self) -> io::Result<bool> {
+    /// Whether the file was written to since it was opened, so that what was read may be some of this and some of that.
+    pub(super) async fn since_opened(&mut self) -> io::Result<Since> {
         let Source::File(file, before) = self else {
-            return Ok(false);
+            return Ok(Since::Kept);
         };
         let now = Stamp::of(&file.get_ref().metadata().await?);
-        let written = now.modified != before.modified;
-        Ok(now.size < before.size || (now.size == before.size && written))
+        Ok(match now.size.cmp(&before.size) {
+            Ordering::Greater => Since::Grown,
+            Ordering::Equal if now.modified == before.modified => Since::Kept,
+            Ordering::Equal | Ordering::Less => Since::Written,
+        })
     }
 }

@@ -77,7 +77,7 @@ async fn a_missing_file_is_not_found() {
     assert_eq!(open(&job).await.err().unwrap().exit(), Exit::NotFound);
 }
 
-fn local(path: PathBuf) -> Job {
+pub(super) fn local(path: PathBuf) -> Job {
     let name = Name::new("n").unwrap();
     Job { path, name }
 }
@@ -135,6 +135,33 @@ async fn a_file_that_is_written_to_while_it_is_read_is_not_stored() {
     let source = open(&job).await.unwrap();
     std::fs::write(&path, "short").unwrap();
     assert_eq!(read_from(source, 0).await.0, End::Changed(5));
+}
+
+#[tokio::test]
+async fn a_file_that_is_rewritten_with_something_longer_is_not_stored() {
+    const PARTS: usize = 3 * READ_AHEAD;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    std::fs::write(&path, vec![b'a'; PARTS * PART]).unwrap();
+    let source = open(&local(path.clone())).await.unwrap();
+    let (parts, mut queue) = mpsc::channel(READ_AHEAD);
+    let told = (PutHeader::default(), Resumed::default());
+    let reading = tokio::spawn(read(source, told, parts, ProgressBar::hidden()));
+    // The header, and the first part: what is read after that is new by and by.
+    for _ in 0..2 {
+        queue.recv().await.unwrap();
+    }
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let longer = vec![b'b'; PARTS * PART + 1];
+    std::os::unix::fs::FileExt::write_all_at(&file, &longer, 0).unwrap();
+    let drained = async { while queue.recv().await.is_some() {} };
+    let ended = async {
+        let (end, sender) = reading.await.unwrap();
+        drop(sender);
+        end.unwrap()
+    };
+    let (end, ()) = tokio::join!(ended, drained);
+    assert_eq!(end, End::Changed((PARTS * PART) as u64));
 }
 
 #[tokio::test]
