@@ -1,28 +1,29 @@
 //! How far leaves are: which processes may end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peernet_core::leave::{Verdict, verdict};
-use peernet_core::member::{Liveness, PeerId};
+use peernet_core::member::{Liveness, Member, PeerId};
 use peernet_core::recover::{is_named, newest};
 
-use super::{Decided, Leaving, Observed, Peer, Volume, leavers};
+use super::{Decided, Leaving, Observed, Peer, Volume, leavers, unwanted};
 
 /// How far the leaves are, and below which number peers have to stay.
 pub(super) fn leave(decided: &Decided, observed: &Observed) -> (Vec<Leaving>, u32) {
     let leavers = leavers(decided, observed);
-    let remaining: BTreeSet<PeerId> = observed
-        .members
+    let members = known(observed);
+    let leaves = |m: &Member| leavers.contains(&m.id) || unwanted(decided, observed, m);
+    let remaining: BTreeSet<PeerId> = members
         .values()
-        .filter(|m| m.liveness != Liveness::Left && !leavers.contains(&m.id))
+        .filter(|m| m.liveness != Liveness::Left && !leaves(m))
         .map(|m| m.id)
         .collect();
     let mut leaving = Vec::new();
     let mut stay = decided.running.min(decided.wanted);
     for ordinal in decided.wanted..decided.running {
         let name = decided.peer_name(ordinal);
-        let (slots_left, bytes_left, blocker) = match judge(decided, ordinal, &remaining, observed)
-        {
+        let verdict = judge(decided, ordinal, &members, &remaining, observed);
+        let (slots_left, bytes_left, blocker) = match verdict {
             Verdict::Proved => (0, 0, String::new()),
             Verdict::Stay {
                 slots_left,
@@ -43,10 +44,22 @@ pub(super) fn leave(decided: &Decided, observed: &Observed) -> (Vec<Leaving>, u3
     (leaving, stay)
 }
 
+/// Members by the lists and by the reports: that nobody knows of a peer has to be the word of those who report, whose lists may
+/// be missing.
+fn known(observed: &Observed) -> BTreeMap<PeerId, Member> {
+    let mut members = observed.members.clone();
+    for member in observed.reports.values().flat_map(|r| &r.members) {
+        let known = members.entry(member.id);
+        known.or_insert_with(|| member.clone()).merge(member);
+    }
+    members
+}
+
 /// May this process end? Only if every identity it may be is proved to be dispensable.
 fn judge(
     decided: &Decided,
     ordinal: u32,
+    members: &BTreeMap<PeerId, Member>,
     remaining: &BTreeSet<PeerId>,
     observed: &Observed,
 ) -> Verdict {
@@ -62,8 +75,7 @@ fn judge(
     };
     let volume = peer.and_then(|p| p.volume.as_ref());
     let newest = newest(&observed.reports);
-    let mut ids: BTreeSet<PeerId> = observed
-        .members
+    let mut ids: BTreeSet<PeerId> = members
         .values()
         .filter(|m| m.name == name && (m.liveness != Liveness::Left || is_named(&newest, m.id)))
         .map(|m| m.id)

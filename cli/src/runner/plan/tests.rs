@@ -405,6 +405,11 @@ fn a_process_of_unknown_identity_ends_only_when_nobody_knows_it() {
     assert_eq!(plan(&state, &observed).actions, []);
     observed.reports = proofs(5, 5..5);
     assert_eq!(plan(&state, &observed).actions, [Action::Run(5)]);
+    // No list came, but somebody who reports knows it.
+    let listed = std::mem::take(&mut observed.members);
+    observed.reports.get_mut(&id(2)).unwrap().members = vec![member(5)];
+    assert_eq!(plan(&state, &observed).actions, []);
+    observed.members = listed;
     observed.reports.remove(&id(2));
     assert_eq!(plan(&state, &observed).actions, []);
     observed.peers[5] = blank();
