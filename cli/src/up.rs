@@ -58,6 +58,9 @@ pub enum UpError {
         /// The log's last lines.
         words: String,
     },
+    /// The process of a peer cannot be started at all; its log can only tell of earlier ones.
+    #[error("{0}")]
+    Process(String),
     /// The result could not be printed.
     #[error("the result cannot be printed: {0}")]
     Print(#[source] io::Error),
@@ -82,6 +85,7 @@ impl UpError {
             UpError::Home(_)
             | UpError::Socket { .. }
             | UpError::Peer { .. }
+            | UpError::Process(_)
             | UpError::Print(_) => Exit::Permanent,
             UpError::Setup(_) => Exit::Fatal,
         }
@@ -164,7 +168,7 @@ async fn serve(runner: &mut Runner, screen: &mut Screen) -> Result<(), UpError> 
         if !announced && (progress.serves() || serves_without(runner, &progress, &failing)) {
             announced = true;
             screen.settle();
-            output::print(&welcome(runner)).map_err(UpError::Print)?;
+            output::print(&welcome(runner, &progress)).map_err(UpError::Print)?;
         }
         runner.rest(&progress, screen).await;
     }
@@ -184,6 +188,9 @@ fn is_needed_to_found(runner: &Runner, ordinal: u32) -> bool {
 }
 
 fn does_not_start(runner: &Runner, ordinal: u32) -> UpError {
+    if let Some(why) = runner.unstarted(ordinal) {
+        return UpError::Process(why.to_owned());
+    }
     let (home, state) = runner.state();
     let log = home.log(ordinal);
     UpError::Peer {
@@ -195,6 +202,10 @@ fn does_not_start(runner: &Runner, ordinal: u32) -> UpError {
 
 /// What to do about a peer that does not start, while the others serve.
 fn way_out(runner: &Runner, ordinal: u32) -> String {
+    // Neither its volume nor what its log says of earlier has a part in that.
+    if let Some(why) = runner.unstarted(ordinal) {
+        return format!("{why}, again and again; its volume is not the cause");
+    }
     let (home, state) = runner.state();
     let (name, log) = (format!("{}-{ordinal}", state.name()), home.log(ordinal));
     let words = last_words(&log);
@@ -215,12 +226,14 @@ fn way_out(runner: &Runner, ordinal: u32) -> String {
     )
 }
 
-/// All wanted peers serve but those that do not start.
+/// All wanted peers serve, and no other is left, but those that do not start.
 fn serves_without(runner: &Runner, progress: &Progress, failing: &BTreeSet<u32>) -> bool {
     let (_, state) = runner.state();
     let name = |i: &u32| format!("{}-{i}", state.name());
     let names: BTreeSet<String> = failing.iter().map(name).collect();
-    progress.ready > 0 && progress.waiting.iter().all(|w| names.contains(&w.name))
+    let waiting = progress.waiting.iter().map(|w| &w.name);
+    let mut others = waiting.chain(progress.leaving.iter().map(|l| &l.name));
+    progress.ready > 0 && others.all(|name| names.contains(name))
 }
 
 async fn end(runner: Runner, screen: &mut Screen, stop: &mut Stop) {
@@ -240,7 +253,7 @@ async fn end(runner: Runner, screen: &mut Screen, stop: &mut Stop) {
 }
 
 /// Who is where, and what to type next.
-fn welcome(runner: &Runner) -> String {
+fn welcome(runner: &Runner, progress: &Progress) -> String {
     let (home, state) = runner.state();
     let ports = runner.children().launch().ports;
     let factor = state.manifest.spec.replication.factor;
@@ -261,11 +274,14 @@ fn welcome(runner: &Runner) -> String {
         runner.places(),
     );
     text += "\nIn another terminal:\n";
-    // Two that run; of a single one, the same.
-    let runs = |ordinal: &u32| runner.children().pid(*ordinal).is_some();
-    let mut running = (0..state.wanted()).filter(runs);
-    let first = running.next().unwrap_or_default();
-    let last = ports.http(running.next_back().unwrap_or(first));
+    // Two that serve; of a single one, the same.
+    let serves = |ordinal: &u32| {
+        let name = format!("{}-{ordinal}", state.name());
+        progress.waiting.iter().all(|w| w.name != name)
+    };
+    let mut serving = (0..state.wanted()).filter(serves);
+    let first = serving.next().unwrap_or_default();
+    let last = ports.http(serving.next_back().unwrap_or(first));
     if ports.grpc != GRPC_PORT || first != 0 {
         text += &format!("  export PEERNET_SERVER=http://{}\n", ports.grpc(first));
     }
@@ -429,53 +445,4 @@ pub(crate) fn sentence(progress: &Progress) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runner::plan::{Leaving, Waiting};
-
-    #[test]
-    fn another_directory_is_advice_only_where_the_path_is_too_long() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = |path: PathBuf| {
-            let reason = std::os::unix::net::UnixListener::bind(&path).unwrap_err();
-            UpError::Socket { path, reason }.to_string()
-        };
-        let long = open(dir.path().join("x".repeat(200)));
-        assert!(long.contains("shorter path with --dir"), "{long}");
-        let missing = open(dir.path().join("none").join("s"));
-        assert!(!missing.contains("--dir"), "{missing}");
-    }
-
-    #[test]
-    fn progress_is_one_line() {
-        let mut progress = Progress {
-            wanted: 5,
-            running: 7,
-            ready: 4,
-            ..Progress::default()
-        };
-        progress.waiting.push(Waiting {
-            name: "l-4".into(),
-            reason: "joining".into(),
-        });
-        let blocker = "slot 7 is moving".to_owned();
-        progress.leaving.push(Leaving {
-            name: "l-6".into(),
-            slots_left: 1,
-            bytes_left: 2048,
-            blocker,
-        });
-        assert_eq!(
-            sentence(&progress),
-            "4 of 5 peers ready; l-4: joining; 1 leaving, 1 slot and 2.0 KiB to hand over; l-6: slot 7 is moving"
-        );
-        assert_eq!(
-            sentence(&Progress {
-                wanted: 5,
-                ready: 5,
-                ..Progress::default()
-            }),
-            "all 5 peers are ready"
-        );
-    }
-}
+mod tests;

@@ -139,6 +139,13 @@ struct Child {
     may_start_at: Option<Instant>,
 }
 
+impl Child {
+    fn forgive(&mut self) {
+        self.crashes = 0;
+        self.may_start_at = None;
+    }
+}
+
 /// All processes.
 #[derive(Debug)]
 pub struct Children {
@@ -308,8 +315,7 @@ impl Children {
             .take()
             .map_or(Duration::ZERO, |at| at.elapsed());
         if std::mem::take(&mut child.ending) {
-            child.crashes = 0;
-            child.may_start_at = None;
+            child.forgive();
             return None;
         }
         child.crashes = if lived >= RECOVERED {
@@ -334,12 +340,19 @@ impl Children {
     /// Tells every process from that number on to end.
     pub fn end_from(&mut self, first: u32) {
         for child in self.children.range_mut(first..).map(|(_, c)| c) {
-            child.may_start_at = None;
+            child.forgive();
             if let Some(stop) = child.stop.take() {
                 child.ending = true;
                 // It fails when the process ended by itself just now.
                 let _ = stop.send(());
             }
+        }
+    }
+
+    /// Whatever made the process of a peer end before is over: its next start is a first one.
+    pub fn forgive(&mut self, ordinal: u32) {
+        if let Some(child) = self.children.get_mut(&ordinal) {
+            child.forgive();
         }
     }
 

@@ -174,6 +174,17 @@ enum Task {
 }
 
 impl Task {
+    /// It has no place in what somebody else has asked for meanwhile.
+    fn is_superseded(&self, now: &Progress) -> bool {
+        match self {
+            Task::Scale(to) => now.wanted != *to,
+            Task::Replace(name) => {
+                let replacement = now.replacement.as_ref();
+                replacement.is_some_and(|r| r.dropped && r.name == *name)
+            }
+        }
+    }
+
     fn is_done(&self, now: &Progress) -> bool {
         match self {
             Task::Scale(_) => now.settled,
@@ -246,7 +257,7 @@ async fn answer(
     };
     loop {
         let now = progress.borrow_and_update().clone();
-        if matches!(task, Task::Scale(to) if now.wanted != to) {
+        if task.is_superseded(&now) {
             return write(output, &Event::Superseded { wanted: now.wanted }).await;
         }
         if task.is_done(&now) {
@@ -318,6 +329,7 @@ mod tests {
             name: "l-2".into(),
             sentence: String::new(),
             over,
+            dropped: false,
         };
         let waiting = |name: &str| Waiting {
             name: name.into(),
@@ -333,6 +345,11 @@ mod tests {
         assert!(!task.is_done(&now(true, "l-2")));
         assert!(task.is_done(&now(true, "l-3")));
         assert!(!Task::Scale(5).is_done(&now(true, "l-3")));
+        let mut dropped = now(true, "l-3");
+        assert!(!task.is_superseded(&dropped));
+        dropped.replacement.as_mut().unwrap().dropped = true;
+        assert!(task.is_superseded(&dropped));
+        assert!(!Task::Replace("l-1".into()).is_superseded(&dropped));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -341,8 +341,14 @@ impl Home {
     pub fn save(&self, state: &State) -> Result<(), HomeError> {
         let path = self.state();
         let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            file.write_all(&serde_json::to_vec_pretty(state)?)?;
+            let text = serde_json::to_vec_pretty(state)?;
+            let create = |path: &Path| {
+                let mut options = File::options();
+                options.write(true).create_new(true).mode(0o600).open(path)
+            };
+            // Written to as what it is: the errors of a `NamedTempFile` name it, and its name is another one each time.
+            let mut file = tempfile::Builder::new().make_in(&self.dir, create)?;
+            file.as_file_mut().write_all(&text)?;
             file.as_file().sync_all()?;
             file.persist(&path).map_err(|e| e.error)?;
             File::open(&self.dir)?.sync_all()
@@ -448,6 +454,19 @@ mod tests {
         fs::write(&file, "").unwrap();
         let words = Home::lock(&file).unwrap_err().to_string();
         assert!(words.contains("--dir"), "{words}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_in_the_same_words_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::lock(&dir.path().join("home")).unwrap();
+        let network = PeerNetwork::new("demo", PeerNetworkSpec::default());
+        let state = State::new(network, 3, 7000, 8080);
+        fs::remove_dir_all(home.dir()).unwrap();
+        let words = || home.save(&state).unwrap_err().to_string();
+        let first = words();
+        assert_eq!(first, words());
+        assert!(first.contains(STATE), "{first}");
     }
 
     #[test]

@@ -208,6 +208,9 @@ pub struct Replacement {
     pub sentence: String,
     /// It has ended.
     pub over: bool,
+    /// It has ended because the peer is not wanted any more.
+    #[serde(default)]
+    pub dropped: bool,
 }
 
 /// A peer that is not ready.

@@ -62,6 +62,7 @@ pub(super) fn replace(
             name,
             sentence: "it is not replaced: it is not wanted any more".to_owned(),
             over: true,
+            dropped: true,
         };
         return (Some(Action::EndReplacement), Some(replacement));
     }
@@ -130,6 +131,7 @@ pub(super) fn replace(
         name,
         sentence,
         over,
+        dropped: false,
     };
     (action, Some(replacement))
 }

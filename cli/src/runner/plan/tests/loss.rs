@@ -142,6 +142,7 @@ fn a_peer_that_is_not_wanted_any_more_is_not_replaced() {
         assert!(ended.actions.contains(&Action::EndReplacement), "{ended:?}");
         assert!(!ended.actions.contains(&Action::Wipe(2)), "{ended:?}");
         assert!(sentence(&ended).contains("not wanted any more"));
-        assert!(ended.progress.replacement.unwrap().over);
+        let replacement = ended.progress.replacement.unwrap();
+        assert!(replacement.over && replacement.dropped);
     }
 }
