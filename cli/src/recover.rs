@@ -97,8 +97,10 @@ fn outcome(lost: &Loss) -> String {
         return text;
     }
     format!(
-        "{text}not heard by all: {}; the same command tells them again\n",
-        lost.not_heard.join("; ")
+        "{text}not heard by all: {}; to tell them again: peernet recover --accept-loss {}\n",
+        lost.not_heard.join("; "),
+        // Without names it would find nobody: they are given up.
+        lost.peers.join(" ")
     )
 }
 
@@ -186,7 +188,7 @@ mod tests {
     #[test]
     fn who_has_not_heard_of_it_is_named_and_no_success() {
         let mut loss = Loss {
-            peers: vec!["demo-1".into()],
+            peers: vec!["demo-1".into(), "demo-2".into()],
             slots_lost: vec![],
             slots_partial: vec![],
             not_heard: vec![],
@@ -200,5 +202,7 @@ mod tests {
             said.contains("not heard by all: demo-3 does not answer"),
             "{said}"
         );
+        let again = "peernet recover --accept-loss demo-1 demo-2\n";
+        assert!(said.ends_with(again), "{said}");
     }
 }

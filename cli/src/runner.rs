@@ -4,13 +4,13 @@
 //! it is acted upon, so that a runner that is killed goes on where it was. A round follows when a process ends, someone
 //! asks for another number of peers ([`control`]), or time passes: peers tell nothing unasked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use peernet_core::member::Liveness;
+use peernet_core::member::{Liveness, PeerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -64,6 +64,8 @@ pub struct Runner {
     accepted: Vec<(Reply, oneshot::Sender<Result<Reply, String>>)>,
     /// What could not be written down, or set aside.
     setbacks: BTreeMap<Place, Setback>,
+    /// Whom the last recovery gave up.
+    given_up: BTreeSet<PeerId>,
     /// Why a process could not be started, when it was tried last.
     unstarted: BTreeMap<u32, String>,
     /// Volumes that nobody needs any more, on their way out.
@@ -106,6 +108,7 @@ impl Runner {
             seen: Observed::default(),
             accepted: Vec::new(),
             setbacks: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             unstarted: BTreeMap::new(),
             removals,
         }

@@ -94,12 +94,13 @@ impl Runner {
     ) -> Result<Reply, String> {
         let decided = self.state.decided();
         let observed = self.peers.observe(&decided, &self.children, true).await;
-        let (gone, decision) =
-            give_up(&observed, names, decided.replication).map_err(|e| e.to_string())?;
-        let (recovery, loss) = decision;
+        let given_up = give_up(&observed, names, &self.given_up, decided.replication);
+        let (gone, (recovery, loss)) = given_up.map_err(|e| e.to_string())?;
         let name = |id: &PeerId| observed.members.get(id).map(|m| m.name.clone());
         let mut peers: Vec<String> = gone.iter().filter_map(name).collect();
         peers.sort();
+        // A name may have had several identities.
+        peers.dedup();
         let mut not_heard = Vec::new();
         if accepted {
             let present = observed.members.values().filter(|m| m.is_present());
@@ -114,6 +115,7 @@ impl Runner {
                 format!("; not heard by all: {}", not_heard.join("; "))
             };
             audience.line(&format!("given up for good: {}{told}", peers.join(", ")));
+            self.given_up = gone;
         }
         let numbers = |slots: &[Slot]| slots.iter().map(|s| s.number()).collect();
         Ok(Reply::Loss(control::Loss {
@@ -128,23 +130,54 @@ impl Runner {
 type Decision = (BTreeSet<PeerId>, (Recovery, Loss));
 
 /// Whom to give up, and what follows. Without names: whoever is down and holds, or may hold, what is stuck.
-fn give_up(
+///
+/// Asked for again, because somebody did not hear: those that were given up are gone by then, what they held is not stuck any
+/// more, and newcomers may have their names. Then only that they are gone is told once more. Newcomers are not taken for
+/// them unless they were given up just `before`: who names a peer that is alive may have mistaken it.
+pub(super) fn give_up(
     observed: &Observed,
     names: &[String],
+    before: &BTreeSet<PeerId>,
     replication: Replication,
 ) -> Result<Decision, Refused> {
     let Observed {
         members, reports, ..
     } = observed;
-    let mut gone = identities(names.iter().map(String::as_str), members, false)?;
+    let decide = |gone: BTreeSet<PeerId>| -> Result<Decision, Refused> {
+        let decision = recover(&gone, members, reports, replication)?;
+        Ok((gone, decision))
+    };
     if names.is_empty() {
         let stuck = stuck(members, reports, replication.write);
         let down = members.values().filter(|m| m.liveness == Liveness::Down);
         let holds = |id: &PeerId| stuck.missing.contains(id) || !stuck.nobody.is_empty();
-        gone = down.map(|m| m.id).filter(holds).collect();
+        return decide(down.map(|m| m.id).filter(holds).collect());
     }
-    let decision = recover(&gone, members, reports, replication)?;
-    Ok((gone, decision))
+    let named = |begun| identities(names.iter().map(String::as_str), members, begun);
+    let refused = match decide(named(false)?) {
+        Err(refused @ (Refused::Alive(_) | Refused::NothingStuck)) => refused,
+        decided => return decided,
+    };
+    let gone = named(true)?;
+    let left = |id: &PeerId| {
+        let member = members.get(id);
+        member.is_some_and(|m| m.liveness == Liveness::Left)
+    };
+    let all_left = gone.iter().all(left);
+    let again = all_left && (refused == Refused::NothingStuck || !gone.is_disjoint(before));
+    match decide(gone.clone()) {
+        Err(Refused::NothingStuck) if again => {
+            let told = Recovery {
+                gone: gone.iter().copied().collect(),
+                configs: Vec::new(),
+            };
+            Ok((gone, (told, Loss::default())))
+        }
+        Err(other) if again => Err(other),
+        // Some slots still name them.
+        Ok(decided) if all_left => Ok(decided),
+        Ok(_) | Err(_) => Err(refused),
+    }
 }
 
 /// Refuses a number that is not safe now, as the API server does.

@@ -1,7 +1,10 @@
 //! A peer whose process ended, or whose volume is gone for good.
 
+use peernet_core::recover::{Loss, Refused};
+
 use super::super::replace::{Replacing, accept};
 use super::*;
+use crate::runner::requests::give_up;
 
 /// Peer 2 crashes again and again; the ring knows that it is down.
 fn crashed() -> Observed {
@@ -129,6 +132,50 @@ fn a_volume_on_which_somebody_else_runs_by_now_is_kept() {
     observed.members.get_mut(&id(2)).unwrap().liveness = Liveness::Left;
     let done = plan(&replacing(false), &observed);
     assert!(done.actions.contains(&Action::EndReplacement), "{done:?}");
+}
+
+#[test]
+fn giving_up_can_be_repeated_for_those_who_did_not_hear() {
+    let mut observed = healthy(5);
+    observed.reports = proofs(3, 0..0);
+    for i in [3, 4] {
+        observed.peers[i as usize] = Peer::default();
+        observed.members.get_mut(&id(i)).unwrap().liveness = Liveness::Left;
+    }
+    let given_up = BTreeSet::from([id(3), id(4)]);
+    let asked = |observed: &Observed, names: &[&str], before: &BTreeSet<PeerId>| {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        give_up(observed, &names, before, Replication::default())
+    };
+    let both = ["l-3", "l-4"];
+    let (gone, (recovery, loss)) = asked(&observed, &both, &BTreeSet::new()).unwrap();
+    assert_eq!(gone, given_up);
+    assert_eq!(recovery.gone, [id(3), id(4)]);
+    assert!(recovery.configs.is_empty() && loss == Loss::default());
+    let nobody = asked(&observed, &[], &given_up);
+    assert_eq!(nobody, Err(Refused::NothingStuck));
+    // One of them has begun anew.
+    let newcomer = Member {
+        id: PeerId(99),
+        ..member(3)
+    };
+    let report = Report {
+        peer: newcomer.id,
+        slots: vec![],
+        ..observed.reports[&id(0)].clone()
+    };
+    observed.reports.insert(newcomer.id, report);
+    observed.members.insert(newcomer.id, newcomer);
+    let (gone, _) = asked(&observed, &both, &given_up).unwrap();
+    assert_eq!(gone, given_up);
+    let alive = |name: &str| Err(Refused::Alive(name.to_owned()));
+    let mistaken = asked(&observed, &both, &BTreeSet::new());
+    assert_eq!(mistaken, alive("l-3"));
+    assert_eq!(asked(&observed, &["l-1"], &given_up), alive("l-1"));
+    observed.members.get_mut(&id(2)).unwrap().liveness = Liveness::Down;
+    observed.reports.remove(&id(2));
+    let needless = asked(&observed, &["l-2"], &given_up);
+    assert_eq!(needless, Err(Refused::NothingStuck));
 }
 
 #[test]
