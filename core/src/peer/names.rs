@@ -513,4 +513,4 @@ fn is_too_large(value: &Value) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

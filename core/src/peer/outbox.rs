@@ -403,35 +403,15 @@ impl<S: Store> Peer<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::{Assignment, boot};
-    use crate::config::{Replication, Settings};
-    use crate::key::{Name, Position};
+    use crate::key::Name;
     use crate::outbox::Trail;
+    use crate::peer::names::tests::alone;
     use crate::register::{Value, Version};
     use crate::store::memory::MemoryStore;
 
     /// A network of one peer, with so many marks in its store of which it does not know whether they are decided.
     fn with_backlog(marks: u64) -> Peer<MemoryStore> {
-        let mut store = MemoryStore::default();
-        let told = Assignment {
-            network: "n".into(),
-            name: "p".into(),
-            address: "a:1".into(),
-            http: "a:2".into(),
-            zone: "z".into(),
-            position: Position(0),
-            version: String::new(),
-        };
-        let identity = boot(&mut store, told, PeerId(1)).unwrap();
-        let replication = Replication {
-            factor: 1,
-            write: 1,
-        };
-        let settings = Settings {
-            replication,
-            ..Settings::default()
-        };
-        let mut peer = Peer::start(store, identity, true, settings, 1, Time(0)).unwrap();
+        let mut peer = alone();
         for op in 0..marks {
             let register = Register {
                 name: Name::new(format!("f{op}")).unwrap(),

@@ -8,7 +8,7 @@ use crate::store::memory::MemoryStore;
 use bytes::Bytes;
 
 /// A network of one peer that keeps one copy.
-fn alone() -> Peer<MemoryStore> {
+pub(in crate::peer) fn alone() -> Peer<MemoryStore> {
     let mut store = MemoryStore::default();
     let told = Assignment {
         network: "n".into(),
