@@ -434,7 +434,7 @@ pub fn last_words(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -445,8 +445,9 @@ mod tests {
         assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
     }
 
-    fn children(program: &str) -> Children {
-        Children::new(Launch {
+    /// Peers of a network with nothing out of the ordinary, which are this program.
+    pub(in crate::runner) fn launch(program: &str) -> Launch {
+        Launch {
             program: program.into(),
             name: "t".into(),
             ports: Ports { grpc: 1, http: 2 },
@@ -456,7 +457,11 @@ mod tests {
             compression: Compression::default(),
             chunk_size: 1 << 20,
             grace_seconds: 60,
-        })
+        }
+    }
+
+    fn children(program: &str) -> Children {
+        Children::new(launch(program))
     }
 
     #[tokio::test]

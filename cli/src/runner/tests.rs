@@ -1,5 +1,3 @@
-use peernet_crd::{Compression, Durability};
-
 use super::control::Request;
 use super::*;
 
@@ -39,18 +37,12 @@ pub(crate) fn runner(dir: &std::path::Path) -> Runner {
     let mut state = State::new(network, 3, 7000, 8080);
     state.running = state.wanted();
     let launch = Launch {
-        program: "/no/such/program".into(),
         name: "local".into(),
         ports: ports::Ports {
             grpc: 7000,
             http: 8080,
         },
-        factor: 3,
-        write: 2,
-        durability: Durability::default(),
-        compression: Compression::default(),
-        chunk_size: 1 << 20,
-        grace_seconds: 60,
+        ..child::tests::launch("/no/such/program")
     };
     let (publish, _) = watch::channel(Progress::default());
     let (_, asked) = mpsc::channel(1);
