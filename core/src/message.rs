@@ -274,6 +274,8 @@ pub enum Message {
         after: Option<Name>,
         /// At most so many.
         limit: u32,
+        /// Fingerprint of the coordinator's table of epochs.
+        table: u64,
     },
     /// Answer to [`Message::List`].
     ListReply {
@@ -283,6 +285,10 @@ pub enum Message {
         items: Vec<Listed>,
         /// Nothing comes after the last item.
         done: bool,
+        /// Fingerprint of the replica's table of epochs.
+        table: u64,
+        /// That table, one epoch for each slot, unless its fingerprint is the coordinator's.
+        epochs: Vec<u64>,
     },
 
     // anti-entropy

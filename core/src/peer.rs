@@ -233,7 +233,7 @@ impl<S: Store> Peer<S> {
     /// At least 1.
     pub fn routes_version(&self) -> u64 {
         // Both only grow, so that their sum stays the same only if both do.
-        self.gossip.news + self.slots.digest()
+        self.gossip.news + self.slots.version()
     }
 
     /// The peer's memory.

@@ -14,7 +14,7 @@
 //!
 //! A write whose outcome is unknown may take effect at any later time; it counts only once somebody has read it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peernet_core::key::Name;
 use peernet_core::member::PeerId;
@@ -230,6 +230,20 @@ impl Model {
         self.names.iter().filter_map(newest).collect()
     }
 
+    /// What a listing that took from `start` to `end` showed. It has to show each name that existed all the time, and none
+    /// that was deleted all the time; where somebody wrote meanwhile, or nobody knows how a write ended, it may do either.
+    pub fn listed(&mut self, names: &BTreeSet<Name>, start: u64, end: u64) {
+        let wrong = |(name, history): (&Name, &History)| {
+            let exists = history.steady(start, end)?;
+            (names.contains(name) != exists).then(|| Violation::Listed {
+                name: name.clone(),
+                exists,
+            })
+        };
+        let wrong: Vec<Violation> = self.names.iter().filter_map(wrong).collect();
+        self.violations.extend(wrong);
+    }
+
     /// Whether each name exists, as the last read of it saw.
     pub fn last_seen(&self) -> BTreeMap<Name, bool> {
         let last = |history: &History| {
@@ -260,6 +274,18 @@ impl Model {
 }
 
 impl History {
+    /// Whether the name existed from `start` to `end`; `None` if that may have changed meanwhile or is not known.
+    fn steady(&self, start: u64, end: u64) -> Option<bool> {
+        let begun = self.writes.values().filter(|w| w.start <= end);
+        let mut newest: Option<(Version, bool)> = None;
+        for write in begun {
+            let (_, stamp) = write.acked.filter(|(acked, _)| *acked < start)?;
+            let write = (stamp.version, write.file.is_some());
+            newest = newest.max(Some(write));
+        }
+        newest.map(|(_, exists)| exists)
+    }
+
     /// The tombstones that no client's delete explains are those of fences.
     fn with_fences(&self) -> History {
         let mut history = self.clone();

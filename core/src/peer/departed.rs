@@ -144,10 +144,11 @@ impl<S: Store> Peer<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
+    use crate::config::{MEMBERS, Settings};
     use crate::io::{Input, Time};
     use crate::key::Slot;
     use crate::member::tests::member;
+    use crate::peer::names::tests::alone;
     use crate::slot::{SlotConfig, SlotRecord};
     use crate::store::Identity;
     use crate::store::memory::MemoryStore;
@@ -325,6 +326,22 @@ mod tests {
         let back = told(2, |m, _| m.incarnation = 1_000);
         peer.learn(vec![back]).unwrap();
         assert_eq!(peer.gossip.get(PeerId(2)).unwrap().incarnation, 1_000);
+    }
+
+    #[test]
+    fn more_members_than_a_message_holds_are_not_taken_in() {
+        let mut peer = alone();
+        for n in 2..=MEMBERS as u128 {
+            peer.gossip.members.insert(PeerId(n), member(n));
+            peer.gossip.print(PeerId(n));
+        }
+        let known = Member {
+            incarnation: 2,
+            ..member(2)
+        };
+        peer.learn(vec![member(1 << 64), known]).unwrap();
+        assert_eq!(peer.gossip.members.len(), MEMBERS);
+        assert_eq!(peer.gossip.get(PeerId(2)).unwrap().incarnation, 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which room a message or a request is for.
 
-use super::{Done, Peer, sync};
+use super::{Done, Peer, listing, sync};
 use crate::io::{Answer, Request, RequestId};
 use crate::member::{Member, PeerId};
 use crate::message::Message;
@@ -110,9 +110,16 @@ impl<S: Store> Peer<S> {
                 prefix,
                 after,
                 limit,
-            } => self.on_list(from, op, &prefix, after, limit),
-            Message::ListReply { op, items, done } => {
-                self.on_list_reply(from, op, items, done);
+                table,
+            } => self.on_list(from, op, &prefix, after, limit, table),
+            Message::ListReply {
+                op,
+                items,
+                done,
+                table,
+                epochs,
+            } => {
+                self.on_list_reply(from, op, listing::Part { items, done }, table, &epochs);
                 Ok(())
             }
             Message::SyncRequest { items } => self.on_sync_request(from, items),

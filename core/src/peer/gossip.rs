@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::probe::Probe;
 use super::{Done, Peer, Timer};
-use crate::config::{RUMOR_FACTOR, RUMORS};
+use crate::config::{MEMBERS, RUMOR_FACTOR, RUMORS};
 use crate::io::{Endpoint, Output, Time};
 use crate::member::{Drain, LEAP, Liveness, Member, PeerId};
 use crate::message::Message;
@@ -235,7 +235,8 @@ impl<S: Store> Peer<S> {
             }
             let known = self.gossip.members.get(&member.id);
             let before = known.map(|m| (m.liveness, m.drain.leaving));
-            if !is_credible(known, &member) {
+            let is_full = known.is_none() && self.gossip.members.len() >= MEMBERS;
+            if is_full || !is_credible(known, &member) {
                 continue;
             }
             let changed = match self.gossip.members.get_mut(&member.id) {

@@ -1,10 +1,18 @@
 //! Names by prefix, in byte order, by asking every peer and merging their answers.
 //!
-//! A page is complete when a majority of the replicas of every slot has answered: whatever was acknowledged is at one of
-//! them. The newest version of a name decides, so a tombstone hides what an outdated replica still lists.
+//! Each answer tells under which epochs of its slots the peer gave it. A page is complete when, of every slot, a majority of
+//! the replicas has answered under the configuration that is known here: as with a read of one name, whatever was
+//! acknowledged is then at one of them, whichever slots move meanwhile. Of slots of which that is not so, the replicas are
+//! asked again once who was behind has been told. What was heard before counts on: the newest version of a name decides, so
+//! a tombstone hides what an outdated replica still lists.
+//!
+//! Tables of epochs are mostly equal. So a question carries the fingerprint of the coordinator's, and only a replica whose
+//! table differs sends its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use super::slots::Slots;
 use super::{Done, Peer, Timer};
 use crate::io::{Answer, RequestError, RequestId, Time};
 use crate::key::{Name, Slot};
@@ -12,12 +20,16 @@ use crate::member::PeerId;
 use crate::message::{Listed, Message};
 use crate::quorum::{count, has_majority, majority};
 use crate::register::{Register, Value};
+use crate::slot::SlotConfig;
 use crate::store::Store;
 
 /// Most names in a page.
 const PAGE_MAX: u32 = 1_000;
 /// How long to wait for all peers before a majority of each slot is enough, in milliseconds. Guess.
 const PATIENCE: u64 = 500;
+/// How long to wait, once all have answered, before the replicas of slots that are moving are asked again, in milliseconds.
+/// Guess: about as long as a configuration takes to become known.
+const ASK_AGAIN: u64 = 50;
 
 /// A page being collected.
 pub(super) struct Listing {
@@ -25,9 +37,106 @@ pub(super) struct Listing {
     prefix: String,
     after: Option<Name>,
     limit: u32,
-    asked: Vec<PeerId>,
-    answers: BTreeMap<PeerId, (Vec<Listed>, bool)>,
+    /// Who is to answer still.
+    waiting: BTreeSet<PeerId>,
+    /// The table that was named to them, and its fingerprint.
+    table: (u64, Arc<[u64]>),
+    /// Under which epochs each has answered last.
+    heard: BTreeMap<PeerId, Heard>,
+    /// Slots of which no majority is known to have answered under one configuration.
+    open: BTreeSet<Slot>,
+    found: Found,
     deadline: Time,
+}
+
+/// The epochs under which a peer has answered.
+enum Heard {
+    /// Of all slots: those of the table that the question named.
+    Same(Arc<[u64]>),
+    /// Of the slots that it may hold, in order; what we knew better is left out.
+    Other(Vec<(Slot, u64)>),
+}
+
+impl Heard {
+    /// 0: an older one than ours.
+    fn epoch(&self, slot: Slot) -> u64 {
+        match self {
+            Heard::Same(table) => table.get(slot.index()).copied().unwrap_or(0),
+            Heard::Other(some) => {
+                let at = some.binary_search_by_key(&slot, |(slot, _)| *slot);
+                at.map_or(0, |at| some[at].1)
+            }
+        }
+    }
+}
+
+impl Listing {
+    /// The epoch of that slot under which a peer has answered.
+    fn epoch(&self, id: PeerId, slot: Slot) -> Option<u64> {
+        self.heard.get(&id).map(|heard| heard.epoch(slot))
+    }
+
+    /// Those that have answered under that configuration of the slot.
+    fn answered(&self, slot: Slot, config: &SlotConfig) -> Vec<PeerId> {
+        let mut answered = config.participants();
+        answered.retain(|id| self.epoch(*id, slot) == Some(config.epoch));
+        answered
+    }
+
+    /// Keeps open the slots of which no majority has answered under the configuration known here.
+    fn close(&mut self, slots: &Slots) {
+        let mut open = std::mem::take(&mut self.open);
+        open.retain(|slot| {
+            let config = slots.config(*slot);
+            !config.is_some_and(|c| has_majority(c, &self.answered(*slot, c)))
+        });
+        self.open = open;
+    }
+}
+
+/// What a replica lists: some names in byte order, and whether those are all.
+pub(super) struct Part {
+    pub(super) items: Vec<Listed>,
+    pub(super) done: bool,
+}
+
+/// The newest of what was listed so far.
+#[derive(Default)]
+struct Found {
+    newest: BTreeMap<Name, Listed>,
+    /// The end of the shortest part that goes on: what lies beyond is left for the next page.
+    horizon: Option<Name>,
+}
+
+impl Found {
+    fn add(&mut self, part: Part) {
+        let end = part.items.last().filter(|_| !part.done);
+        if let Some(end) = end.map(|l| l.name.clone())
+            && self.horizon.as_ref().is_none_or(|h| end < *h)
+        {
+            self.newest.retain(|name, _| *name <= end);
+            self.horizon = Some(end);
+        }
+        for item in part.items {
+            let beyond = self.horizon.as_ref().is_some_and(|h| item.name > *h);
+            let known = self.newest.get(&item.name).map(|l| l.version);
+            if !beyond && known.is_none_or(|v| v < item.version) {
+                self.newest.insert(item.name.clone(), item);
+            }
+        }
+    }
+
+    /// The names that exist, and after which one the next page begins, if there is one.
+    fn page(self, limit: usize) -> (Vec<Listed>, Option<Name>) {
+        let live = self.newest.into_values().filter(|l| l.head.is_some());
+        let mut items: Vec<Listed> = live.collect();
+        if items.len() <= limit {
+            return (items, self.horizon);
+        }
+        items.truncate(limit);
+        let end = items.last().map(|l| l.name.clone());
+        (items, end)
+    }
 }
 
 impl<S: Store> Peer<S> {
@@ -43,39 +152,51 @@ impl<S: Store> Peer<S> {
         } else if self.lists.len() >= self.settings.operations {
             self.answer(id, Answer::Failed(RequestError::Busy));
         } else {
-            let limit = limit.clamp(1, PAGE_MAX);
             let deadline = self.now.after(self.settings.operation);
             self.ask_page(Listing {
                 request: id,
                 prefix,
                 after,
-                limit,
-                asked: Vec::new(),
-                answers: BTreeMap::new(),
+                limit: limit.clamp(1, PAGE_MAX),
+                waiting: BTreeSet::new(),
+                table: (0, Arc::default()),
+                heard: BTreeMap::new(),
+                open: BTreeSet::new(),
+                found: Found::default(),
                 deadline,
             });
         }
         Ok(())
     }
 
+    /// Begins a page.
     fn ask_page(&mut self, mut listing: Listing) {
         let op = self.fresh_op();
-        listing.asked = self.gossip.present().map(|m| m.id).collect();
-        if !listing.asked.contains(&self.me) {
-            listing.asked.push(self.me);
-        }
-        listing.answers.clear();
-        let (prefix, after, limit) = (listing.prefix.clone(), listing.after.clone(), listing.limit);
-        self.send_all(
-            &listing.asked,
-            &Message::List {
-                op,
-                prefix,
-                after,
-                limit,
-            },
-        );
+        listing.waiting = self.gossip.present().map(|m| m.id).collect();
+        listing.waiting.insert(self.me);
+        listing.heard.clear();
+        listing.open = Slot::all().collect();
+        listing.found = Found::default();
         self.lists.insert(op, listing);
+        self.ask_waiting(op);
+    }
+
+    /// Asks those that are to answer still.
+    fn ask_waiting(&mut self, op: u64) {
+        let print = self.slots.digest();
+        let Some(listing) = self.lists.get_mut(&op) else {
+            return;
+        };
+        listing.table = (print, self.slots.epochs());
+        let to: Vec<PeerId> = listing.waiting.iter().copied().collect();
+        let message = Message::List {
+            op,
+            prefix: listing.prefix.clone(),
+            after: listing.after.clone(),
+            limit: listing.limit,
+            table: print,
+        };
+        self.send_all(&to, &message);
         self.schedule(PATIENCE, Timer::Operation(op));
     }
 
@@ -87,6 +208,7 @@ impl<S: Store> Peer<S> {
         prefix: &str,
         after: Option<Name>,
         limit: u32,
+        table: u64,
     ) -> Done {
         let limit = limit.clamp(1, PAGE_MAX) as usize;
         let registers = self.store.names(prefix, after.as_ref(), limit)?;
@@ -111,88 +233,141 @@ impl<S: Store> Peer<S> {
             },
         );
         let items = items.collect();
-        self.send(from, Message::ListReply { op, items, done });
+        let ours = self.slots.digest();
+        let epochs = if ours == table {
+            Vec::new()
+        } else {
+            self.slots.epochs().to_vec()
+        };
+        let message = Message::ListReply {
+            op,
+            items,
+            done,
+            table: ours,
+            epochs,
+        };
+        self.send(from, message);
         Ok(())
     }
 
-    pub(super) fn on_list_reply(&mut self, from: PeerId, op: u64, items: Vec<Listed>, done: bool) {
+    pub(super) fn on_list_reply(
+        &mut self,
+        from: PeerId,
+        op: u64,
+        part: Part,
+        table: u64,
+        epochs: &[u64],
+    ) {
         let Some(listing) = self.lists.get_mut(&op) else {
             return;
         };
-        if listing.asked.contains(&from) {
-            listing.answers.insert(from, (items, done));
-            if listing.answers.len() == listing.asked.len() {
-                self.finish_page(op);
-            }
+        let heard = if !epochs.is_empty() {
+            let involved = |slot: &Slot, epoch: u64| match self.slots.config(*slot) {
+                Some(ours) => epoch > ours.epoch || (epoch == ours.epoch && ours.involves(from)),
+                None => true,
+            };
+            let table = Slot::all().zip(epochs.iter().copied());
+            Heard::Other(
+                table
+                    .filter(|(slot, epoch)| involved(slot, *epoch))
+                    .collect(),
+            )
+        } else if table == listing.table.0 {
+            Heard::Same(Arc::clone(&listing.table.1))
+        } else {
+            // An answer to an earlier question, which named another table. It will be asked again.
+            return;
+        };
+        let endless = !part.done && part.items.is_empty();
+        if endless || !listing.waiting.remove(&from) {
+            return;
+        }
+        listing.found.add(part);
+        listing.heard.insert(from, heard);
+        if listing.waiting.is_empty() && !self.finish_page(op) {
+            // Under a number of its own, as the timer that runs is one for questions without an answer.
+            let Some(listing) = self.lists.remove(&op) else {
+                return;
+            };
+            let op = self.fresh_op();
+            self.lists.insert(op, listing);
+            self.schedule(ASK_AGAIN, Timer::Operation(op));
         }
     }
 
     pub(super) fn on_list_timer(&mut self, op: u64) -> Done {
-        self.finish_page(op);
+        if self.finish_page(op) {
+            return Ok(());
+        }
         let Some(listing) = self.lists.get(&op) else {
             return Ok(());
         };
         if listing.deadline <= self.now {
             let listing = self.lists.remove(&op).expect("looked up above");
-            let answered: Vec<PeerId> = listing.answers.keys().copied().collect();
-            let lacking = Slot::all().find_map(|slot| {
-                let config = self.slots.config(slot)?;
-                (!has_majority(config, &answered)).then(|| {
-                    (
-                        slot,
-                        count(&config.replicas, &answered),
-                        config.replicas.len(),
-                    )
-                })
-            });
-            let (slot, answered, replicas) =
-                lacking.unwrap_or((Slot::all().next().expect("there are slots"), 0, 1));
-            let needed = majority(replicas) as u32;
-            let error = RequestError::NoQuorum {
-                slot,
-                answered: answered as u32,
-                needed,
-            };
+            let error = self.lacks(&listing);
             self.answer(listing.request, Answer::Failed(error));
-        } else {
-            let (prefix, after, limit) =
-                (listing.prefix.clone(), listing.after.clone(), listing.limit);
-            let silent: Vec<PeerId> = listing
-                .asked
-                .iter()
-                .filter(|id| !listing.answers.contains_key(id))
-                .copied()
-                .collect();
-            self.send_all(
-                &silent,
-                &Message::List {
-                    op,
-                    prefix,
-                    after,
-                    limit,
-                },
-            );
-            self.schedule(PATIENCE, Timer::Operation(op));
+            return Ok(());
         }
+        let mut behind: BTreeMap<PeerId, Vec<(Slot, SlotConfig)>> = BTreeMap::new();
+        let mut ahead = None;
+        let mut again = BTreeSet::new();
+        for slot in &listing.open {
+            let Some(config) = self.slots.config(*slot) else {
+                continue;
+            };
+            for id in config.participants() {
+                match listing.epoch(id, *slot) {
+                    Some(epoch) if epoch == config.epoch => continue,
+                    Some(epoch) if epoch > config.epoch => ahead = Some(id),
+                    Some(_) => {
+                        let configs = behind.entry(id).or_default();
+                        configs.push((*slot, config.clone()));
+                    }
+                    None => {}
+                }
+                again.insert(id);
+            }
+        }
+        for (id, configs) in behind {
+            self.tell_configs(id, configs);
+        }
+        if let Some(id) = ahead {
+            self.offer_slots(id);
+        }
+        if let Some(listing) = self.lists.get_mut(&op) {
+            listing.waiting.extend(again);
+        }
+        self.ask_waiting(op);
         Ok(())
     }
 
-    /// Answers, if enough peers have.
-    fn finish_page(&mut self, op: u64) {
-        let Some(listing) = self.lists.get(&op) else {
-            return;
-        };
-        let answered: Vec<PeerId> = listing.answers.keys().copied().collect();
-        let covered = Slot::all().all(|s| {
-            self.slots
-                .config(s)
-                .is_some_and(|c| has_majority(c, &answered))
+    /// Why a page was not complete in time.
+    fn lacks(&self, listing: &Listing) -> RequestError {
+        let slot = listing.open.first().copied();
+        let slot = slot.unwrap_or_else(|| Slot::all().next().expect("there are slots"));
+        let (answered, replicas) = self.slots.config(slot).map_or((0, 1), |config| {
+            let answered = listing.answered(slot, config);
+            (count(&config.replicas, &answered), config.replicas.len())
         });
-        if !covered {
-            return;
+        RequestError::NoQuorum {
+            slot,
+            answered: answered as u32,
+            needed: majority(replicas) as u32,
         }
-        let mut listing = self.lists.remove(&op).expect("looked up above");
-        let (items, next) = merge(std::mem::take(&mut listing.answers), listing.limit as usize);
+    }
+
+    /// Answers, if enough peers have; true when this page is over.
+    fn finish_page(&mut self, op: u64) -> bool {
+        let Some(mut listing) = self.lists.remove(&op) else {
+            return true;
+        };
+        listing.close(&self.slots);
+        if !listing.open.is_empty() {
+            self.lists.insert(op, listing);
+            return false;
+        }
+        let found = std::mem::take(&mut listing.found);
+        let (items, next) = found.page(listing.limit as usize);
         if items.is_empty() && next.is_some() && listing.deadline > self.now {
             // A page of tombstones only: look further.
             listing.after = next;
@@ -200,42 +375,18 @@ impl<S: Store> Peer<S> {
         } else {
             self.answer(listing.request, Answer::Names { items, next });
         }
+        true
     }
-}
-
-/// Merges sorted answers; what lies beyond the end of an unfinished answer is left for the next page.
-fn merge(
-    answers: BTreeMap<PeerId, (Vec<Listed>, bool)>,
-    limit: usize,
-) -> (Vec<Listed>, Option<Name>) {
-    let unfinished = answers.values().filter(|(_, done)| !done);
-    let mut horizon = unfinished
-        .filter_map(|(items, _)| items.last().map(|l| l.name.clone()))
-        .min();
-    let mut newest: BTreeMap<Name, Listed> = BTreeMap::new();
-    for item in answers.into_values().flat_map(|(items, _)| items) {
-        if horizon.as_ref().is_some_and(|h| item.name > *h) {
-            continue;
-        }
-        match newest.get(&item.name) {
-            Some(known) if known.version >= item.version => {}
-            _ => {
-                newest.insert(item.name.clone(), item);
-            }
-        }
-    }
-    let mut items: Vec<Listed> = newest.into_values().filter(|l| l.head.is_some()).collect();
-    if items.len() > limit {
-        items.truncate(limit);
-        horizon = items.last().map(|l| l.name.clone());
-    }
-    (items, horizon)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::{Input, Output, Request};
+    use crate::member::tests::member;
+    use crate::peer::names::tests::alone;
     use crate::register::Version;
+    use crate::store::memory::MemoryStore;
     use bytes::Bytes;
 
     fn listed(name: &str, counter: u64, live: bool) -> Listed {
@@ -256,34 +407,168 @@ mod tests {
         items.iter().map(|l| l.name.as_str()).collect()
     }
 
+    fn merge(parts: [(Vec<Listed>, bool); 2]) -> (Vec<Listed>, Option<Name>) {
+        let mut found = Found::default();
+        for (items, done) in parts {
+            found.add(Part { items, done });
+        }
+        found.page(10)
+    }
+
     #[test]
     fn newest_version_decides_and_tombstones_hide() {
-        let answers = BTreeMap::from([
-            (
-                PeerId(1),
-                (vec![listed("a", 1, true), listed("b", 1, true)], true),
-            ),
-            (
-                PeerId(2),
-                (vec![listed("a", 2, false), listed("c", 1, true)], true),
-            ),
+        let (items, next) = merge([
+            (vec![listed("a", 1, true), listed("b", 1, true)], true),
+            (vec![listed("a", 2, false), listed("c", 1, true)], true),
         ]);
-        let (items, next) = merge(answers, 10);
         assert_eq!(names(&items), ["b", "c"]);
         assert_eq!(next, None);
     }
 
     #[test]
     fn nothing_beyond_the_shortest_answer_is_returned() {
-        let answers = BTreeMap::from([
-            (
-                PeerId(1),
-                (vec![listed("a", 1, true), listed("b", 1, true)], false),
-            ),
-            (PeerId(2), (vec![listed("c", 1, true)], true)),
-        ]);
-        let (items, next) = merge(answers, 10);
-        assert_eq!(names(&items), ["a", "b"]);
-        assert_eq!(next.unwrap().as_str(), "b");
+        let short = (vec![listed("a", 1, true), listed("b", 1, true)], false);
+        let long = (vec![listed("c", 1, true)], true);
+        for parts in [[short.clone(), long.clone()], [long, short]] {
+            let (items, next) = merge(parts);
+            assert_eq!(names(&items), ["a", "b"]);
+            assert_eq!(next.unwrap().as_str(), "b");
+        }
+    }
+
+    const LISTS: RequestId = RequestId(7);
+
+    /// A peer that lists, under slots that it holds with two others.
+    fn lister() -> (Peer<MemoryStore>, Vec<Output>) {
+        let mut peer = alone();
+        let replicas = vec![peer.id(), PeerId(2), PeerId(3)];
+        for slot in Slot::all() {
+            peer.adopt(slot, config(2, replicas.clone())).unwrap();
+        }
+        peer.learn(vec![member(2), member(3)]).unwrap();
+        let (mut out, prefix) = (Vec::new(), String::new());
+        let request = Request::List {
+            prefix,
+            after: None,
+            limit: 10,
+        };
+        let input = Input::Request { id: LISTS, request };
+        peer.handle(input, Time(1), &mut out).unwrap();
+        (peer, out)
+    }
+
+    fn config(epoch: u64, replicas: Vec<PeerId>) -> SlotConfig {
+        SlotConfig {
+            epoch,
+            replicas,
+            next: None,
+        }
+    }
+
+    /// What was sent to that peer.
+    fn sent(out: &[Output], id: u128) -> Vec<&Message> {
+        let to = member(id).address;
+        let sent = out.iter().filter_map(|o| match o {
+            Output::Send {
+                address, message, ..
+            } if *address == to => Some(message),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    /// Answers the question that `peer` has asked that other one last, from a table in which a slot has another epoch.
+    fn reply(
+        peer: &mut Peer<MemoryStore>,
+        asked: &[Output],
+        from: u128,
+        names: &[&str],
+        other: Option<(Slot, u64)>,
+    ) -> Vec<Output> {
+        let questions = sent(asked, from).into_iter().filter_map(|m| match m {
+            Message::List { op, table, .. } => Some((*op, *table)),
+            _ => None,
+        });
+        let (op, table) = questions.last().expect("it was asked");
+        let mut epochs = vec![2; usize::from(crate::key::SLOTS)];
+        let message = Message::ListReply {
+            op,
+            items: names.iter().map(|n| listed(n, 1, true)).collect(),
+            done: true,
+            table: table + u64::from(other.is_some()),
+            epochs: other.map_or(Vec::new(), |(slot, epoch)| {
+                epochs[slot.index()] = epoch;
+                epochs
+            }),
+        };
+        let from = PeerId(from);
+        let mut out = Vec::new();
+        let input = Input::Message { from, message };
+        peer.handle(input, Time(1), &mut out).unwrap();
+        out
+    }
+
+    fn answer(out: &[Output]) -> Option<Vec<&str>> {
+        out.iter().find_map(|o| match o {
+            Output::Answer {
+                id: LISTS,
+                answer: Answer::Names { items, .. },
+            } => Some(names(items)),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn while_nothing_moves_no_table_is_sent_and_all_are_waited_for() {
+        let (mut peer, asked) = lister();
+        let out = reply(&mut peer, &asked, 2, &["a"], None);
+        assert_eq!(answer(&out), None);
+        let out = reply(&mut peer, &asked, 3, &["b"], None);
+        assert_eq!(answer(&out), Some(vec!["a", "b"]));
+    }
+
+    #[test]
+    fn who_answers_under_another_configuration_is_no_part_of_the_majority() {
+        let (mut peer, asked) = lister();
+        let slot = Slot::all().next().unwrap();
+        assert_eq!(
+            answer(&reply(&mut peer, &asked, 2, &[], Some((slot, 1)))),
+            None
+        );
+        assert_eq!(
+            answer(&reply(&mut peer, &asked, 3, &["a"], Some((slot, 4)))),
+            None
+        );
+        let mut asked = Vec::new();
+        peer.handle(Input::Timer, Time(1_000), &mut asked).unwrap();
+        let told = |m: &&Message| matches!(m, Message::Commit { configs } if configs.len() == 1);
+        assert!(
+            sent(&asked, 2).iter().any(told),
+            "who is behind hears of it"
+        );
+        let offer = |m: &&Message| matches!(m, Message::SlotEpochs { .. });
+        assert!(
+            sent(&asked, 3).iter().any(offer),
+            "who is ahead is asked what it knows"
+        );
+        // The slot has gone to others, one of which holds the name.
+        peer.learn(vec![member(4)]).unwrap();
+        let moved = config(4, vec![PeerId(3), PeerId(4), PeerId(5)]);
+        peer.adopt(slot, moved).unwrap();
+        assert_eq!(
+            answer(&reply(&mut peer, &asked, 2, &[], Some((slot, 2)))),
+            None
+        );
+        assert_eq!(
+            answer(&reply(&mut peer, &asked, 3, &["a"], Some((slot, 4)))),
+            None
+        );
+        let mut asked = Vec::new();
+        peer.handle(Input::Timer, Time(2_000), &mut asked).unwrap();
+        let out = reply(&mut peer, &asked, 4, &["b"], None);
+        assert_eq!(answer(&out), None, "those that are silent may have more");
+        let mut out = Vec::new();
+        peer.handle(Input::Timer, Time(3_000), &mut out).unwrap();
+        assert_eq!(answer(&out), Some(vec!["a", "b"]));
     }
 }

@@ -236,7 +236,7 @@ impl<S: Store> Peer<S> {
     pub(super) fn offer_slots(&mut self, to: PeerId) {
         if self.gossip.offered.after(500) <= self.now {
             self.gossip.offered = self.now;
-            let epochs = self.slots.epochs();
+            let epochs = self.slots.epochs().to_vec();
             self.send(to, Message::SlotEpochs { epochs });
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Done, Peer};
 use crate::io::{Answer, Input, Request, RequestError, Status};
+use crate::key::Slot;
 use crate::leave::{LeaverProgress, LeaverReport, Report, SlotReport};
 use crate::member::{Liveness, PeerId};
 use crate::message::Message;
@@ -145,7 +146,10 @@ impl<S: Store> Peer<S> {
                 .map(|id| self.leaver_report(*id))
                 .collect::<Result<_, _>>()?,
             members: self.gossip.in_ring_order(),
-            greatest_epoch: self.slots.epochs().into_iter().max().unwrap_or(0),
+            greatest_epoch: Slot::all()
+                .map(|slot| self.slots.epoch(slot))
+                .max()
+                .unwrap_or(0),
         })
     }
 

@@ -2,6 +2,7 @@
 //! record is durable and authoritative; for the others it is a hint, corrected by whoever is asked.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Done, Peer};
 use crate::io::Route;
@@ -27,7 +28,11 @@ pub(super) struct Slots {
     /// Where each slot should live, as of `targets_version`.
     targets: Vec<Vec<PeerId>>,
     targets_version: u64,
+    /// Sum of all epochs.
+    version: u64,
     digest: u64,
+    /// The epochs of all slots, if they were asked for since the last change.
+    epochs: Option<Arc<[u64]>>,
     known: usize,
 }
 
@@ -41,7 +46,9 @@ impl Slots {
             frozen: BTreeSet::new(),
             targets: Vec::new(),
             targets_version: 0,
+            version: 0,
             digest: 0,
+            epochs: None,
             known: 0,
         };
         for (slot, record) in remembered {
@@ -81,16 +88,27 @@ impl Slots {
         self.records.iter().flatten().any(|r| r.config.involves(id))
     }
 
-    /// Grows by one with each configuration learned: equal tables have equal digests.
+    /// Grows with each configuration learned.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Equal tables have equal digests, and different ones, but for chance, different digests.
     pub(super) fn digest(&self) -> u64 {
         self.digest
     }
 
-    pub(super) fn epochs(&self) -> Vec<u64> {
-        self.records
-            .iter()
-            .map(|r| r.as_ref().map_or(0, |r| r.config.epoch))
-            .collect()
+    /// The epoch known of a slot; 0 for none.
+    pub(super) fn epoch(&self, slot: Slot) -> u64 {
+        self.config(slot).map_or(0, |c| c.epoch)
+    }
+
+    /// The epoch known of each slot.
+    pub(super) fn epochs(&mut self) -> Arc<[u64]> {
+        let table = self.epochs.take();
+        let table = table.unwrap_or_else(|| Slot::all().map(|slot| self.epoch(slot)).collect());
+        self.epochs = Some(Arc::clone(&table));
+        table
     }
 
     /// Where the slot should live, as far as computed.
@@ -104,11 +122,14 @@ impl Slots {
     }
 
     fn set(&mut self, slot: Slot, record: SlotRecord) {
-        let old = self.records[slot.index()]
-            .as_ref()
-            .map_or(0, |r| r.config.epoch);
+        let old = self.epoch(slot);
+        let new = record.config.epoch;
         self.known += usize::from(self.records[slot.index()].is_none());
-        self.digest = self.digest.wrapping_add(record.config.epoch - old);
+        if new != old {
+            self.version = self.version.wrapping_add(new - old);
+            self.epochs = None;
+            self.digest ^= fingerprint(slot, old) ^ fingerprint(slot, new);
+        }
         if record.config.involves(self.me) {
             self.held.insert(slot)
         } else {
@@ -126,6 +147,17 @@ impl Slots {
     pub(super) fn touch(&mut self, slot: Slot) {
         self.roots[slot.index()] = None;
     }
+}
+
+/// What of a table's digest is one slot's.
+fn fingerprint(slot: Slot, epoch: u64) -> u64 {
+    if epoch == 0 {
+        return 0;
+    }
+    let mut h = blake3::Hasher::new();
+    h.update(&(slot.index() as u64).to_be_bytes());
+    h.update(&epoch.to_be_bytes());
+    u64::from_be_bytes(h.finalize().as_bytes()[..8].try_into().expect("8 of 32"))
 }
 
 impl<S: Store> Peer<S> {
@@ -177,16 +209,21 @@ impl<S: Store> Peer<S> {
             if let Some(config) = config.filter(|c| c.epoch > theirs) {
                 newer.push((slot, config.clone()));
             }
-            missed |= config.map_or(0, |c| c.epoch) < theirs;
+            missed |= self.slots.epoch(slot) < theirs;
         }
         if missed && self.gossip.is_gone(from) {
             // With others comparing begins on either side; with those that were retired only on theirs.
             self.offer_slots(from);
         }
-        while !newer.is_empty() {
-            let rest = newer.split_off(newer.len().min(CONFIGS_PER_MESSAGE));
-            self.send(from, Message::Commit { configs: newer });
-            newer = rest;
+        self.tell_configs(from, newer);
+    }
+
+    /// Tells committed configurations to whoever lacks them.
+    pub(super) fn tell_configs(&mut self, to: PeerId, mut configs: Vec<(Slot, SlotConfig)>) {
+        while !configs.is_empty() {
+            let rest = configs.split_off(configs.len().min(CONFIGS_PER_MESSAGE));
+            self.send(to, Message::Commit { configs });
+            configs = rest;
         }
     }
 

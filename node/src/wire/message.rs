@@ -119,8 +119,8 @@ kinds! {
     Propose { op, epoch, write, name, value, condition }
     Proposed { op, outcome }
     Stale { op, slot, config }
-    List { op, prefix, after, limit }
-    ListReply { op, items, done }
+    List { op, prefix, after, limit, table }
+    ListReply { op, items, done, table, epochs }
     SyncRequest { items }
     SyncReply { slot, epoch, root, entries, after, more }
     SyncMore { slot, epoch, after }
@@ -153,6 +153,9 @@ fn check(message: &Message) -> Result<(), WireError> {
         Message::List { prefix, limit, .. } => {
             bytes_at_most(prefix.len(), NAME_MAX, "List.prefix")?;
             count(*limit as usize, 0, LIST_MAX as usize, "List.limit")
+        }
+        Message::ListReply { epochs, .. } if !epochs.is_empty() => {
+            count(epochs.len(), ALL_SLOTS, ALL_SLOTS, "ListReply.epochs")
         }
         Message::SyncMore { slot, after, .. } => {
             in_slot(*slot, std::iter::once(after.key()), "SyncMore.after")

@@ -307,3 +307,31 @@ fn certain_is_what_must_still_be_there() {
     t.put(2, 3, None);
     assert_eq!(t.0.certain().len(), 0);
 }
+
+#[test]
+fn a_listing_shows_what_exists_all_the_time_and_nothing_that_is_deleted_all_the_time() {
+    let shown = |names: &[&str], test: &mut Test| {
+        let names = names.iter().map(|n| Name::new(*n).unwrap()).collect();
+        test.0.listed(&names, 20, 30);
+        let found = std::mem::take(&mut test.0.violations);
+        found.iter().map(Violation::kind).collect::<Vec<_>>()
+    };
+    let mut file = Test::new();
+    file.delete(1, 1, Some(2)).put(2, 3, Some(4));
+    assert_eq!(shown(&["x"], &mut file), []);
+    assert_eq!(shown(&[], &mut file), [Kind::Lost]);
+    let mut gone = Test::new();
+    gone.put(1, 1, Some(2)).delete(2, 3, Some(4));
+    assert_eq!(shown(&[], &mut gone), []);
+    assert_eq!(shown(&["x"], &mut gone), [Kind::Resurrected]);
+    // One that ends meanwhile, one that begins, one of which nobody knows how it ended.
+    for (start, end) in [(5, Some(25)), (25, Some(40)), (5, None)] {
+        let mut open = Test::new();
+        open.put(1, 1, Some(2)).delete(2, start, end);
+        assert_eq!(shown(&["x"], &mut open), []);
+        assert_eq!(shown(&[], &mut open), []);
+    }
+    let mut later = Test::new();
+    later.put(1, 1, Some(2)).delete(2, 31, Some(40));
+    assert_eq!(shown(&[], &mut later), [Kind::Lost]);
+}

@@ -83,7 +83,7 @@ pub enum Violation {
         /// Which epoch.
         epoch: u64,
     },
-    /// A listing of a network at rest shows a deleted name, or does not show an existing one.
+    /// A listing shows a name that was deleted, or does not show one that existed, and nobody wrote it meanwhile.
     Listed {
         /// Which name.
         name: Name,

@@ -15,6 +15,8 @@ use crate::network::HostId;
 
 /// Names that many clients write at the same time.
 const CONTENDED: u64 = 6;
+/// What part of what readers ask for is a listing.
+const LISTINGS: f64 = 0.05;
 /// How often an upload is tried whose name others write.
 const UPLOADS: u32 = 3;
 
@@ -46,7 +48,9 @@ impl Scenario {
             load.clients.push(self.world.spawn(async move {
                 while on.get() {
                     let names = reader.model.borrow().names();
-                    if let Some(name) = reader.world.choose(&names) {
+                    if reader.world.chance(LISTINGS) {
+                        reader.list_some().await;
+                    } else if let Some(name) = reader.world.choose(&names) {
                         reader.read_checked(&name).await;
                     }
                     reader.world.sleep(reader.world.random(1..200)).await;
@@ -309,6 +313,21 @@ impl Scenario {
         let end = self.world.tick();
         self.model.borrow_mut().read(name, seen, start, end);
         Ok(register)
+    }
+
+    /// Lists all names through some running peer. What is seen is noted in the model.
+    async fn list_some(&self) {
+        let Some(at) = self.world.choose(&self.fleet.running()) else {
+            return;
+        };
+        let start = self.world.tick();
+        if let Ok(names) = client::list(&self.fleet, at).await {
+            let end = self.world.tick();
+            self.world.note((at.0, start), || {
+                format!("listing through {}: {} names", at.0, names.len())
+            });
+            self.model.borrow_mut().listed(&names, start, end);
+        }
     }
 
     /// Reads everything that was ever written, and lists it. Nobody writes meanwhile.

@@ -374,16 +374,34 @@ pub(super) fn names() -> impl Strategy<Value = Message> {
             slot,
             config
         }),
-        (op(), "[a-z/]{0,9}", option::of(name()), 0..=LIST_MAX).prop_map(
-            |(op, prefix, after, limit)| Message::List {
+        (
+            op(),
+            "[a-z/]{0,9}",
+            option::of(name()),
+            0..=LIST_MAX,
+            any::<u64>()
+        )
+            .prop_map(|(op, prefix, after, limit, table)| Message::List {
                 op,
                 prefix,
                 after,
-                limit
-            }
-        ),
-        (op(), vec(listed(), 0..4), any::<bool>())
-            .prop_map(|(op, items, done)| Message::ListReply { op, items, done }),
+                limit,
+                table,
+            }),
+        (
+            op(),
+            vec(listed(), 0..4),
+            any::<bool>(),
+            any::<u64>(),
+            option::of(vec(count(), usize::from(SLOTS)))
+        )
+            .prop_map(|(op, items, done, table, epochs)| Message::ListReply {
+                op,
+                items,
+                done,
+                table,
+                epochs: epochs.unwrap_or_default(),
+            }),
     ]
 }
 
