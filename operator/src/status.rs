@@ -4,15 +4,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
-use peernet_core::key::SLOTS;
-use peernet_core::member::Liveness;
-use peernet_core::recover::Stuck;
 use peernet_crd::{DrainStatus, PeerNetwork, PeerNetworkStatus, Violation};
 use peernet_plan::names::{self, MANAGER};
 use peernet_plan::observed::{Network, Observed};
-use peernet_plan::{Leave, Outcome, Plan, Spread};
+use peernet_plan::{Leave, Outcome, Plan};
 use serde_json::json;
 use thiserror::Error;
+
+pub(crate) mod copies;
 
 /// Why the status could not be written.
 #[derive(Debug, Error)]
@@ -29,9 +28,37 @@ impl StatusError {
 /// A condition before it knows since when it is so.
 struct Verdict {
     type_: &'static str,
-    holds: bool,
+    holds: Holds,
     reason: &'static str,
     message: String,
+}
+
+/// What a condition may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holds {
+    /// It is so.
+    True,
+    /// It is not.
+    False,
+    /// Nobody who could tell has.
+    Unknown,
+}
+
+impl Holds {
+    /// As Kubernetes writes it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Holds::True => "True",
+            Holds::False => "False",
+            Holds::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for Holds {
+    fn from(holds: bool) -> Self {
+        if holds { Holds::True } else { Holds::False }
+    }
 }
 
 /// The answer to a valid resource.
@@ -46,8 +73,8 @@ pub fn answer(observed: &Observed, plan: &Plan, now: Timestamp) -> PeerNetworkSt
         ready(observed, plan),
         progressing(observed, plan, settled),
         draining(plan),
-        writable(observed, plan),
-        spread(plan),
+        copies::writable(observed, plan),
+        copies::spread(observed, plan),
         replacing(network, plan),
     ];
     let verdicts = verdicts.into_iter().chain(connected(observed));
@@ -76,7 +103,7 @@ pub fn refusal(network: &Network, violation: &Violation, now: Timestamp) -> Peer
     let mut status = network.status.clone();
     let verdict = Verdict {
         type_: "Ready",
-        holds: false,
+        holds: Holds::False,
         reason: "InvalidSpec",
         message: violation.to_string(),
     };
@@ -150,7 +177,7 @@ fn ready(observed: &Observed, plan: &Plan) -> Verdict {
     };
     Verdict {
         type_: "Ready",
-        holds,
+        holds: Holds::from(holds),
         reason,
         message,
     }
@@ -172,7 +199,7 @@ fn progressing(observed: &Observed, plan: &Plan, settled: bool) -> Verdict {
     };
     Verdict {
         type_: "Progressing",
-        holds: !settled,
+        holds: Holds::from(!settled),
         reason,
         message,
     }
@@ -185,73 +212,7 @@ fn draining(plan: &Plan) -> Verdict {
     };
     Verdict {
         type_: "Draining",
-        holds,
-        reason,
-        message,
-    }
-}
-
-/// Writes go on where a majority of the replicas answers.
-fn writable(observed: &Observed, plan: &Plan) -> Verdict {
-    let stuck = &plan.stuck;
-    let (reason, message) = if stuck.is_empty() {
-        (
-            "MajoritiesAnswer",
-            "no slot has lost its majority".to_owned(),
-        )
-    } else {
-        ("MajorityLost", stuck_sentence(observed, stuck))
-    };
-    Verdict {
-        type_: "Writable",
-        holds: stuck.is_empty(),
-        reason,
-        message,
-    }
-}
-
-fn stuck_sentence(observed: &Observed, stuck: &Stuck) -> String {
-    let members = observed.members.values();
-    let mut missing: Vec<&str> = members
-        .filter(|m| {
-            stuck.missing.contains(&m.id)
-                || (!stuck.nobody.is_empty() && m.liveness == Liveness::Down)
-        })
-        .map(|m| m.name.as_str())
-        .collect();
-    missing.sort_unstable();
-    missing.dedup();
-    let name = &observed.network.name;
-    format!(
-        "{} of {SLOTS} slots cannot be written, because {} hold a majority of their copies and do not answer; they can \
-         again when those are back. Only if they are gone for good, give up what nobody else holds: kubectl annotate \
-         pn/{name} {}={}",
-        stuck.len(),
-        missing.join(", "),
-        names::RECOVER,
-        missing.join(","),
-    )
-}
-
-/// Whether copies stand as far apart as they can.
-fn spread(plan: &Plan) -> Verdict {
-    let Spread { zones, possible } = plan.spread;
-    let count = |n: usize| format!("{n} {}", if n == 1 { "zone" } else { "zones" });
-    let (reason, message) = if plan.spread.is_narrow() {
-        let sentence = format!(
-            "copies now stand in {zones} of {}: the loss of one takes more of them; raise spec.replicas, or see why peers \
-             of the others are down",
-            count(possible)
-        );
-        ("FewerZones", sentence)
-    } else if possible == 0 {
-        ("NoRing", "there are no copies yet".to_owned())
-    } else {
-        ("AllZones", format!("copies stand in {}", count(possible)))
-    };
-    Verdict {
-        type_: "Spread",
-        holds: !plan.spread.is_narrow(),
+        holds: Holds::from(holds),
         reason,
         message,
     }
@@ -259,7 +220,7 @@ fn spread(plan: &Plan) -> Verdict {
 
 /// Whether events reach the broker, or none is named.
 pub fn is_connected(observed: &Observed) -> bool {
-    connected(observed).is_none_or(|verdict| verdict.holds)
+    connected(observed).is_none_or(|verdict| verdict.holds == Holds::True)
 }
 
 /// Whether events reach the broker, if one is named.
@@ -299,7 +260,7 @@ fn connected(observed: &Observed) -> Option<Verdict> {
     };
     Some(Verdict {
         type_: "BrokerConnected",
-        holds,
+        holds: Holds::from(holds),
         reason,
         message,
     })
@@ -309,7 +270,7 @@ fn connected(observed: &Observed) -> Option<Verdict> {
 fn replacing(network: &Network, plan: &Plan) -> Verdict {
     let verdict = |holds, reason, message| Verdict {
         type_: "Replacing",
-        holds,
+        holds: Holds::from(holds),
         reason,
         message,
     };
@@ -403,7 +364,7 @@ fn condition(network: &Network, verdict: Verdict, now: Timestamp) -> Condition {
         reason,
         message,
     } = verdict;
-    let status = if holds { "True" } else { "False" };
+    let status = holds.as_str();
     let before = network.status.conditions.iter().find(|c| c.type_ == type_);
     let unchanged = before.filter(|before| before.status == status);
     Condition {

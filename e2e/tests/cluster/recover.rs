@@ -30,9 +30,11 @@ async fn what_one_survivor_holds_outlives_a_node_and_a_volume() {
         let (node, off, wiped) = victims(scenario, &network).await?;
         scenario.kill_node(node).await?;
         lose_volume(scenario, &network, &wiped).await?;
-        let writable = |n: &PeerNetwork| condition(n, "Writable").is_none_or(|s| s == "True");
+        // Until all that are off are known to be, it may be unknown.
         network
-            .becomes("a majority is lost", RESIZING, |n| !writable(n))
+            .becomes("a majority is lost", RESIZING, |n| {
+                condition(n, "Writable") == Some("False")
+            })
             .await?;
         scenario.note(&format!("{off:?} are off, {wiped} lost its volume"));
 
@@ -42,7 +44,9 @@ async fn what_one_survivor_holds_outlives_a_node_and_a_volume() {
         scenario.note(&recovery.message);
         ensure!(recovery.finished && recovery.slots_lost == 0 && recovery.slots_partial > 0);
         network
-            .becomes("it is writable", RESIZING, writable)
+            .becomes("it is writable", RESIZING, |n| {
+                condition(n, "Writable") == Some("True")
+            })
             .await?;
         files.verify(|| network.serving()).await?;
         scenario.note("all files are there");
