@@ -12,13 +12,35 @@ use peernet_plan::observed::{Network, Observed};
 use peernet_plan::{Outcome, Plan};
 
 use crate::drain::Told;
+use crate::status::copies::NO_RING;
 
 /// The API server's limit.
 const NOTE_MAX: usize = 1_024;
 
+/// How much a piece of news matters, in Kubernetes' words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It goes as it should.
+    Normal,
+    /// Something was lost or may be, or waits for a person.
+    Warning,
+}
+
+impl Kind {
+    /// As Kubernetes writes it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Normal => "Normal",
+            Kind::Warning => "Warning",
+        }
+    }
+}
+
 /// One piece of news.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct News {
+    /// How much it matters.
+    pub kind: Kind,
     /// In one word.
     pub reason: &'static str,
     /// What was done about it, in one word.
@@ -30,9 +52,10 @@ pub struct News {
 /// What is new in this cycle, after its plan was carried out.
 pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStatus) -> Vec<News> {
     let before = &observed.network.status;
-    let mut news = Vec::new();
-    let mut tell = |reason, action, note| {
+    let mut news = of_copies(before, now);
+    let mut tell = |kind, reason, action, note| {
         news.push(News {
+            kind,
             reason,
             action,
             note,
@@ -41,9 +64,15 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
     if now.founded && !before.founded {
         let id = now.network_id.as_deref().unwrap_or_default();
         if plan.identity.written {
-            tell("Founded", "Found", format!("the ring {id} exists"));
+            tell(
+                Kind::Normal,
+                "Founded",
+                "Found",
+                format!("the ring {id} exists"),
+            );
         } else {
             tell(
+                Kind::Normal,
                 "Adopted",
                 "Adopt",
                 format!("the volumes remember the ring {id}; it is used again"),
@@ -57,6 +86,7 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
             .map(|(name, zone)| format!("{name} in zone {zone}"));
         let places: Vec<String> = places.collect();
         tell(
+            Kind::Normal,
             "PeersJoining",
             "Assign",
             format!("told to join: {}", places.join(", ")),
@@ -64,6 +94,7 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
     }
     if !told.leaving.is_empty() {
         tell(
+            Kind::Normal,
             "DrainStarted",
             "Drain",
             format!("told to leave: {}", told.leaving.join(", ")),
@@ -72,32 +103,22 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
     if !told.staying.is_empty() {
         let names = told.staying.join(", ");
         tell(
+            Kind::Normal,
             "DrainCancelled",
             "Keep",
             format!("told to stay after all: {names}"),
         );
     }
-    let was = |type_: &str| before.conditions.iter().find(|c| c.type_ == type_);
-    let is = |type_: &str| now.conditions.iter().find(|c| c.type_ == type_);
-    for (type_, lost, found) in [
-        ("Writable", "MajorityLost", "MajorityBack"),
-        ("Spread", "FewerZones", "AllZones"),
-    ] {
-        if let (Some(was), Some(is)) = (was(type_), is(type_))
-            && was.status != is.status
-        {
-            let reason = if is.status == "True" { found } else { lost };
-            tell(reason, "Watch", is.message.clone());
-        }
-    }
     if let (None, Some(begun)) = (&before.replacement, &now.replacement) {
         let note = format!("{}: the identity {} is retired", begun.message, begun.peer);
-        tell("ReplaceStarted", "Replace", note);
+        tell(Kind::Normal, "ReplaceStarted", "Replace", note);
     }
     match plan.replace.as_ref().and_then(|r| r.outcome.as_ref()) {
-        Some(Outcome::Refused(why)) => tell("ReplaceRefused", "Refuse", why.clone()),
-        Some(Outcome::Cancelled(why)) => tell("ReplaceCancelled", "Keep", why.clone()),
-        Some(Outcome::Replaced(how)) => tell("Replaced", "Replace", how.clone()),
+        Some(Outcome::Refused(why)) => tell(Kind::Warning, "ReplaceRefused", "Refuse", why.clone()),
+        Some(Outcome::Cancelled(why)) => {
+            tell(Kind::Normal, "ReplaceCancelled", "Keep", why.clone())
+        }
+        Some(Outcome::Replaced(how)) => tell(Kind::Normal, "Replaced", "Replace", how.clone()),
         None => {}
     }
     if let Some(removal) = plan.replace.as_ref().and_then(|r| r.removal.as_ref())
@@ -108,11 +129,11 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
             names::volume(&removal.pod),
             pod = removal.pod
         );
-        tell("VolumeReplaced", "Delete", note);
+        tell(Kind::Normal, "VolumeReplaced", "Delete", note);
     }
     match plan.recover.as_ref().and_then(|r| r.outcome.as_ref()) {
-        Some((true, how)) => tell("Recovered", "GiveUp", how.clone()),
-        Some((false, why)) => tell("RecoverRefused", "Refuse", why.clone()),
+        Some((true, how)) => tell(Kind::Warning, "Recovered", "GiveUp", how.clone()),
+        Some((false, why)) => tell(Kind::Warning, "RecoverRefused", "Refuse", why.clone()),
         None => {}
     }
     // A blocker changes with every slot while things move; it is news only when they do not.
@@ -122,7 +143,7 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
         && was.bytes_left == is.bytes_left
         && was.blocker != is.blocker
     {
-        tell("DrainBlocked", "Wait", is.blocker.clone());
+        tell(Kind::Warning, "DrainBlocked", "Wait", is.blocker.clone());
     }
     let gone = (plan.replicas..observed.current()).filter(|_| before.founded);
     let gone: Vec<String> = gone
@@ -133,9 +154,45 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
             "left, all they held is proved to be held elsewhere: {}",
             gone.join(", ")
         );
-        tell("PeersLeft", "Remove", note);
+        tell(Kind::Normal, "PeersLeft", "Remove", note);
     }
     news
+}
+
+/// What has become of copies. That nobody knows is said once for both conditions; that those of a new ring are well, not at
+/// all.
+fn of_copies(before: &PeerNetworkStatus, now: &PeerNetworkStatus) -> Vec<News> {
+    let change = |type_: &str| {
+        let was = before.conditions.iter().find(|c| c.type_ == type_)?;
+        let is = now.conditions.iter().find(|c| c.type_ == type_)?;
+        let new = was.status != is.status;
+        (new && (was.reason != NO_RING || is.status == "False")).then_some((was, is))
+    };
+    let writable = change("Writable").map(|(was, is)| {
+        let (kind, reason) = match (&*was.status, &*is.status) {
+            ("False", "True") => (Kind::Normal, "MajorityBack"),
+            (_, "True") => (Kind::Normal, "PeersAnswer"),
+            (_, "False") => (Kind::Warning, "MajorityLost"),
+            _ => (Kind::Warning, "WritableUnknown"),
+        };
+        (kind, reason, is)
+    });
+    let spread = change("Spread").and_then(|(was, is)| {
+        let (kind, reason) = match (&*was.status, &*is.status) {
+            ("False", "True") => (Kind::Normal, "AllZones"),
+            (_, "False") => (Kind::Warning, "FewerZones"),
+            _ => return None,
+        };
+        Some((kind, reason, is))
+    });
+    let told = writable.into_iter().chain(spread);
+    told.map(|(kind, reason, is)| News {
+        kind,
+        reason,
+        action: "Watch",
+        note: is.message.clone(),
+    })
+    .collect()
 }
 
 /// Publishes the news. An event that gets lost is only logged: nothing depends on events.
@@ -144,6 +201,7 @@ pub(crate) async fn publish(client: &Client, reporter: &str, network: &Network, 
     for (
         index,
         News {
+            kind,
             reason,
             action,
             mut note,
@@ -174,7 +232,7 @@ pub(crate) async fn publish(client: &Client, reporter: &str, network: &Network, 
             action: Some(action.into()),
             reason: Some(reason.into()),
             note: Some(note),
-            type_: Some("Normal".into()),
+            type_: Some(kind.as_str().into()),
             regarding: Some(reference(network)),
             ..Event::default()
         };
@@ -202,6 +260,8 @@ mod tests {
 
     use super::*;
     use crate::status;
+    use peernet_core::member::Liveness;
+    use peernet_plan::observed::Asked;
     use peernet_plan::{fixture, plan};
 
     fn reasons(observed: &Observed, told: &Told) -> Vec<&'static str> {
@@ -211,6 +271,68 @@ mod tests {
             .into_iter()
             .map(|news| news.reason)
             .collect()
+    }
+
+    /// What is told from a cycle that saw `before` to one that sees `now`.
+    fn since(before: &Observed, mut now: Observed) -> Vec<(Kind, &'static str)> {
+        let told = status::answer(before, &plan(before), Timestamp::UNIX_EPOCH);
+        now.network.status = told;
+        let plan = plan(&now);
+        let answer = status::answer(&now, &plan, Timestamp::UNIX_EPOCH);
+        let news = news(&now, &plan, &Told::default(), &answer);
+        news.into_iter().map(|n| (n.kind, n.reason)).collect()
+    }
+
+    #[test]
+    fn what_becomes_of_copies_is_told_and_harm_is_a_warning() {
+        let well = || fixture::with_reports(fixture::founded(3, 3), &[0, 1, 2], &[]);
+        let silent = || {
+            let mut observed = fixture::founded(3, 3);
+            observed.members.clear();
+            observed.pods.values_mut().for_each(|pod| pod.answer = None);
+            observed
+        };
+        let lost = || {
+            let mut observed = well();
+            for ordinal in [1, 2] {
+                let member = observed.members.get_mut(&fixture::id(ordinal)).unwrap();
+                member.liveness = Liveness::Down;
+                observed.reports.remove(&fixture::id(ordinal));
+            }
+            observed
+        };
+        use Kind::{Normal, Warning};
+        assert_eq!(since(&well(), silent()), [(Warning, "WritableUnknown")]);
+        assert_eq!(since(&silent(), silent()), []);
+        assert_eq!(since(&silent(), well()), [(Normal, "PeersAnswer")]);
+        let majority = [(Warning, "MajorityLost"), (Warning, "FewerZones")];
+        assert_eq!(since(&well(), lost()), majority);
+        assert_eq!(since(&silent(), lost()), majority);
+        let back = [(Normal, "MajorityBack"), (Normal, "AllZones")];
+        assert_eq!(since(&lost(), well()), back);
+        assert_eq!(since(&lost(), silent()), [(Warning, "WritableUnknown")]);
+    }
+
+    #[test]
+    fn that_a_new_ring_can_be_written_is_no_news() {
+        let mut new = fixture::founded(3, 3);
+        let fresh = fixture::fresh(fixture::network(3));
+        let before = status::answer(&fresh, &plan(&fresh), Timestamp::UNIX_EPOCH);
+        new.network.status.conditions = before.conditions;
+        assert!(reasons(&new, &Told::default()).is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_and_what_is_lost_is_a_warning() {
+        let told = |key: fn(&mut Asked, String)| {
+            let mut observed = fixture::founded(3, 3);
+            key(&mut observed.network.asked, "demo-7".into());
+            since(&fixture::founded(3, 3), observed)
+        };
+        let refused = told(|asked, pod| asked.replace = Some(pod));
+        assert_eq!(refused, [(Kind::Warning, "ReplaceRefused")]);
+        let refused = told(|asked, pods| asked.recover = Some(pods));
+        assert_eq!(refused, [(Kind::Warning, "RecoverRefused")]);
     }
 
     #[test]
