@@ -18,6 +18,8 @@ mod health;
 pub mod lease;
 pub mod observe;
 pub mod peers;
+#[cfg(test)]
+mod rbac;
 pub mod reconcile;
 pub mod removal;
 pub mod retention;

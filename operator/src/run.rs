@@ -143,7 +143,7 @@ async fn lead(
 }
 
 /// Reconciles until `done`, and finishes the cycles that have begun, as far as they end in time.
-async fn control(context: Arc<Context>, done: CancellationToken) {
+pub(crate) async fn control(context: Arc<Context>, done: CancellationToken) {
     let client = &context.client;
     let ours = watcher::Config::default().labels(&names::any_network());
     let controller = Controller::new(
