@@ -1,6 +1,7 @@
 //! All machines and the network between them.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -42,6 +43,8 @@ pub struct Flaws {
     pub settle_first: bool,
     /// A writer names its file whatever was written since its chunks were pinned.
     pub unconditional: bool,
+    /// Whoever answers a listing says that its table of epochs is the asker's.
+    pub one_table: bool,
 }
 
 struct Inner {
@@ -50,6 +53,8 @@ struct Inner {
     hosts: RefCell<Vec<Host>>,
     settings: Settings,
     flaws: Flaws,
+    /// The table that each listing named, for [`Flaws::one_table`].
+    tables: RefCell<BTreeMap<(HostId, u64), u64>>,
     /// How many identities there have been.
     identities: Cell<usize>,
     /// Chunks have rotted: their copies are not what the metadata says.
@@ -73,6 +78,7 @@ impl Fleet {
             hosts: RefCell::default(),
             settings,
             flaws,
+            tables: RefCell::default(),
             identities: Cell::new(0),
             rotten: Cell::new(false),
             violations: RefCell::default(),
@@ -360,8 +366,11 @@ impl Fleet {
             .map(|h| h.id)
     }
 
-    fn send(&self, from: HostId, address: &str, message: Message) {
+    fn send(&self, from: HostId, address: &str, mut message: Message) {
         let Some(to) = self.find(address) else { return };
+        if self.flaws().one_table {
+            self.pretend_one_table(from, to, &mut message);
+        }
         let sender = match &self.host(from).process {
             Some(process) => process.id,
             None => return,
@@ -372,6 +381,20 @@ impl Fleet {
             let (fleet, message) = (self.clone(), message.clone());
             self.world()
                 .after(delay, move || fleet.arrive(from, to, sender, message));
+        }
+    }
+
+    fn pretend_one_table(&self, from: HostId, to: HostId, message: &mut Message) {
+        let mut tables = self.0.tables.borrow_mut();
+        match message {
+            Message::List { op, table, .. } => drop(tables.insert((from, *op), *table)),
+            Message::ListReply {
+                op, table, epochs, ..
+            } => {
+                *table = tables.get(&(to, *op)).copied().unwrap_or(*table);
+                epochs.clear();
+            }
+            _ => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use peernet_core::key::Name;
 use peernet_sim::fleet::Flaws;
 use peernet_sim::model::Violation;
-use peernet_sim::scenario::{Failure, Scenario, Setup, run};
+use peernet_sim::scenario::{Failure, Precondition, Scenario, Setup, run};
 
 const MINUTE: u64 = 60_000;
 
@@ -147,5 +147,41 @@ fn a_writer_that_does_not_ask_for_its_pins_is_found_out() {
             ..Flaws::default()
         },
         two_write_the_same,
+    );
+}
+
+/// A peer that nobody hears for minutes, in which slots move to peers it has never heard of, lists.
+async fn who_missed_everything_lists(s: Scenario) -> Result<(), Failure> {
+    s.apply(3);
+    s.settle(5 * MINUTE).await?;
+    let away = s.wanted()[0];
+    s.fleet.network().slow_down(away, 60 * MINUTE..61 * MINUTE);
+    s.cluster.scale(9);
+    s.world.sleep(4 * MINUTE).await;
+    for number in 0..20 {
+        let name = Name::new(format!("own/{number}")).expect("a valid name");
+        let others: Vec<_> = s
+            .fleet
+            .running()
+            .into_iter()
+            .filter(|h| *h != away)
+            .collect();
+        let at = s.world.choose(&others).expect("they run");
+        s.write_at(at, &name, Some(vec![]), Precondition::None)
+            .await;
+    }
+    s.fleet.network().heal();
+    s.list_at(away).await;
+    Ok(())
+}
+
+#[test]
+fn a_listing_under_outdated_configurations_is_found_out() {
+    loses(
+        Flaws {
+            one_table: true,
+            ..Flaws::default()
+        },
+        who_missed_everything_lists,
     );
 }

@@ -46,10 +46,12 @@ impl Scenario {
         for _ in 0..clients {
             let (reader, on) = (self.clone(), Rc::clone(&load.going));
             load.clients.push(self.world.spawn(async move {
+                let lists = || reader.world.chance(LISTINGS);
                 while on.get() {
                     let names = reader.model.borrow().names();
-                    if reader.world.chance(LISTINGS) {
-                        reader.list_some().await;
+                    let running = reader.fleet.running();
+                    if let Some(at) = reader.world.choose(&running).filter(|_| lists()) {
+                        reader.list_at(at).await;
                     } else if let Some(name) = reader.world.choose(&names) {
                         reader.read_checked(&name).await;
                     }
@@ -315,11 +317,8 @@ impl Scenario {
         Ok(register)
     }
 
-    /// Lists all names through some running peer. What is seen is noted in the model.
-    async fn list_some(&self) {
-        let Some(at) = self.world.choose(&self.fleet.running()) else {
-            return;
-        };
+    /// Lists all names through the peer on `at`. What is seen is noted in the model.
+    pub async fn list_at(&self, at: HostId) {
         let start = self.world.tick();
         if let Ok(names) = client::list(&self.fleet, at).await {
             let end = self.world.tick();
