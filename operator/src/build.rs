@@ -215,6 +215,7 @@ mod tests {
 
     use super::*;
     use peernet_plan::fixture;
+    use serde_json::{Value, json};
 
     fn image() -> NodeImage {
         NodeImage {
@@ -394,6 +395,48 @@ mod tests {
         assert_eq!(told.as_deref(), Some("written"));
         let told = variable(&pod, "PEERNET_COMPRESSION");
         assert_eq!(told.as_deref(), Some("auto"));
+    }
+
+    #[test]
+    fn pods_get_what_was_added_for_them_and_nothing_else_changes() {
+        let with = |pod: Value| {
+            let mut network = fixture::network(5);
+            network.spec.pod = Some(serde_json::from_value(pod).unwrap());
+            assert_eq!(network.validate(), Ok(()));
+            objects(&network, &image(), 5)
+        };
+        assert_eq!(
+            with(json!({})),
+            built(5),
+            "that would restart peers for nothing"
+        );
+        let mut options = json!({
+            "imagePullSecrets": [{"name": "registry"}],
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [
+                {"key": "storage", "operator": "Equal", "value": "only", "effect": "NoSchedule"},
+                {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+            ],
+            "priorityClassName": "high",
+        });
+        let expected = options.clone();
+        options["annotations"] = json!({"example.org/a": "b"});
+        let mut changed = with(options);
+        let template = &mut changed.set.spec.as_mut().unwrap().template;
+        let metadata = template.metadata.as_mut().unwrap();
+        let annotations = metadata.annotations.take().unwrap();
+        assert_eq!(annotations["example.org/a"], "b");
+        let pod = template.spec.as_mut().unwrap();
+        let mut told = serde_json::to_value(&*pod).unwrap();
+        let told = told.as_object_mut().unwrap();
+        for (field, value) in expected.as_object().unwrap() {
+            assert_eq!(told.get(field), Some(value), "{field}");
+        }
+        pod.image_pull_secrets = None;
+        pod.node_selector = None;
+        pod.tolerations = None;
+        pod.priority_class_name = None;
+        assert_eq!(changed, built(5));
     }
 
     #[test]

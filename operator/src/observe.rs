@@ -84,10 +84,7 @@ pub(crate) async fn observe(
     if needs_nodes(&observed) {
         let nodes = nodes(client, &observed.network).await?;
         observed.lost_nodes = lost_nodes(&observed.pods, &nodes);
-        observed.zone_of = nodes
-            .into_iter()
-            .map(|(name, node)| (name, node.zone))
-            .collect();
+        observed.zone_of = zones(&observed.pods, nodes);
     }
     if let Some(pod) = replaced_pod(&observed.network) {
         observed.claim = claim(client, &observed.network, pod).await?;
@@ -303,6 +300,8 @@ async fn old_volumes(client: &Client, network: &Network) -> Result<BTreeSet<u32>
 struct NodeState {
     zone: String,
     ready: bool,
+    /// Peers may run there.
+    selected: bool,
 }
 
 async fn nodes(
@@ -310,6 +309,8 @@ async fn nodes(
     network: &Network,
 ) -> Result<BTreeMap<String, NodeState>, ObserveError> {
     let key = &network.spec.zones.topology_key;
+    let pod = network.spec.pod.as_ref();
+    let wanted = pod.map(|pod| &pod.node_selector);
     let api: Api<Node> = Api::all(client.clone());
     let nodes = api
         .list(&ListParams::default())
@@ -321,6 +322,8 @@ async fn nodes(
         let conditions = status.and_then(|s| s.conditions.as_ref());
         NodeState {
             zone: labels.get(key).map_or(NO_ZONE, String::as_str).to_owned(),
+            selected: wanted
+                .is_none_or(|wanted| wanted.iter().all(|(k, v)| labels.get(k) == Some(v))),
             ready: conditions
                 .into_iter()
                 .flatten()
@@ -332,6 +335,18 @@ async fn nodes(
         .iter()
         .map(|node| (node.name_any(), state(node)))
         .collect())
+}
+
+/// Of the nodes that peers may run on, and of those where some still do: copies cannot stand in other zones.
+fn zones(
+    pods: &BTreeMap<u32, PeerPod>,
+    nodes: BTreeMap<String, NodeState>,
+) -> BTreeMap<String, String> {
+    let taken: BTreeSet<&String> = pods.values().filter_map(|pod| pod.node.as_ref()).collect();
+    let offered = nodes
+        .into_iter()
+        .filter(|(name, node)| node.selected || taken.contains(name));
+    offered.map(|(name, node)| (name, node.zone)).collect()
 }
 
 /// Nodes that silent pods were scheduled to and that are gone, or that the control plane has lost sight of.
@@ -380,5 +395,45 @@ async fn ask_for_reports(peers: &Peers, observed: &mut Observed) {
             }
             Err(error) => tracing::warn!(error = %causes(&error), "no report"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+    use peernet_crd::PodOptions;
+    use peernet_plan::fixture;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn zones_are_those_of_nodes_that_peers_may_run_on_or_do() {
+        let items = [("a", "ssd"), ("b", "hdd"), ("c", "hdd")].map(|(zone, disk)| {
+            let labels = json!({"topology.kubernetes.io/zone": zone, "disk": disk});
+            json!({"metadata": {"name": format!("node-{zone}"), "labels": labels}})
+        });
+        let list = json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items});
+        let (client, _) = fake::api(move |_| Some(list.clone()));
+        let mut network = fixture::network(3);
+        let mut pods = BTreeMap::new();
+        let all = nodes(&client, &network).await.unwrap();
+        assert_eq!(zones(&pods, all).len(), 3);
+        let pod = network.spec.pod.insert(PodOptions::default());
+        pod.node_selector.insert("disk".into(), "ssd".into());
+        let some = nodes(&client, &network).await.unwrap();
+        let found: Vec<String> = zones(&pods, some).into_values().collect();
+        assert_eq!(found, ["a"]);
+        // It was put there before.
+        let node = Some("node-b".to_owned());
+        pods.insert(
+            0,
+            PeerPod {
+                node,
+                ..fixture::waiting(0)
+            },
+        );
+        let some = nodes(&client, &network).await.unwrap();
+        let found: Vec<String> = zones(&pods, some).into_values().collect();
+        assert_eq!(found, ["a", "b"]);
     }
 }

@@ -8,12 +8,14 @@
 
 mod definition;
 mod manifest;
+mod pod;
 mod spec;
 mod status;
 mod validate;
 
 pub use definition::definition;
 pub use manifest::{ManifestError, read};
+pub use pod::{PodOptions, SecretName, TaintEffect, Toleration, TolerationOperator};
 pub use spec::{
     Commands, Compression, Durability, Events, ImagePullPolicy, PeerNetwork, PeerNetworkSpec,
     Repair, Replication, Retention, SecretKey, Storage, Zones,

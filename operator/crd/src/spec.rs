@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pod::PodOptions;
 use crate::status::PeerNetworkStatus;
 use crate::validate::rules;
 
@@ -122,6 +123,10 @@ pub struct PeerNetworkSpec {
     /// Compute resources of each peer. By default small requests and no limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+
+    /// Where the peers' pods may run, and what else they get. Nothing when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOptions>,
 }
 
 /// How many copies of everything are kept.
@@ -342,6 +347,7 @@ impl Default for PeerNetworkSpec {
             image: None,
             image_pull_policy: None,
             resources: None,
+            pod: None,
         }
     }
 }

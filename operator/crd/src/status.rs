@@ -53,7 +53,7 @@ pub struct PeerNetworkStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preflight: Option<Preflight>,
 
-    /// `Ready`, `Progressing`, `Draining`, `Writable`, `Spread` and `Replacing`.
+    /// `Ready`, `Progressing`, `Draining`, `Writable`, `Spread`, `Replacing`, and with `spec.events` `BrokerConnected`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -1,4 +1,5 @@
-//! What the schema and its CEL rules refuse, said once more in Rust for those who have no API server.
+//! What the schema and its CEL rules refuse, said once more in Rust for those who have no API server (and a little that they
+//! cannot say, see [`pod`]).
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -6,6 +7,8 @@ use std::ops::RangeInclusive;
 use thiserror::Error;
 
 use crate::spec::{Events, PeerNetwork, PeerNetworkSpec, SecretKey, Storage};
+
+mod pod;
 
 /// A rule of the schema: an expression for the API server, and a sentence that says why and what to do.
 pub(crate) struct Rule {
@@ -62,6 +65,22 @@ pub(crate) mod rules {
               the default",
     };
 
+    /// These three are Kubernetes' own.
+    pub(crate) const TOLERATES_KEY: Rule = Rule {
+        cel: "has(self.key) || self.operator == 'Exists'",
+        why: "a toleration without a key is of every taint: add the key, or operator: Exists",
+    };
+
+    pub(crate) const TOLERATES_VALUE: Rule = Rule {
+        cel: "!has(self.value) || self.operator == 'Equal'",
+        why: "with operator: Exists any value will do: leave the value out",
+    };
+
+    pub(crate) const TOLERATES_FOR: Rule = Rule {
+        cel: "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+        why: "tolerationSeconds goes with effect: NoExecute only, as other taints make no pod leave its node",
+    };
+
     /// What a peer would not start with.
     pub(crate) const FETCH_ALLOW: Rule = Rule {
         cel: "self.all(a, a.contains('/') ? isCIDR(a) : a.matches('^([*]|([*][.])?[-.A-Za-z0-9]+|[[][:.0-9A-Fa-f]+[]])$'))",
@@ -93,7 +112,7 @@ pub(crate) mod rules {
 }
 
 const NAME_MAX: usize = 50;
-/// Kubernetes' for a Secret's name and for a key in it.
+/// Kubernetes' for a Secret's name, as for those of most objects, and for a key in it.
 const SECRET_MAX: usize = 253;
 /// A peer's.
 const EXCHANGE_MAX: usize = 127;
@@ -159,6 +178,27 @@ pub enum Violation {
         why = rules::FETCH_ALLOW.why
     )]
     FetchAllow(String),
+    /// Not what Kubernetes takes for a pod.
+    #[error("spec.pod.{field} has {text:?}, but {why}")]
+    PodOption {
+        /// The field.
+        field: &'static str,
+        /// What is wrong in it.
+        text: String,
+        /// The rule.
+        why: &'static str,
+    },
+    /// More than anybody needs.
+    #[error("spec.pod.{field} has more than {most} entries")]
+    TooMany {
+        /// The field.
+        field: &'static str,
+        /// The most allowed.
+        most: usize,
+    },
+    /// More than Kubernetes takes.
+    #[error("spec.pod.annotations has {0} bytes, but Kubernetes takes at most {most}", most = pod::ANNOTATION_BYTES_MAX)]
+    AnnotationBytes(usize),
     /// The factor was changed.
     #[error("spec: {}", rules::FACTOR_FIXED.why)]
     FactorChanged,
@@ -228,6 +268,7 @@ impl PeerNetworkSpec {
             image,
             image_pull_policy: _,
             resources: _,
+            pod,
         } = self;
         in_range("spec.replicas", *replicas, REPLICAS)?;
         in_range("spec.replication.factor", replication.factor, COPIES)?;
@@ -243,6 +284,7 @@ impl PeerNetworkSpec {
         if let Some(events) = events {
             check_events(events)?;
         }
+        pod.as_ref().map_or(Ok(()), pod::check)?;
         not_empty("spec.storage.className", storage.class_name.as_ref())?;
         if !is_size(&storage.size) {
             return Err(Violation::Size(storage.size.clone()));
@@ -314,13 +356,18 @@ fn is_origin(text: &str) -> bool {
 /// refused rather than find nothing, and so not start the pod.
 fn is_secret_key(secret: &SecretKey) -> bool {
     let SecretKey { name, key } = secret;
+    is_subdomain(name) && consists_of(key, SECRET_MAX, "-_.")
+}
+
+/// Kubernetes' rule for most names (RFC 1123).
+fn is_subdomain(name: &str) -> bool {
     let edge = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let label = |label: &str| {
         label.as_bytes().first().is_some_and(edge)
             && label.as_bytes().last().is_some_and(edge)
             && label.bytes().all(|b| edge(&b) || b == b'-')
     };
-    name.len() <= SECRET_MAX && name.split('.').all(label) && consists_of(key, SECRET_MAX, "-_.")
+    name.len() <= SECRET_MAX && name.split('.').all(label)
 }
 
 /// Whether the text has 1 to `most` characters, all of them ASCII letters, digits or these.

@@ -18,6 +18,7 @@ use peernet_plan::observed::Network;
 use super::{NodeImage, selector};
 
 mod events;
+mod options;
 
 /// Where the volume is mounted.
 const DATA_DIR: &str = "/data";
@@ -34,7 +35,7 @@ const STARTUP_PROBES: i32 = 300;
 
 /// The StatefulSet's template.
 pub(super) fn template(network: &Network, node_image: &NodeImage) -> PodTemplateSpec {
-    PodTemplateSpec {
+    let template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(names::labels(&network.name)),
             ..ObjectMeta::default()
@@ -75,6 +76,10 @@ pub(super) fn template(network: &Network, node_image: &NodeImage) -> PodTemplate
                 .map(|told| vec![events::volume(told)]),
             ..PodSpec::default()
         }),
+    };
+    match &network.spec.pod {
+        Some(wanted) => options::with(template, wanted),
+        None => template,
     }
 }
 
