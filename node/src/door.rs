@@ -7,7 +7,8 @@
 //! Peers and their clients come by the same door for gRPC, and nobody can tell who comes before the first call. So some
 //! places are kept: whoever finds only these is let in for as long as a first call takes, and stays if it is one of those
 //! that peers make of each other ([`Seat::admits`]). A client is told to come again there, and has the next place that
-//! others leave.
+//! others leave. Over HTTP there are only clients, and a peer that is full answers nobody there until one goes: a probe that may
+//! end the process has to come over gRPC.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

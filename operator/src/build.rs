@@ -439,6 +439,23 @@ mod tests {
         assert_eq!(changed, built(5));
     }
 
+    /// Over HTTP a crowd of clients keeps the probe out.
+    #[test]
+    fn no_crowd_of_clients_ends_a_peer() {
+        let pod = built(5).set.spec.unwrap().template.spec.unwrap();
+        let peer = &pod.containers[0];
+        for probe in [&peer.startup_probe, &peer.liveness_probe] {
+            let probe = probe.as_ref().unwrap();
+            assert_eq!(probe.http_get, None);
+            let asked = probe.grpc.as_ref().unwrap();
+            assert_eq!(asked.port, i32::from(GRPC_PORT));
+            assert_eq!(asked.service, None, "files may wait for other peers");
+        }
+        let ready = peer.readiness_probe.as_ref().unwrap();
+        let path = ready.http_get.as_ref().unwrap().path.as_deref();
+        assert_eq!(path, Some("/readyz"));
+    }
+
     #[test]
     fn pods_meet_the_restricted_standard_and_know_who_they_are() {
         let pod = built(5).set.spec.unwrap().template.spec.unwrap();

@@ -52,6 +52,9 @@ const OF_PEERS: [&str; 6] = [
     "/peernet.v1.Shares/Bring",
     "/peernet.v1.Shares/Describe",
 ];
+/// Asked by whoever restarts a process that serves nobody (Kubernetes). It is answered also in places that are kept for peers,
+/// or a crowd of clients would end the peer; but who asks only this gets no such place by it, and soon has to go.
+const ALIVE: &str = "/grpc.health.v1.Health/Check";
 /// The calls whose request is a stream, each message of which takes room like one that comes alone.
 const STREAMS: [&str; 2] = [
     "/peernet.v1.Ring/Deliver",
@@ -203,7 +206,7 @@ where
         let path = request.uri().path();
         let of_peers = OF_PEERS.iter().any(|prefix| path.starts_with(prefix));
         let seat = request.extensions().get::<Seat>();
-        if seat.is_some_and(|seat| !seat.admits(of_peers)) {
+        if path != ALIVE && seat.is_some_and(|seat| !seat.admits(of_peers)) {
             let full = status::busy(
                 "this peer has as many clients as it takes; try again in a moment, or through another peer",
             );

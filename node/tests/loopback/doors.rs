@@ -15,6 +15,9 @@ use tonic::body::Body;
 use tonic::client::GrpcService;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 use crate::crowds::memory;
@@ -97,6 +100,40 @@ async fn clients_that_stay_keep_no_peer_out() {
             .is_ok_and(|read| read == data)
     })
     .await;
+}
+
+/// Kubernetes' probe: whether the process serves, on a connection of its own.
+async fn lives(channel: Channel) -> Result<ServingStatus, Status> {
+    let service = String::new();
+    let asked = HealthCheckRequest { service };
+    let answer = HealthClient::new(channel).check(asked).await?.into_inner();
+    Ok(answer.status())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_clients_keeps_no_liveness_probe_out() {
+    let connections = format!("--connections={PLACES}");
+    let flags = [
+        "--replication-factor=1",
+        "--replication-write=1",
+        &connections,
+    ];
+    let network = Network::start_with(1, &flags).await;
+    let peer = &network.peers[0];
+    let crowd = fill(peer).await;
+    assert!(!crowd.is_empty());
+    for _ in 0..PLACES / 4 {
+        let channel = peer.channel();
+        assert_eq!(
+            lives(channel.clone()).await.unwrap(),
+            ServingStatus::Serving
+        );
+        // Who asked that is a client like any other.
+        let watch = PeersClient::new(channel)
+            .watch(v1::WatchPeersRequest {})
+            .await;
+        assert_eq!(watch.unwrap_err().code(), Code::ResourceExhausted);
+    }
 }
 
 /// What is before a message of so many bytes.

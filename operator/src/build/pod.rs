@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecurityContext, SleepAction, TopologySpreadConstraint, VolumeMount, WeightedPodAffinityTerm,
+    Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, GRPCAction,
+    HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodAffinityTerm,
+    PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+    SeccompProfile, SecurityContext, SleepAction, TopologySpreadConstraint, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -118,9 +119,9 @@ fn container(network: &Network, node_image: &NodeImage) -> Container {
         env: Some(environment(network)),
         ports: Some(vec![port("grpc", GRPC_PORT), port("http", HTTP_PORT)]),
         resources: Some(spec.resources.clone().unwrap_or_else(default_resources)),
-        startup_probe: Some(probe("/healthz", 1, STARTUP_PROBES)),
-        liveness_probe: Some(probe("/healthz", 10, 6)),
-        readiness_probe: Some(probe("/readyz", 2, 2)),
+        startup_probe: Some(probe(alive(), 1, STARTUP_PROBES)),
+        liveness_probe: Some(probe(alive(), 10, 6)),
+        readiness_probe: Some(probe(ready(), 2, 2)),
         // The kubelet sleeps, not the container (KEP-3960): the image has no shell.
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
@@ -227,17 +228,38 @@ fn port(name: &str, number: u16) -> ContainerPort {
     }
 }
 
-fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+/// What ends the process when it fails. Asked over gRPC, where a few places are kept from clients: over HTTP, a peer that has as
+/// many clients as it takes would answer nobody, and be killed with everything that it serves them. A connection that is merely
+/// taken tells nothing, as the kernel takes them for a process that hangs. The empty name is the whole process; every version
+/// of the image knows it.
+fn alive() -> Probe {
+    Probe {
+        grpc: Some(GRPCAction {
+            port: GRPC_PORT.into(),
+            service: None,
+        }),
+        ..Probe::default()
+    }
+}
+
+/// What only keeps new clients away when it fails. Asked where most of them come, so that a peer that is full gets no more.
+fn ready() -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
-            path: Some(path.into()),
+            path: Some("/readyz".into()),
             port: IntOrString::String("http".into()),
             ..HTTPGetAction::default()
         }),
+        ..Probe::default()
+    }
+}
+
+fn probe(how: Probe, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
         period_seconds: Some(period_seconds),
         timeout_seconds: Some(3),
         failure_threshold: Some(failure_threshold),
-        ..Probe::default()
+        ..how
     }
 }
 
