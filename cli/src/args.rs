@@ -22,7 +22,8 @@ pub struct Args {
 }
 
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 2 wrong usage, 3 not found, 5 failed but may succeed when tried again, \
-                          6 failed and will again until something is changed, 7 a fault of PeerNet.";
+                          6 failed and will again until something is changed, 7 a fault of PeerNet, 130 ended by \
+                          ctrl-C, while what it waited for goes on.";
 
 /// Options of every command.
 #[derive(clap::Args, Debug)]

@@ -18,6 +18,9 @@ pub enum Exit {
     Fatal = 7,
 }
 
+/// What a shell expects of a command that ctrl-C ended: 128 + SIGINT. Of those that wait for what goes on without them.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 impl Exit {
     /// The class of a peer's refusal.
     ///
@@ -48,6 +51,22 @@ impl Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::EXIT_CODES;
+
+    #[test]
+    fn every_exit_code_is_explained() {
+        let classes = [
+            Exit::Usage,
+            Exit::NotFound,
+            Exit::Retryable,
+            Exit::Permanent,
+            Exit::Fatal,
+        ];
+        let codes = classes.map(|exit| exit as u8);
+        for code in codes.into_iter().chain([0, INTERRUPTED]) {
+            assert!(EXIT_CODES.contains(&format!(" {code} ")), "{code}");
+        }
+    }
 
     #[test]
     fn statuses_become_the_promised_exit_codes() {

@@ -13,7 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use crate::args::{Global, Scale};
-use crate::exit::Exit;
+use crate::exit::{Exit, INTERRUPTED};
 use crate::output;
 use crate::progress;
 use crate::runner::control::{Event, Request};
@@ -24,8 +24,6 @@ use crate::up::sentence;
 /// How long the runner may take to say how it takes a request up: the longest of its rounds, in which no peer answers any of
 /// four questions within five seconds, twice, and some.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a shell expects of a command that ctrl-C ended: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 
 /// Why the number of peers was not changed.
 #[derive(Debug, Error)]

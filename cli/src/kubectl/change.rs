@@ -15,14 +15,12 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::find::{Network, exit_of, said};
-use crate::exit::Exit;
+use crate::exit::{Exit, INTERRUPTED};
 use crate::output::{self, Format};
 use crate::progress;
 
 const REPLACE: &str = "peernet.dev/replace";
 const RECOVER: &str = "peernet.dev/recover-accept-loss";
-/// What a shell expects of a command that ctrl-C ended: 128 + SIGINT.
-const INTERRUPTED: u8 = 130;
 /// How long a refused or broken watch is tried again without a word of the API server.
 const SILENCE: Duration = Duration::from_secs(60);
 
