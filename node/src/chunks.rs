@@ -33,7 +33,7 @@ pub(crate) mod sweep;
 pub(crate) mod writes;
 
 #[cfg(test)]
-mod alone;
+pub(crate) mod alone;
 #[cfg(test)]
 mod older;
 

@@ -283,7 +283,10 @@ impl Shares {
     pub(crate) async fn unshare(&self, name: Name) -> Result<(), ShareError> {
         let _saying = self.saying.lock().await;
         // First no more fetched, then unsaid, then gone: nobody is sent here for what is no more.
-        if let Some((shared, _)) = self.kept(&Wanted::Name(name.clone())) {
+        // Unless it is wanted under another name as well.
+        if let Some((shared, _)) = self.kept(&Wanted::Name(name.clone()))
+            && !self.shelf.is_kept_besides(shared.offer.content, &name)
+        {
             self.fetches.end(shared.offer.content);
         }
         self.peer.withdraw(name.clone()).await?;
@@ -399,17 +402,4 @@ async fn on_disk<T: Send + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_too_long_for_a_turn_is_refused() {
-        let turns = Semaphore::new(1);
-        let first = turn(&turns).await.unwrap();
-        let refused = turn(&turns).await.unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Busy);
-        assert!(refused.to_string().contains("try again"), "{refused}");
-        let (second, ()) = tokio::join!(turn(&turns), async { drop(first) });
-        assert!(second.is_ok(), "one that ends makes room for who waits");
-    }
-}
+mod tests;

@@ -22,12 +22,12 @@ use crate::driver::{self, Effects, Inbox, PeerHandle, Thread};
 use crate::faults::Faults;
 use crate::transport::Transport;
 
-const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
+pub(crate) const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
 
 /// See the module.
-pub(super) struct Alone {
-    pub(super) chunks: Arc<Chunks>,
-    pub(super) handle: PeerHandle,
+pub(crate) struct Alone {
+    pub(crate) chunks: Arc<Chunks>,
+    pub(crate) handle: PeerHandle,
     pub(super) writes: Writes,
     /// Chunks that its index knows.
     pub(super) indexed: Vec<Key>,
@@ -38,7 +38,7 @@ pub(super) struct Alone {
 
 impl Alone {
     /// Runs, with a chunk of each of these texts in its index.
-    pub(super) fn with(texts: &[&'static str]) -> Self {
+    pub(crate) fn with(texts: &[&'static str]) -> Self {
         Alone::storing(texts, write)
     }
 

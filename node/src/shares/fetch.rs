@@ -142,6 +142,12 @@ impl Fetches {
         outlook
     }
 
+    /// Whether it is being brought here.
+    #[cfg(test)]
+    pub(super) fn is_under_way(&self, content: Key) -> bool {
+        self.lock().contains_key(&content)
+    }
+
     /// The task of that errand has ended.
     pub(super) fn over(&self, content: Key, errand: &Errand) {
         let mut under_way = self.lock();

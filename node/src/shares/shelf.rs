@@ -135,7 +135,10 @@ impl Shelf {
             let name = self.free_name(shared.offer.name, content);
             shared.offer.name = name.map_err(Unusable::wrong)?;
         }
-        let (name, holding) = (shared.offer.name.clone(), Holding::new(layout, here));
+        let name = shared.offer.name.clone();
+        // What is brought for one name is there for all.
+        let known = self.kept(&Wanted::Content(content));
+        let holding = known.map_or_else(|| Arc::new(Holding::new(layout, here)), |known| known.1);
         if whole && holding.missing() > 0 {
             info!(%name, missing = holding.missing(), "lacks some of its chunks, which others may have");
         }
@@ -143,7 +146,7 @@ impl Shelf {
         for key in holding.layout().keys() {
             *table.uses.entry(key).or_insert(0) += 1;
         }
-        let kept = (shared, Arc::new(holding));
+        let kept = (shared, holding);
         match whole {
             true => table.shares.insert(name, kept),
             false => table.partials.insert(content, kept),
@@ -221,6 +224,13 @@ impl Shelf {
         let named = |kept: &&Kept| kept.0.offer.name == *name;
         let found = table.partials.values().find(named);
         found.map(|(shared, _)| shared.offer.content)
+    }
+
+    /// Whether a content is here, or on its way, under another name too.
+    pub(crate) fn is_kept_besides(&self, content: Key, name: &Name) -> bool {
+        let table = self.lock();
+        let mut all = table.shares.values().chain(table.partials.values());
+        all.any(|(shared, _)| shared.offer.content == content && shared.offer.name != *name)
     }
 
     /// Whether a content that is here or on its way has that chunk.

@@ -1,0 +1,133 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use tempfile::TempDir;
+
+use super::*;
+use crate::chunks::alone::{Alone, NETWORK};
+
+/// Bytes of a piece: more than are kept inline.
+const PIECE: usize = 64 * 1024;
+
+/// The shared files of a peer that is alone in its network.
+struct Lone {
+    shares: Shares,
+    alone: Alone,
+    volume: TempDir,
+}
+
+impl Lone {
+    fn new() -> Self {
+        let (alone, volume) = (Alone::with(&[]), tempfile::tempdir().unwrap());
+        let shares = open(&alone, &volume);
+        Lone {
+            shares,
+            alone,
+            volume,
+        }
+    }
+
+    /// The same volume once more, as after a restart.
+    fn restarted(self) -> Self {
+        let Lone {
+            shares,
+            alone,
+            volume,
+        } = self;
+        drop(shares);
+        let shares = open(&alone, &volume);
+        Lone {
+            shares,
+            alone,
+            volume,
+        }
+    }
+
+    /// Shares a file of pieces that are filled with these bytes.
+    async fn share(&self, name: &str, pieces: &[u8]) -> Offer {
+        let bodies = pieces
+            .iter()
+            .map(|with| Ok(Bytes::from(vec![*with; PIECE])));
+        let bodies: Vec<_> = bodies.collect();
+        let shared = self.shares.share(header(name), stream::iter(bodies));
+        shared.await.unwrap()
+    }
+
+    /// Takes a piece away.
+    fn lose(&self, with: u8) {
+        let key = Key::of_bytes(&vec![with; PIECE]).to_string();
+        let folder = self.volume.path().join("shared/chunks").join(&key[..2]);
+        std::fs::remove_file(folder.join(key)).unwrap();
+    }
+
+    fn missing(&self, name: &str) -> u64 {
+        let kept = self.shares.kept(&Wanted::Name(Name::new(name).unwrap()));
+        kept.unwrap().1.missing()
+    }
+}
+
+fn open(alone: &Alone, volume: &TempDir) -> Shares {
+    Shares::new(
+        alone.handle.clone(),
+        NETWORK.into(),
+        PeerId(1),
+        alone.chunks.clone(),
+        Arc::new(Shelf::open(volume.path(), 0).unwrap()),
+        (PIECE as u32, Budget::new(PIECES)),
+        TaskTracker::new(),
+    )
+}
+
+fn header(name: &str) -> Header {
+    Header {
+        name: Name::new(name).unwrap(),
+        content_type: String::new(),
+        tags: Vec::new(),
+        announced: None,
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_goes_on_until_no_share_needs_it() {
+    let lone = Lone::new();
+    let offer = lone.share("a", &[1, 2]).await;
+    assert_eq!(lone.share("b", &[1, 2]).await.content, offer.content);
+    lone.lose(2);
+    let lone = lone.restarted();
+    lone.shares.restore().await.unwrap();
+    let name = |name: &str| Name::new(name).unwrap();
+    assert!(lone.shares.fetches.is_under_way(offer.content));
+    lone.shares.unshare(name("a")).await.unwrap();
+    assert!(lone.shares.fetches.is_under_way(offer.content));
+    assert_eq!(lone.missing("b"), PIECE as u64);
+    lone.shares.unshare(name("b")).await.unwrap();
+    assert!(!lone.shares.fetches.is_under_way(offer.content));
+}
+
+#[tokio::test]
+async fn what_comes_for_one_name_is_there_for_all_of_them() {
+    let lone = Lone::new();
+    let offer = lone.share("a", &[1, 2]).await;
+    lone.share("b", &[1, 2]).await;
+    lone.lose(2);
+    let lone = lone.restarted();
+    let (_, holding) = lone.shares.kept(&Wanted::Content(offer.content)).unwrap();
+    assert_eq!(
+        (lone.missing("a"), lone.missing("b")),
+        (PIECE as u64, PIECE as u64)
+    );
+    holding.add(1);
+    assert_eq!((lone.missing("a"), lone.missing("b")), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_too_long_for_a_turn_is_refused() {
+    let turns = Semaphore::new(1);
+    let first = turn(&turns).await.unwrap();
+    let refused = turn(&turns).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    assert!(refused.to_string().contains("try again"), "{refused}");
+    let (second, ()) = tokio::join!(turn(&turns), async { drop(first) });
+    assert!(second.is_ok(), "one that ends makes room for who waits");
+}
