@@ -215,7 +215,7 @@ impl Shares {
 
     /// Brings on what was on its way here when this peer stopped.
     pub(super) async fn resume(&self) {
-        for kept in self.shelf.incomplete() {
+        for kept in self.shelf.unfinished() {
             let (offer, holding) = (&kept.0.offer, &kept.1);
             info!(name = %offer.name, missing = holding.missing(), "goes on to be fetched");
             if holding.has_some() {
@@ -352,24 +352,21 @@ impl Shares {
             let lacked = holding.missing();
             let round = Round::new(&self, content, holding, &errand.tell, &mut liars);
             match round.run(std::mem::take(&mut peers)).await {
-                // Unless one of them was lost meanwhile.
-                Ended::Whole if holding.here().is_full() => {
-                    let shelf = self.shelf.clone();
-                    match on_disk(move || shelf.finish(content)).await {
-                        Ok(()) => info!(name = %offer.name, "is here whole"),
-                        Err(error) => {
-                            warn!(name = %offer.name, "is not shared as a whole: {error}")
-                        }
+                Ended::Whole => match self.finish(content).await {
+                    Ok(true) => {
+                        info!(name = %offer.name, "is here whole");
+                        break;
                     }
-                    break;
-                }
+                    Ok(false) => debug!(name = %offer.name, "has lost a piece; fetched again"),
+                    Err(error) => {
+                        warn!(name = %offer.name, "is not shared as a whole yet: {error}")
+                    }
+                },
                 Ended::Failed(failure) => {
                     self.fail(offer, failure, &errand).await;
                     break;
                 }
-                Ended::Whole | Ended::Stalled => {
-                    debug!(name = %offer.name, "nobody delivers; tried again later")
-                }
+                Ended::Stalled => debug!(name = %offer.name, "nobody delivers; tried again later"),
             }
             drop(turn);
             if holding.missing() < lacked {
@@ -380,6 +377,12 @@ impl Shares {
             rest = (rest * 2).min(REST.1);
         }
         self.fetches.over(content, &errand);
+    }
+
+    /// Shares it as a whole, unless something of it is not here.
+    pub(super) async fn finish(&self, content: Key) -> Result<bool, ShareError> {
+        let shelf = self.shelf.clone();
+        on_disk(move || shelf.finish(content)).await
     }
 
     /// This peer cannot keep it: gives up what was to come here. What is shared from here stays as it is.

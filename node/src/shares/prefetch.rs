@@ -30,6 +30,8 @@ use crate::files::{Files, now_unix_ms};
 
 /// Chunks of one file read from the ring at once while there is memory (guess: as many as a fetch brings).
 const AHEAD: usize = peernet_core::swarm::MOVING;
+/// How often pieces that are lost meanwhile are copied anew (guess: a disk that loses more is no place for them).
+const COPIES: usize = 3;
 /// How often each peer is asked how far it is.
 const LOOK: Duration = Duration::from_secs(1);
 /// A peer that brings nothing for so long has failed (guess: longer than one may wait for its turn).
@@ -124,7 +126,25 @@ impl Shares {
         self.fetches.over(offer.content, &errand);
     }
 
-    async fn copy_all(&self, files: &Files, (shared, holding): &Kept) -> Result<(), ShareError> {
+    /// Until nothing is missing: a piece that was here may be lost meanwhile.
+    async fn copy_all(&self, files: &Files, kept: &Kept) -> Result<(), ShareError> {
+        let mut offered = false;
+        for _ in 0..COPIES {
+            self.copy_missing(files, kept, &mut offered).await?;
+            if self.finish(kept.0.offer.content).await? {
+                return Ok(());
+            }
+        }
+        let lost = "what was written is lost again and again".to_owned();
+        Err(ShareError::Volume(lost))
+    }
+
+    async fn copy_missing(
+        &self,
+        files: &Files,
+        (shared, holding): &Kept,
+        offered: &mut bool,
+    ) -> Result<(), ShareError> {
         let (content, here) = (shared.offer.content, holding.here());
         let pieces = holding.layout().pieces().iter().copied().zip(0..);
         let missing = pieces.filter(|(_, piece)| !here.has(*piece));
@@ -140,13 +160,11 @@ impl Shares {
             }
         };
         let mut arrivals = stream::iter(missing.into_iter().map(bring)).buffer_unordered(AHEAD);
-        let mut offered = false;
         while let Some(arrived) = arrivals.next().await {
             arrived?;
-            offered = offered || self.say(content).await;
+            *offered = *offered || self.say(content).await;
         }
-        let shelf = self.shelf.clone();
-        on_disk(move || shelf.finish(content)).await
+        Ok(())
     }
 
     /// Has the others fetch it, and tells how far all are until each is done or has failed.

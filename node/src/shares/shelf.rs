@@ -199,11 +199,11 @@ impl Shelf {
         self.lock().partials.values().cloned().collect()
     }
 
-    /// What is not here whole.
-    pub(crate) fn incomplete(&self) -> Vec<Kept> {
+    /// What is not shared as a whole: it lacks something, or this peer stopped when the last piece had come.
+    pub(crate) fn unfinished(&self) -> Vec<Kept> {
         let table = self.lock();
-        let all = table.shares.values().chain(table.partials.values());
-        all.filter(|kept| kept.1.missing() > 0).cloned().collect()
+        let lacking = table.shares.values().filter(|kept| kept.1.missing() > 0);
+        lacking.chain(table.partials.values()).cloned().collect()
     }
 
     /// What is here of that name or content, whole before in part.
@@ -258,12 +258,17 @@ impl Shelf {
         self.chunks.write(piece, Purpose::Client)
     }
 
-    /// All pieces of a content are here: from now on it is shared as a whole.
-    pub(crate) fn finish(&self, content: Key) -> Result<(), ShareError> {
+    /// From now on a content is shared as a whole, if all of its pieces are here: false when one was lost meanwhile. Nothing
+    /// is left to do for one that is not on its way, being shared already or given up.
+    pub(crate) fn finish(&self, content: Key) -> Result<bool, ShareError> {
         let _changes = self.change();
         let Some((mut shared, holding)) = self.lock().partials.get(&content).cloned() else {
-            return Ok(());
+            let kept = self.kept(&Wanted::Content(content));
+            return Ok(kept.is_none_or(|(_, holding)| holding.here().is_full()));
         };
+        if !holding.here().is_full() {
+            return Ok(false);
+        }
         shared.offer.name = self.free_name(shared.offer.name, content)?;
         let name = shared.offer.name.clone();
         self.check_place(&name)?;
@@ -276,7 +281,7 @@ impl Shelf {
         let old = table.shares.insert(name, (shared, holding));
         drop(table);
         self.release(old.iter().flat_map(|(_, holding)| holding.layout().keys()));
-        Ok(())
+        Ok(true)
     }
 
     /// Shares a file no more, or gives up what is on its way; whether there was one.

@@ -92,16 +92,16 @@ fn what_was_given_up_is_not_here_and_what_lacks_a_chunk_is_looked_for() {
     };
     assert_eq!((a.offer.name.as_str(), b.offer.name.as_str()), ("a", "b"));
     assert!(holding.missing() == 3 && !holding.has_some());
-    let [(incomplete, _)] = &shelf.incomplete()[..] else {
+    let [(unfinished, _)] = &shelf.unfinished()[..] else {
         panic!("one lacks something");
     };
-    assert_eq!(incomplete.offer.name.as_str(), "b");
+    assert_eq!(unfinished.offer.name.as_str(), "b");
     // It cannot be had either: what the user shared is the user's.
     assert!(shelf.give_up(b.offer.content).unwrap().is_none());
     assert_eq!(shelf.whole().len(), 2);
     // Shared once more it is whole, for those who follow it as well.
     share(&shelf, "b", &["two"]).unwrap();
-    assert!(holding.missing() == 0 && shelf.incomplete().is_empty());
+    assert!(holding.missing() == 0 && shelf.unfinished().is_empty());
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_content_on_its_way_survives_a_restart_with_what_is_here_of_it() {
     let three = Chunk::new(Bytes::from_static(b"three"));
     shelf.arrived(&three).unwrap();
     holding.add(2);
-    shelf.finish(id).unwrap();
+    assert!(shelf.finish(id).unwrap());
     assert!(holding.here().is_full() && shelf.partial().is_empty());
     drop(shelf);
     let shelf = open();
@@ -189,7 +189,7 @@ fn a_share_takes_the_name_of_a_fetch_and_keeps_it() {
     assert_eq!(moved.name.as_str(), content.to_string());
     assert_eq!(shelf.coming(&f), None);
     arrive(&shelf, &holding, &["one", "two"]);
-    shelf.finish(content).unwrap();
+    assert!(shelf.finish(content).unwrap());
     let named = |shelf: &Shelf| shelf.kept(&Wanted::Name(f.clone())).unwrap().0;
     assert_eq!(named(&shelf).offer.content, mine);
     assert_eq!(shelf.whole().len(), 2);
@@ -215,6 +215,34 @@ fn a_share_takes_the_name_of_a_fetch_and_keeps_it() {
     let shelf = open();
     assert_eq!(shelf.coming(&Name::new("h").unwrap()), None);
     assert_eq!(shelf.partial().len(), 1);
+}
+
+#[test]
+fn a_fetch_that_has_lost_a_piece_is_not_finished_and_one_that_has_all_is_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(Shelf::open(dir.path(), 0).unwrap());
+    let shelf = open();
+    let (kept, holding) = shelf.draft().begin(foreign("f", &["one", "two"])).unwrap();
+    let content = kept.offer.content;
+    arrive(&shelf, &holding, &["one", "two"]);
+    // A reader found that it is damaged.
+    holding.lose(0);
+    assert!(!shelf.finish(content).unwrap());
+    assert!(shelf.whole().is_empty() && shelf.partial().len() == 1);
+    arrive(&shelf, &holding, &["one"]);
+    drop((shelf, holding));
+    // All of it came, and then the peer stopped.
+    let shelf = open();
+    let [(unfinished, holding)] = &shelf.unfinished()[..] else {
+        panic!("it is not shared as a whole");
+    };
+    assert!(unfinished.offer.content == content && holding.missing() == 0);
+    assert!(shelf.finish(content).unwrap());
+    assert!(shelf.partial().is_empty() && shelf.unfinished().is_empty());
+    // What is shared lacks something, too.
+    holding.lose(1);
+    assert!(!shelf.finish(content).unwrap());
+    assert!(shelf.finish(Key([0; 32])).unwrap(), "it was given up");
 }
 
 #[test]
