@@ -38,6 +38,7 @@ mod turns;
 use fetch::Fetches;
 pub(crate) use fetch::sum;
 use holding::{Holding, SurveyError};
+use prefetch::Invitations;
 pub(crate) use publish::Header;
 pub(crate) use shelf::Kept;
 use shelf::Shelf;
@@ -96,7 +97,7 @@ pub(crate) enum ShareError {
     TooMany,
     /// As many transfers as there may be, and none of them ends.
     #[error(
-        "this peer is busy with {TRANSFERS} other shared files; try again in a moment, or ask another peer"
+        "this peer is busy with other shared files; try again in a moment, or ask another peer"
     )]
     Busy,
     /// More than one file may have.
@@ -186,6 +187,8 @@ pub(crate) struct Shares {
     /// Held while what is here and what is said of it change together, so that a name is never said of what had it before.
     saying: Arc<Mutex<()>>,
     fetches: Arc<Fetches>,
+    /// What others are asked to fetch.
+    invitations: Arc<Invitations>,
     turns: Arc<Turns>,
     tasks: TaskTracker,
 }
@@ -224,6 +227,7 @@ impl Shares {
             waiting: Arc::new(Semaphore::new(WAITING)),
             saying: Arc::default(),
             fetches: Arc::default(),
+            invitations: Arc::default(),
             turns: Arc::default(),
             tasks,
         }
@@ -251,11 +255,17 @@ impl Shares {
         let Some(content) = self.shelf.coming(&name) else {
             return Err(ShareError::NotComing(name));
         };
-        self.fetches.end(content);
+        self.let_go(content);
         match self.drop_fetch(content).await? {
             true => Ok(()),
             false => Err(ShareError::NotComing(name)),
         }
+    }
+
+    /// A content is fetched no more, neither here nor, for this peer's sake, by others.
+    fn let_go(&self, content: Key) {
+        self.fetches.end(content);
+        self.invitations.end(content);
     }
 
     /// Removes what is on its way here, whether there is such a thing, and says so.
@@ -287,7 +297,7 @@ impl Shares {
         if let Some((shared, _)) = self.kept(&Wanted::Name(name.clone()))
             && !self.shelf.is_kept_besides(shared.offer.content, &name)
         {
-            self.fetches.end(shared.offer.content);
+            self.let_go(shared.offer.content);
         }
         self.peer.withdraw(name.clone()).await?;
         let (shelf, gone) = (self.shelf.clone(), name.clone());

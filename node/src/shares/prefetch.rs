@@ -2,40 +2,42 @@
 //!
 //! The peer that was asked brings the file's chunks from the ring and shares them; the others fetch them in a swarm, from it
 //! and from each other, so the ring's replicas are read once. That goes on without whoever asked for it, and once however many
-//! ask, until all is here or its name is unshared; only who asks hears how far it is. What is fetched is a shared file like any
-//! other, listed, offered to others, and given up by `unshare`; a `get` at a peer that has it reads it there.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+//! ask, until all is here and each of the others has begun ([`invitations`]), or its name is unshared; only who asks hears how
+//! far it is. What is fetched is a shared file like any other, listed, offered to others, and given up by `unshare`; a `get` at a
+//! peer that has it reads it there.
 
 use futures::StreamExt;
 use futures::stream;
 use peernet_core::key::{Key, Name};
-use peernet_core::member::Member;
+use peernet_core::member::{Member, PeerId};
 use peernet_core::share::{Offer, Wanted};
 use peernet_proto::v1;
 use peernet_proto::v1::shares_client::SharesClient;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::fetch::{Errand, Outlook, bring_nodes};
 use super::shelf::{Kept, Shared};
 use super::{ShareError, Shares, on_disk};
+use crate::driver::PeerError;
 use crate::files::cutter::STALL;
 use crate::files::manifest::ChunkRef;
 use crate::files::record::Content;
 use crate::files::warm::Stored;
 use crate::files::{Files, now_unix_ms};
 
+mod invitations;
+
+pub(super) use invitations::Invitations;
+use invitations::{Guests, LOOK, choose};
+
 /// Chunks of one file read from the ring at once while there is memory (guess: as many as a fetch brings).
 const AHEAD: usize = peernet_core::swarm::MOVING;
 /// How often pieces that are lost meanwhile are copied anew (guess: a disk that loses more is no place for them).
 const COPIES: usize = 3;
-/// How often each peer is asked how far it is.
-const LOOK: Duration = Duration::from_secs(1);
-/// A peer that brings nothing for so long has failed (guess: longer than one may wait for its turn).
-const GIVE_UP: Duration = Duration::from_secs(120);
+/// How far those are that are asked, and which of them are told of.
+type Invited = (watch::Receiver<Guests>, Vec<PeerId>);
 
 /// How far each peer is.
 pub(crate) type Progress = mpsc::Receiver<Result<v1::PrefetchResponse, ShareError>>;
@@ -53,13 +55,12 @@ impl Shares {
         if count == 0 || count > members.len() + 1 {
             return Err(ShareError::Peers(members.len() + 1));
         }
-        fastrand::shuffle(&mut members);
-        members.truncate(count - 1);
         let stored = files.stored(name.clone()).await?;
         let Content::Chunks(manifest) = &stored.content else {
             return Err(ShareError::Small(name));
         };
         let content = Key(stored.content.etag());
+        let members = choose(members, content, count - 1);
         let kept = match self.kept(&Wanted::Content(content)) {
             Some(kept) => kept,
             None => {
@@ -81,16 +82,31 @@ impl Shares {
         };
         let (tell, progress) = mpsc::channel(1);
         let (shares, outlook) = (self.clone(), self.copy_here(files, stored, &kept));
+        let invited = match members.is_empty() {
+            true => None,
+            false => Some(self.invite(&kept.0.offer, &members)?),
+        };
         self.tasks.spawn(async move {
-            let watched = tokio::select! {
-                watched = shares.watch_all(&kept, &members, outlook, &tell) => watched,
+            let told = tokio::select! {
+                told = shares.tell_progress(&kept, invited, outlook, &tell) => told,
                 () = tell.closed() => Ok(()),
             };
-            if let Err(error) = watched {
+            if let Err(error) = told {
                 let _ = timeout(STALL, tell.send(Err(error))).await;
             }
         });
         Ok(progress)
+    }
+
+    /// Has these fetch it, whether or not anybody listens.
+    fn invite(&self, offer: &Offer, members: &[Member]) -> Result<Invited, ShareError> {
+        let (shares, content) = (self.clone(), offer.content);
+        let ask = move |id| {
+            let shares = shares.clone();
+            async move { shares.ask_to_bring(id, content).await }
+        };
+        let told = (self.invitations).invite(content, offer.size, members, ask)?;
+        Ok((told, members.iter().map(|m| m.id).collect()))
     }
 
     /// Copies what is missing here from the ring, unless that is being done.
@@ -167,53 +183,31 @@ impl Shares {
         Ok(())
     }
 
-    /// Has the others fetch it, and tells how far all are until each is done or has failed.
-    async fn watch_all(
+    /// Tells how far all are until each is done or has failed.
+    async fn tell_progress(
         &self,
         (shared, holding): &Kept,
-        members: &[Member],
+        invited: Option<Invited>,
         outlook: Option<watch::Receiver<Outlook>>,
         tell: &mpsc::Sender<Result<v1::PrefetchResponse, ShareError>>,
     ) -> Result<(), ShareError> {
         let own = self.members().await?.remove(&self.me);
         let own = own.map(|m| m.name).unwrap_or_default();
-        let request = v1::BringRequest {
-            network_id: self.network.clone(),
-            content: bytes::Bytes::copy_from_slice(&shared.offer.content.0),
-        };
         let size = shared.offer.size;
-        let waiting = |m: &Member| (m.name.clone(), (size, None::<String>, Instant::now()));
-        let mut states: BTreeMap<String, _> = members.iter().map(waiting).collect();
         loop {
-            for member in members {
-                let Some((missing, failure, since)) = states.get_mut(&member.name) else {
-                    continue;
-                };
-                if *missing == 0 || failure.is_some() {
-                    continue;
-                }
-                match self.ask_to_bring(member, request.clone()).await {
-                    Ok(left) if left < *missing => (*missing, *since) = (left, Instant::now()),
-                    Err(reason) if since.elapsed() > GIVE_UP => *failure = Some(reason),
-                    Ok(_) if since.elapsed() > GIVE_UP => *failure = Some("nothing comes".into()),
-                    Ok(_) | Err(_) => {}
-                }
+            // Who only listens must not hold up the end of this peer.
+            if self.tasks.is_closed() {
+                return Err(PeerError::Stopped.into());
             }
-            let told = states
-                .iter()
-                .map(|(peer, (missing, failure, _))| (peer, *missing, failure));
+            let mut peers = invited.as_ref().map(others).unwrap_or_default();
             let trouble = outlook.as_ref().and_then(Outlook::trouble);
             // As it is after that look: who has ended has brought it all, or has not.
             let missing = holding.missing();
-            let trouble = trouble.filter(|_| missing > 0);
-            let told = told.chain([(&own, missing, &trouble)]);
-            let peers: Vec<v1::Prefetched> = told
-                .map(|(peer, missing, failure)| v1::Prefetched {
-                    peer: peer.clone(),
-                    missing,
-                    failure: failure.clone(),
-                })
-                .collect();
+            peers.push(v1::Prefetched {
+                peer: own.clone(),
+                missing,
+                failure: trouble.filter(|_| missing > 0),
+            });
             let over = peers.iter().all(|p| p.missing == 0 || p.failure.is_some());
             let response = v1::PrefetchResponse { size, peers };
             if tell.send(Ok(response)).await.is_err() || over {
@@ -223,13 +217,17 @@ impl Shares {
         }
     }
 
-    async fn ask_to_bring(
-        &self,
-        member: &Member,
-        request: v1::BringRequest,
-    ) -> Result<u64, String> {
+    /// Has a peer fetch a content; how much it lacks, or why it does not.
+    async fn ask_to_bring(&self, id: PeerId, content: Key) -> Result<u64, String> {
+        // It may have come back elsewhere.
+        let members = self.members().await.map_err(|e| e.to_string())?;
+        let member = members.get(&id).ok_or("it is no member any more")?;
         let channel = self.chunks.channel(&member.address);
         let mut client = SharesClient::new(channel.map_err(|e| e.to_string())?);
+        let request = v1::BringRequest {
+            network_id: self.network.clone(),
+            content: bytes::Bytes::copy_from_slice(&content.0),
+        };
         match timeout(STALL, client.bring(request)).await {
             Ok(Ok(brought)) => Ok(brought.into_inner().missing),
             Ok(Err(status)) => Err(status.message().to_owned()),
@@ -242,4 +240,24 @@ impl Shares {
         let ((_, holding), _) = self.obtain(Wanted::Content(content), true).await?;
         Ok(holding.missing())
     }
+}
+
+/// How far these are, in the order of their names.
+fn others((told, ids): &Invited) -> Vec<v1::Prefetched> {
+    // In this order: what was said last is heard.
+    let ended = told.has_changed().is_err();
+    let guests = told.borrow();
+    let listed = ids.iter().filter_map(|id| guests.get(id));
+    let mut listed: Vec<v1::Prefetched> = listed
+        .map(|guest| {
+            let given_up = || (ended && guest.missing > 0).then(|| "it was given up".to_owned());
+            v1::Prefetched {
+                peer: guest.name.clone(),
+                missing: guest.missing,
+                failure: guest.failure.clone().or_else(given_up),
+            }
+        })
+        .collect();
+    listed.sort_by(|a, b| a.peer.cmp(&b.peer));
+    listed
 }

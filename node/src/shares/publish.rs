@@ -102,7 +102,7 @@ impl Shares {
         if let Some(replaced) = replaced
             && self.kept(&Wanted::Content(replaced)).is_none()
         {
-            self.fetches.end(replaced);
+            self.let_go(replaced);
         }
         self.peer.offer(offer.clone()).await?;
         // After the offer: somebody provides the content all the time.

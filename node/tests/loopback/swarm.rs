@@ -423,3 +423,56 @@ async fn a_prefetch_goes_on_without_its_client_and_ends_with_its_name() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefetch_reaches_a_peer_that_was_away_when_its_client_left() {
+    let mut network = Network::start_with(3, &FLAGS).await;
+    let film = bytes(PIECES * CHUNK, 11);
+    network.peers[0].put(NAME, &film).await.unwrap();
+    network.peers[2].kill();
+    let request = v1::PrefetchRequest {
+        name: NAME.into(),
+        peers: 3,
+    };
+    let begun = shares(&network.peers[1]).prefetch(request).await;
+    let mut told = begun.unwrap().into_inner();
+    let first = told.message().await.unwrap().expect("how far it is");
+    assert_eq!(first.peers.len(), 3, "{first:?}");
+    drop(told);
+    until("the asked peer has it", async || {
+        missing(&network.peers[1]).await == Some(0)
+    })
+    .await;
+    network.launch(2);
+    network.ready(2).await;
+    until("so has the one that was away", async || {
+        missing(&network.peers[2]).await == Some(0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefetch_asked_for_again_brings_no_more_copies() {
+    let network = Network::start_with(4, &FLAGS).await;
+    let film = bytes(PIECES * CHUNK, 12);
+    network.peers[0].put(NAME, &film).await.unwrap();
+    for _ in 0..6 {
+        let request = v1::PrefetchRequest {
+            name: NAME.into(),
+            peers: 2,
+        };
+        let begun = shares(&network.peers[1]).prefetch(request).await;
+        let mut told = begun.unwrap().into_inner();
+        let mut last = v1::PrefetchResponse::default();
+        while let Some(next) = told.message().await.unwrap() {
+            last = next;
+        }
+        let done = last.peers.iter().filter(|peer| peer.missing == 0);
+        assert_eq!(done.count(), 2, "{last:?}");
+    }
+    let mut have = 0;
+    for peer in &network.peers {
+        have += u32::from(listed(peer).await.is_some());
+    }
+    assert_eq!(have, 2);
+}
