@@ -168,10 +168,17 @@ pub(crate) struct Shared {
     /// Bytes that others have sent to the peer, those that came twice included.
     #[serde(skip_serializing_if = "Option::is_none")]
     received: Option<u64>,
+    /// `lost` when its record or manifest cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    /// What is wrong and what to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    advice: String,
 }
 
 impl From<v1::SharedInfo> for Shared {
     fn from(info: v1::SharedInfo) -> Self {
+        let lost = info.state() == v1::SharedState::Lost;
         let v1::SharedInfo {
             name,
             size,
@@ -181,6 +188,8 @@ impl From<v1::SharedInfo> for Shared {
             since_unix_ms,
             missing,
             received,
+            state: _,
+            advice,
         } = info;
         Shared {
             name,
@@ -191,6 +200,8 @@ impl From<v1::SharedInfo> for Shared {
             since: output::moment(since_unix_ms),
             missing,
             received,
+            state: lost.then_some("lost"),
+            advice,
         }
     }
 }
@@ -198,6 +209,9 @@ impl From<v1::SharedInfo> for Shared {
 impl Shared {
     /// How much of it the peer has.
     fn here(&self) -> String {
+        if let Some(state) = self.state {
+            return state.to_owned();
+        }
         let missing = self.missing.unwrap_or(0).min(self.size);
         here(self.size, missing)
     }
@@ -455,9 +469,20 @@ async fn list(global: &Global) -> Result<(), ShareError> {
             vec![size, f.here(), f.since.clone(), tags, f.name.clone()]
         });
         let header = ["SIZE>", "HERE>", "SINCE", "TAGS", "NAME"];
-        output::print(&output::table(&header, rows))?;
+        let table = output::table(&header, rows);
+        output::print(&(table + &advices(&files)))?;
     }
     Ok(())
+}
+
+/// What to do about those that are not in order, a line each.
+fn advices(files: &[Shared]) -> String {
+    let lines = files.iter().filter(|file| !file.advice.is_empty());
+    let line = |file: &Shared| match file.name.as_str() {
+        "" => format!("{}\n", file.advice),
+        name => format!("{name}: {}\n", file.advice),
+    };
+    lines.map(line).collect()
 }
 
 async fn fetch(global: &Global, command: Fetch) -> Result<(), ShareError> {

@@ -29,6 +29,7 @@ use crate::files::record::RecordError;
 use crate::files::{Budget, ErrorKind, FileError};
 
 mod fetch;
+mod heal;
 mod holding;
 mod prefetch;
 mod publish;
@@ -40,8 +41,8 @@ pub(crate) use fetch::sum;
 use holding::{Holding, SurveyError};
 use prefetch::Invitations;
 pub(crate) use publish::Header;
-pub(crate) use shelf::Kept;
 use shelf::Shelf;
+pub(crate) use shelf::{Kept, Unread};
 use turns::{Turn, Turns};
 
 /// Chunks of one shared file, nodes included: 64 GiB in chunks of 1 MiB.
@@ -233,7 +234,7 @@ impl Shares {
         }
     }
 
-    /// Publishes what the volume remembers, and goes on with what was on its way.
+    /// Publishes what the volume remembers, goes on with what was on its way, and then heals what cannot be used, if there is any.
     pub(crate) async fn restore(&self) -> Result<(), PeerError> {
         for (shared, holding) in self.shelf.whole() {
             if holding.has_some() {
@@ -241,7 +242,13 @@ impl Shares {
             }
         }
         self.resume().await;
+        self.heal().await;
         Ok(())
+    }
+
+    /// What this peer would share if it could.
+    pub(crate) fn unread(&self) -> Vec<Unread> {
+        self.shelf.unread()
     }
 
     /// What this peer shares, in byte order of the names, and then what it brings here.
@@ -250,8 +257,23 @@ impl Shares {
         whole.chain(self.shelf.partial()).collect()
     }
 
+    /// Does what must not stop half-way when whoever asked for it goes away.
+    async fn through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ShareError>> + Send + 'static,
+    ) -> Result<T, ShareError> {
+        let done = self.tasks.spawn(work).await;
+        done.unwrap_or_else(|ended| Err(ShareError::Volume(ended.to_string())))
+    }
+
     /// Gives up what is on its way here under that name; what is here stays.
     pub(crate) async fn give_up(&self, name: Name) -> Result<(), ShareError> {
+        let shares = self.clone();
+        self.through(async move { shares.give_up_now(name).await })
+            .await
+    }
+
+    async fn give_up_now(&self, name: Name) -> Result<(), ShareError> {
         let Some(content) = self.shelf.coming(&name) else {
             return Err(ShareError::NotComing(name));
         };
@@ -291,6 +313,12 @@ impl Shares {
 
     /// Shares a file no more, or gives up what is on its way here under that name.
     pub(crate) async fn unshare(&self, name: Name) -> Result<(), ShareError> {
+        let shares = self.clone();
+        self.through(async move { shares.unshare_now(name).await })
+            .await
+    }
+
+    async fn unshare_now(&self, name: Name) -> Result<(), ShareError> {
         let _saying = self.saying.lock().await;
         // First no more fetched, then unsaid, then gone: nobody is sent here for what is no more.
         // Unless it is wanted under another name as well.

@@ -44,3 +44,29 @@ fn hits_name_the_peer_and_the_cost_its_words() {
         ["all", "99%", "0%"]
     );
 }
+
+#[test]
+fn a_share_that_is_lost_says_what_to_do() {
+    let shared = |name: &str, state: v1::SharedState, advice: &str| {
+        Shared::from(v1::SharedInfo {
+            name: name.into(),
+            size: 7,
+            state: state.into(),
+            advice: advice.into(),
+            ..Default::default()
+        })
+    };
+    let files = [
+        shared("a", v1::SharedState::Unspecified, ""),
+        shared("b", v1::SharedState::Lost, "share it again"),
+        shared("", v1::SharedState::Lost, "a record cannot be read"),
+    ];
+    assert_eq!(files.each_ref().map(Shared::here), ["all", "lost", "lost"]);
+    assert_eq!(
+        advices(&files),
+        "b: share it again\na record cannot be read\n"
+    );
+    let json = serde_json::to_value(&files).unwrap();
+    assert!(json[0].get("state").is_none() && json[0].get("advice").is_none());
+    assert_eq!(json[1]["state"], "lost");
+}

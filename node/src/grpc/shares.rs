@@ -20,7 +20,7 @@ use super::entrance::Covered;
 use super::status::{check_network, not_serving, of_file, of_share, of_wire};
 use crate::daemon::{Life, Running};
 use crate::files::{BrokenOff, FileError, STALL};
-use crate::shares::{Header, ShareError, Sharer, flood, sum};
+use crate::shares::{Header, ShareError, Sharer, Unread, flood, sum};
 use crate::wire::Wire;
 
 pub(super) struct Shares {
@@ -108,7 +108,10 @@ impl v1::shares_server::Shares for Shares {
                 received: some(holding.received()),
                 ..info(&shared.offer)
             });
-            let files = files.collect();
+            let mut lost: Vec<v1::SharedInfo> =
+                running.shares.unread().iter().map(lost_info).collect();
+            lost.sort_by(|a, b| (&a.name, &a.advice).cmp(&(&b.name, &b.advice)));
+            let files = files.chain(lost).collect();
             Ok(v1::ListSharesResponse { files })
         })
         .await
@@ -331,6 +334,18 @@ fn info(offer: &Offer) -> v1::SharedInfo {
         since_unix_ms: *since,
         missing: None,
         received: None,
+        state: v1::SharedState::Unspecified.into(),
+        advice: String::new(),
+    }
+}
+
+/// Of a record that cannot be used now.
+fn lost_info(unread: &Unread) -> v1::SharedInfo {
+    let known = unread.lost.as_ref().map(|lost| info(&lost.offer));
+    v1::SharedInfo {
+        state: v1::SharedState::Lost.into(),
+        advice: unread.advice(),
+        ..known.unwrap_or_default()
     }
 }
 

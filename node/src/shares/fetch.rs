@@ -36,7 +36,7 @@ const ENOUGH: usize = 8;
 
 /// How long a fetch rests after a round in which nobody delivered, at first and at most; twice as long each time (guess:
 /// whoever restarts is found soon, and what nobody has costs little for ever).
-const REST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+pub(super) const REST: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// A shared file's bytes, in order. An error ends it.
 pub(crate) type Bytestream = Outgoing<ShareError>;
@@ -188,6 +188,12 @@ impl Shares {
         wanted: Wanted,
         everywhere: bool,
     ) -> Result<(Kept, Option<watch::Receiver<Outlook>>), ShareError> {
+        // Its manifest is wanted now.
+        if let Some(record) = self.shelf.lost(&wanted)
+            && let Err(error) = self.heal_one(&record).await
+        {
+            debug!("{}: {error}", record.advice());
+        }
         if let Some(kept) = self.shelf.kept(&wanted) {
             let partial = !kept.1.here().is_full();
             let outlook = partial.then(|| self.pursue(&kept, Vec::new()));
@@ -208,9 +214,13 @@ impl Shares {
             }
             Content::Inline(_) => draft,
         };
-        let kept = on_disk(move || draft.begin(shared)).await?;
-        let outlook = self.pursue(&kept, peers);
-        Ok((kept, Some(outlook)))
+        let shares = self.clone();
+        self.through(async move {
+            let kept = on_disk(move || draft.begin(shared)).await?;
+            let outlook = shares.pursue(&kept, peers);
+            Ok((kept, Some(outlook)))
+        })
+        .await
     }
 
     /// Brings on what was on its way here when this peer stopped.
@@ -280,7 +290,7 @@ impl Shares {
     }
 
     /// The content's manifest, from the first who has the right one.
-    async fn ask_what(
+    pub(super) async fn ask_what(
         &self,
         content: Key,
         peers: &[Member],
@@ -317,7 +327,7 @@ impl Shares {
         })
     }
 
-    async fn bring_node(&self, key: Key, peers: &[Member]) -> Result<Chunk, ShareError> {
+    pub(super) async fn bring_node(&self, key: Key, peers: &[Member]) -> Result<Chunk, ShareError> {
         let mut reason = "nobody is left to ask".to_owned();
         for peer in peers {
             match self.chunks.get(&endpoint(peer), key).await {

@@ -50,6 +50,17 @@ impl Shares {
         name: Name,
         count: usize,
     ) -> Result<Progress, ShareError> {
+        let (shares, files) = (self.clone(), files.clone());
+        self.through(async move { shares.begin_prefetch(&files, name, count).await })
+            .await
+    }
+
+    async fn begin_prefetch(
+        &self,
+        files: &Files,
+        name: Name,
+        count: usize,
+    ) -> Result<Progress, ShareError> {
         let mut members: Vec<Member> = self.members().await?.into_values().collect();
         members.retain(|m| m.is_present() && m.id != self.me);
         if count == 0 || count > members.len() + 1 {

@@ -81,8 +81,19 @@ impl Shares {
         self.publish(draft, shared, Taken::Replace).await
     }
 
-    /// Durable first, then said.
+    /// Durable first, then said; though the client may go away in between.
     pub(super) async fn publish(
+        &self,
+        draft: Draft,
+        shared: Shared,
+        taken: Taken,
+    ) -> Result<Offer, ShareError> {
+        let shares = self.clone();
+        self.through(async move { shares.publish_now(draft, shared, taken).await })
+            .await
+    }
+
+    async fn publish_now(
         &self,
         draft: Draft,
         shared: Shared,

@@ -12,9 +12,10 @@
 //! without a record is removed at the next start. Chunks that several contents have are kept once, and counted.
 //!
 //! A name is that of one content, here or on its way: what a user shares takes it, and what comes from others makes way. A
-//! record that cannot be read or understood is kept, and while there is one no chunk goes, since it may be of that file.
+//! record that cannot be read or understood, or whose manifest is lost, is kept ([`unread`]), and while there is one no chunk
+//! goes, since it may be of that file.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,9 +35,11 @@ mod draft;
 mod records;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub(crate) use draft::{Committed, Draft, Taken};
 use records::{Records, Unusable};
+pub(crate) use unread::{Healed, Lost, Unread};
 
 /// Chunks of all shared files of one peer: 256 GiB in chunks of 1 MiB, 20 MiB of memory.
 const CHUNKS: usize = 262_144;
@@ -72,8 +75,8 @@ struct Table {
     partials: BTreeMap<Key, Kept>,
     /// By chunk, how many contents and drafts have it.
     uses: HashMap<Key, u32>,
-    /// Records that are there, and of no use to this process.
-    unread: HashSet<PathBuf>,
+    /// Records that are there, and of no use now.
+    unread: HashMap<PathBuf, Unread>,
 }
 
 impl Shelf {
@@ -92,28 +95,19 @@ impl Shelf {
         };
         for (records, whole) in [(&shelf.files, true), (&shelf.partial, false)] {
             for path in records.list().map_err(OpenError::io(&root))? {
-                match shelf.load(&path, whole) {
-                    Ok(()) => {}
-                    Err(Unusable::Wrong(reason)) => {
-                        warn!(path = %path.display(), "a file is not shared any more: {reason}");
-                        std::fs::remove_file(&path).map_err(OpenError::io(&path))?;
-                    }
-                    Err(Unusable::Unread(reason)) => {
-                        warn!(
-                            path = %path.display(),
-                            "a shared file is kept but not offered, and no space of others is given back: {reason}"
-                        );
-                        shelf.lock().unread.insert(path);
-                    }
-                }
+                shelf.take_in(&path, whole).map_err(OpenError::io(&path))?;
             }
         }
         shelf.remove_strays();
         Ok(shelf)
     }
 
-    fn load(&self, path: &Path, whole: bool) -> Result<(), Unusable> {
-        let mut shared = records::read(path)?;
+    fn load(&self, path: &Path, whole: bool) -> Result<Kept, Unusable> {
+        let mut shared = records::read(path).map_err(|unusable| match unusable {
+            // It can be fetched anew.
+            Unusable::Lost(_, reason) if !whole => Unusable::Wrong(reason),
+            unusable => unusable,
+        })?;
         let layout = self.layout(&shared.content).map_err(|error| match error {
             // Its nodes have the hashes they should have.
             ShareError::Manifest(_) | ShareError::TooLarge => Unusable::wrong(error),
@@ -122,6 +116,12 @@ impl Shelf {
                 if !whole =>
             {
                 Unusable::wrong(error)
+            }
+            ShareError::Chunk(
+                node @ (chunks::ChunkError::Missing | chunks::ChunkError::Damaged),
+            ) => {
+                let Shared { offer, content } = shared.clone();
+                Unusable::lost(offer, Some(content), format!("of a chunk of it, {node}"))
             }
             error => Unusable::unread(error),
         })?;
@@ -148,10 +148,10 @@ impl Shelf {
         }
         let kept = (shared, holding);
         match whole {
-            true => table.shares.insert(name, kept),
-            false => table.partials.insert(content, kept),
+            true => table.shares.insert(name, kept.clone()),
+            false => table.partials.insert(content, kept.clone()),
         };
-        Ok(())
+        Ok(kept)
     }
 
     fn layout(&self, content: &Content) -> Result<Layout, ShareError> {
@@ -291,7 +291,7 @@ impl Shelf {
         let path = self.files.path(Key::of_name(name));
         let (share, unread) = (
             table.shares.contains_key(name),
-            table.unread.contains(&path),
+            table.unread.contains_key(&path),
         );
         drop(table);
         if share || unread {
@@ -317,7 +317,14 @@ impl Shelf {
         self.drop_partial(content)
     }
 
-    /// Whoever calls holds `changes`, as for all below.
+    /// A fetch of a content that is shared from here now is over. Whoever calls holds `changes`, as for all below.
+    fn drop_fetch_of(&self, content: Key) -> Option<Offer> {
+        self.drop_partial(content).unwrap_or_else(|error| {
+            warn!(%content, "the record of its fetch stays until the next start: {error}");
+            None
+        })
+    }
+
     fn drop_partial(&self, content: Key) -> Result<Option<Offer>, ShareError> {
         if !self.lock().partials.contains_key(&content) {
             return Ok(None);
@@ -370,7 +377,9 @@ impl Shelf {
         let other = |kept: &Kept| kept.0.offer.name == *name && kept.0.offer.content != content;
         table.shares.get(name).is_some_and(other)
             || table.partials.values().any(other)
-            || table.unread.contains(&self.files.path(Key::of_name(name)))
+            || table
+                .unread
+                .contains_key(&self.files.path(Key::of_name(name)))
     }
 
     /// There is a place for one more file, or it has that name.

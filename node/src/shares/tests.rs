@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, stream};
 use tempfile::TempDir;
 
 use super::*;
@@ -119,6 +119,32 @@ async fn what_comes_for_one_name_is_there_for_all_of_them() {
     );
     holding.add(1);
     assert_eq!((lone.missing("a"), lone.missing("b")), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_begun_is_finished_though_the_client_goes_away() {
+    let lone = Lone::new();
+    for n in 0..10 {
+        let (name, pieces) = (format!("f/{n}"), [n, 100]);
+        let wanted = Wanted::Name(Name::new(&*name).unwrap());
+        let mut sharing = Box::pin(lone.share(&name, &pieces));
+        // Until it is on the volume, and not told yet.
+        while lone.shares.kept(&wanted).is_none() && (&mut sharing).now_or_never().is_none() {
+            tokio::task::yield_now().await;
+        }
+        drop(sharing);
+        let offered = async {
+            while (lone.shares.find(flood(wanted.clone(), true, 1)).await)
+                .is_ok_and(|(found, _)| found.is_empty())
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(
+            timeout(PATIENCE, offered).await.is_ok(),
+            "{name} is offered"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -224,6 +224,56 @@ async fn small_shares_and_nonsense() {
     assert_eq!(listed.into_inner().files.len(), 3);
 }
 
+/// What a peer says of that name.
+async fn listed(peer: &Peer, name: &str) -> Option<v1::SharedInfo> {
+    let listed = shares(peer).list(v1::ListSharesRequest {}).await.ok()?;
+    let mut files = listed.into_inner().files.into_iter();
+    files.find(|file| file.name == name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_whose_manifest_is_lost_says_so_and_heals_from_others() {
+    let mut network = Network::start_with(3, &["--chunk-size", "65536"]).await;
+    // More chunks than the root of a manifest has room for, one after the other the same.
+    let film = [bytes(64 * 1024, 4).repeat(1_024), bytes(1_000, 5)].concat();
+    share(&network.peers[0], NAME, &film).await.unwrap();
+    assert!(fetched(&network.peers[1], NAME, true).await == film);
+    network.peers[0].kill();
+    network.peers[1].kill();
+    // All but its two pieces.
+    let chunks = crate::swarm::chunks(&network.peers[0].data).into_iter();
+    let nodes = chunks.filter(|path| {
+        let len = path.metadata().expect("a chunk").len();
+        len != 64 * 1024 && len != 1_000
+    });
+    let nodes: Vec<_> = nodes.collect();
+    assert!(!nodes.is_empty());
+    nodes
+        .iter()
+        .for_each(|node| std::fs::remove_file(node).unwrap());
+
+    network.launch(0);
+    until("it says that the manifest is lost", async || {
+        let Some(info) = listed(&network.peers[0], NAME).await else {
+            return false;
+        };
+        assert_eq!(info.state(), v1::SharedState::Lost);
+        assert!(info.advice.contains("share the file again"), "{info:?}");
+        true
+    })
+    .await;
+    network.launch(1);
+    until("it has healed", async || {
+        let info = listed(&network.peers[0], NAME).await;
+        info.is_some_and(|info| {
+            info.state() == v1::SharedState::Unspecified && info.advice.is_empty()
+        })
+    })
+    .await;
+    network.peers[1].kill();
+    assert!(fetched(&network.peers[2], NAME, true).await == film);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_trickle_hold_up_no_fetch() {
     let network = Network::start_in(&["a", "a"]).await;

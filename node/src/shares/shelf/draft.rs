@@ -6,7 +6,6 @@ use std::sync::Arc;
 use peernet_core::key::Key;
 use peernet_core::share::{Offer, Wanted};
 use tokio::runtime::Handle;
-use tracing::warn;
 
 use super::{CHUNKS, Kept, PARTIALS, Shared, Shelf, volume};
 use crate::disk::{Chunk, Purpose};
@@ -106,10 +105,7 @@ impl Draft {
         let old = table.shares.insert(name, (shared, holding));
         drop(table);
         shelf.release(old.iter().flat_map(|(_, holding)| holding.layout().keys()));
-        let gone = shelf.drop_partial(content).unwrap_or_else(|error| {
-            warn!(%content, "the record of its fetch stays until the next start: {error}");
-            None
-        });
+        let gone = shelf.drop_fetch_of(content);
         let replaced = old.map(|(shared, _)| shared.offer.content);
         Ok(Committed {
             offer,

@@ -11,7 +11,7 @@ use peernet_proto::v1;
 use prost::Message;
 use thiserror::Error;
 
-use super::Shared;
+use super::{Lost, Shared};
 use crate::disk::{replace_file, sync_dir};
 use crate::files::record::Content;
 use crate::wire::Wire;
@@ -30,6 +30,9 @@ pub(super) enum Unusable {
     /// It could not be read, or not understood, or not all that it needs could be: another time, or another version, may.
     #[error("{0}")]
     Unread(String),
+    /// What it is of is known, but not what that consists of: others may know.
+    #[error("{1}")]
+    Lost(Box<Lost>, String),
 }
 
 impl Unusable {
@@ -39,6 +42,10 @@ impl Unusable {
 
     pub(super) fn unread(reason: impl ToString) -> Self {
         Unusable::Unread(reason.to_string())
+    }
+
+    pub(super) fn lost(offer: Offer, content: Option<Content>, reason: impl ToString) -> Self {
+        Unusable::Lost(Box::new(Lost { offer, content }), reason.to_string())
     }
 }
 
@@ -108,9 +115,13 @@ pub(super) fn read(path: &Path) -> Result<Shared, Unusable> {
     }
     let offer = offer.ok_or_else(|| Unusable::wrong("its record is empty"))?;
     let offer = Offer::from_wire(offer, "offer").map_err(Unusable::wrong)?;
-    let content = Content::decode(&body).map_err(Unusable::wrong)?;
-    if Key(content.etag()) != offer.content || content.size() != offer.size {
-        return Err(Unusable::wrong("its record does not have the hash it says"));
+    let content = Content::decode(&body).ok();
+    let is_its = |c: &Content| Key(c.etag()) == offer.content && c.size() == offer.size;
+    match content.filter(is_its) {
+        Some(content) => Ok(Shared { offer, content }),
+        None => {
+            let reason = "its record does not have the hash it says";
+            Err(Unusable::lost(offer, None, reason))
+        }
     }
-    Ok(Shared { offer, content })
 }

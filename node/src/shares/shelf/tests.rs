@@ -1,7 +1,9 @@
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use super::*;
-use crate::files::manifest::{ChunkRef, TreeBuilder};
+use crate::files::manifest::{ChunkRef, ROOT_REFS, TreeBuilder};
 
 fn share(shelf: &Arc<Shelf>, name: &str, parts: &[&'static str]) -> Result<Key, ShareError> {
     Ok(commit(shelf, name, parts)?.offer.content)
@@ -9,13 +11,19 @@ fn share(shelf: &Arc<Shelf>, name: &str, parts: &[&'static str]) -> Result<Key, 
 
 fn commit(shelf: &Arc<Shelf>, name: &str, parts: &[&'static str]) -> Result<Committed, ShareError> {
     let (mut draft, mut tree, mut nodes) = (shelf.draft(), TreeBuilder::new(9), Vec::new());
+    let mut added = HashSet::new();
     for part in parts {
         let chunk = Chunk::new(Bytes::from_static(part.as_bytes()));
-        draft.add(&chunk)?;
         let (key, len) = (chunk.key(), part.len() as u64);
+        if added.insert(key) {
+            draft.add(&chunk)?;
+        }
         tree.push(ChunkRef { key, len }, &mut nodes);
     }
     let content = Content::Chunks(tree.finish(&mut nodes));
+    for node in nodes {
+        draft.add(&Chunk::new(node))?;
+    }
     let id = Key(content.etag());
     let offer = Offer {
         name: Name::new(name).unwrap(),
@@ -305,6 +313,13 @@ fn a_record_that_cannot_be_used_now_is_kept_with_all_chunks() {
     let names: Vec<String> = offers(&shelf).iter().map(|o| o.name.to_string()).collect();
     assert_eq!(names, ["x"]);
     assert!(new.exists() && stuck.exists() && !wrong.exists());
+    let unread = shelf.unread();
+    assert!(unread.len() == 2 && unread.iter().all(|record| record.lost.is_none()));
+    assert!(
+        unread
+            .iter()
+            .all(|r| r.advice().contains("share the file again"))
+    );
     assert!(there(&shelf, "one") && there(&shelf, "three"));
     // What goes now may be theirs as well, and their names are not free.
     shelf.remove(&Name::new("x").unwrap()).unwrap();
@@ -318,4 +333,72 @@ fn a_record_that_cannot_be_used_now_is_kept_with_all_chunks() {
     drop(shelf);
     let shelf = open();
     assert!(!there(&shelf, "one") && !there(&shelf, "x") && there(&shelf, "five"));
+}
+
+#[test]
+fn a_share_whose_manifest_is_lost_is_kept_and_heals_when_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(Shelf::open(dir.path(), 0).unwrap());
+    let shelf = open();
+    // More than the root of a manifest has room for.
+    let content = share(&shelf, "a", &["one"; ROOT_REFS + 1]).unwrap();
+    let (shared, holding) = shelf.kept(&Wanted::Content(content)).unwrap();
+    let pieces: HashSet<Key> = holding.layout().pieces().iter().map(|p| p.key).collect();
+    let node = holding.layout().keys().find(|key| !pieces.contains(key));
+    let node = node.expect("a manifest of several chunks");
+    let lost = shelf.read(&node).unwrap();
+    shelf.chunks.remove(&node).unwrap();
+    drop((shelf, holding));
+
+    let shelf = open();
+    assert!(shelf.whole().is_empty());
+    let a = Wanted::Name(Name::new("a").unwrap());
+    let record = shelf.lost(&a).unwrap();
+    assert_eq!(record.lost.as_ref().unwrap().offer, shared.offer);
+    assert!(
+        record.advice().contains("its manifest is lost"),
+        "{}",
+        record.advice()
+    );
+    assert!(shelf.read_again(&record, None).unwrap().is_none());
+    // Meanwhile the user fetches it under the only name that is free for it.
+    let mut draft = shelf.draft();
+    draft.add(&lost).unwrap();
+    let (fetch, holding) = draft.begin(shared.clone()).unwrap();
+    assert_eq!(fetch.offer.name.as_str(), content.to_string());
+    let healed = shelf.read_again(&record, None).unwrap().unwrap();
+    assert_eq!(healed.kept.0.offer, shared.offer);
+    assert!(Arc::ptr_eq(&healed.kept.1, &holding));
+    assert_eq!(healed.gone.unwrap().name, fetch.offer.name);
+    assert!(shelf.unread().is_empty() && shelf.partial().is_empty());
+    assert!(shelf.read_again(&record, None).unwrap().is_none(), "once");
+    drop((shelf, holding));
+    assert_eq!(offers(&open()), [shared.offer]);
+}
+
+#[test]
+fn a_record_whose_root_has_rotted_heals_when_it_is_known_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Arc::new(Shelf::open(dir.path(), 0).unwrap());
+    let shelf = open();
+    let content = share(&shelf, "a", &["one", "two"]).unwrap();
+    let (shared, _) = shelf.kept(&Wanted::Content(content)).unwrap();
+    let path = shelf.files.path(Key::of_name(&shared.offer.name));
+    drop(shelf);
+    let mut record = std::fs::read(&path).unwrap();
+    let key = Key::of_bytes(b"two").0;
+    let at = record.windows(32).position(|part| part == key);
+    record[at.expect("the root names its pieces")] ^= 1;
+    std::fs::write(&path, record).unwrap();
+
+    let shelf = open();
+    let [record] = &shelf.unread()[..] else {
+        panic!("one record");
+    };
+    assert!(record.lost.as_ref().unwrap().content.is_none());
+    assert!(there(&shelf, "one"));
+    let healed = shelf.read_again(record, Some(shared.content.clone()));
+    assert_eq!(healed.unwrap().unwrap().kept.1.missing(), 0);
+    drop(shelf);
+    assert_eq!(offers(&open()), [shared.offer]);
 }
