@@ -54,8 +54,8 @@ pub fn is_named(newest: &BTreeMap<Slot, &SlotReport>, peer: PeerId) -> bool {
     newest.values().any(|slot| involves(slot, peer))
 }
 
-/// Whether the volume of the dead peer may be given up: that nothing depends on it, nor on any other identity of its
-/// name, which may be the one that the volume is of by now.
+/// Whether the volume of the dead peer of that name may be given up: that nothing depends on it, nor on any other identity of
+/// the name, which may be the one that the volume is of by now.
 ///
 /// While the others are enough for every copy, its slots have to live on them first, by the same verdict as for a leave.
 /// With fewer peers than copies nobody else could take them: then it suffices that the survivors of each of its slots
@@ -66,14 +66,14 @@ pub fn is_named(newest: &BTreeMap<Slot, &SlotReport>, peer: PeerId) -> bool {
 /// survivor of each quorum has too.
 pub fn replaceable(
     dead: PeerId,
+    name: &str,
     members: &BTreeMap<PeerId, Member>,
     reports: &BTreeMap<PeerId, Report>,
     replication: Replication,
     doomed: bool,
 ) -> Verdict {
-    let name = members.get(&dead).map(|m| &m.name);
     let others = members.values().filter(|m| m.id != dead && !m.is_gone());
-    let namesakes = others.filter(|m| Some(&m.name) == name).map(|m| m.id);
+    let namesakes = others.filter(|m| m.name == name).map(|m| m.id);
     let judged = std::iter::once(dead).chain(namesakes);
     let mut verdicts = judged.map(|id| match members.get(&id) {
         Some(member) if member.is_present() && !doomed => Verdict::Stay {

@@ -73,6 +73,13 @@ pub(crate) enum ChunkError {
     Peer(#[from] PeerError),
 }
 
+impl ChunkError {
+    /// Whether the bytes are not here, or are not those of the name. Another error says nothing about them.
+    fn is_lost(&self) -> bool {
+        matches!(self, ChunkError::Missing | ChunkError::Damaged)
+    }
+}
+
 impl From<disk::ChunkError> for ChunkError {
     fn from(error: disk::ChunkError) -> Self {
         match error {
@@ -365,8 +372,11 @@ impl Chunks {
     /// Tells the peer that an indexed chunk's bytes are gone or wrong. Returns whether it was one. That the system could not
     /// read it now, for want of files or memory, says nothing about them.
     async fn note_unreadable(&self, key: Key, error: &ChunkError) -> Result<bool, ChunkError> {
-        let lost = matches!(error, ChunkError::Missing | ChunkError::Damaged);
-        if !lost || self.peer.holds(vec![key]).await? != [true] {
+        if !error.is_lost() || self.peer.holds(vec![key]).await? != [true] {
+            return Ok(false);
+        }
+        // It may have been stored again before it was looked for in the index: then that copy is meant.
+        if self.read_file(key).await?.is_ok() {
             return Ok(false);
         }
         warn!(%key, "a chunk of this peer cannot be read and will be fetched again: {error}");

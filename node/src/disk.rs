@@ -11,10 +11,11 @@
 //! Both halves block; asynchronous callers use a blocking thread.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{Advice, fadvise};
 use thiserror::Error;
 
 use crate::faults::{DiskFaults, DiskPlan};
@@ -113,6 +114,9 @@ pub fn open_with(
     plan: DiskPlan,
 ) -> Result<(DiskStore, ChunkFiles), OpenError> {
     fs::create_dir_all(dir).map_err(OpenError::io(dir))?;
+    for file in ["meta.redb", "journal"].map(|name| dir.join(name)) {
+        forget_cached(&file).map_err(OpenError::io(&file))?;
+    }
     let faults = Arc::new(DiskFaults::new(plan));
     let late = Late::open(dir, faults.clone())?;
     // The database first: its lock keeps a second process from emptying `tmp` under the first.
@@ -124,6 +128,18 @@ pub fn open_with(
         Durability::Written => chunks.synced_late(late),
     };
     Ok((store, chunks))
+}
+
+/// Lets what is read of a file next come from the disk. After a sync that failed, the system keeps pages that the disk never got
+/// and calls them clean (Rebello et al., Can Applications Recover from fsync Failures?, ATC 2020): a process that stopped for that
+/// reason and is started again would believe them.
+fn forget_cached(path: &Path) -> io::Result<()> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    file.sync_data()?;
+    Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
 }
 
 /// Puts a file in place whole or not at all, and durably: written under a temporary name on the same volume, synced,

@@ -12,6 +12,7 @@ use peernet_plan::names::MANAGER;
 use peernet_plan::observed::{Network, Observed, Set};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use thiserror::Error;
 
 use crate::build::Objects;
@@ -105,12 +106,35 @@ pub(crate) async fn apply(
     apply_one(client, network, &service).await?;
     apply_one(client, network, &budget).await?;
     apply_one(client, network, &policy).await?;
+    if observed.set.as_ref().is_some_and(|set| set.rolls) && leading.is_held() {
+        stop_rolling(client, network).await?;
+    }
     let now = observe::set(client, network).await?;
     let set = fence(set, observed.set.as_ref(), now.as_ref())?;
     if !leading.is_held() {
         return Err(ApplyError::NotLeading);
     }
     apply_one(client, network, &set).await
+}
+
+/// Takes the default options of Kubernetes' own rolling update away, which another strategy may not have. Nobody set them, so
+/// that server-side apply leaves them.
+async fn stop_rolling(client: &Client, network: &Network) -> Result<(), ApplyError> {
+    let api: Api<StatefulSet> = Api::namespaced(client.clone(), &network.namespace);
+    let other = json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": null}}});
+    let (name, mine) = (
+        network.name.clone(),
+        PatchParams {
+            field_manager: Some(MANAGER.into()),
+            ..PatchParams::default()
+        },
+    );
+    let patched = api.patch(&name, &mine, &Patch::Merge(&other)).await;
+    patched.map(drop).map_err(|source| ApplyError::Apply {
+        kind: "StatefulSet".into(),
+        name,
+        source,
+    })
 }
 
 /// Binds the new state to what was observed, if that still holds `now`: to that very StatefulSet and version, or to there
@@ -179,6 +203,8 @@ mod tests {
             uid: uid.into(),
             resource_version: version.into(),
             replicas,
+            revision: None,
+            rolls: false,
         }
     }
 
@@ -235,6 +261,38 @@ mod tests {
         let mut changes = changes.lock().unwrap().clone();
         changes.retain(|asked| asked.what.contains("/statefulsets/"));
         (applied, changes)
+    }
+
+    #[tokio::test]
+    async fn kubernetes_own_rolling_update_is_taken_away_with_its_options() {
+        let mut earlier = built(3).set;
+        earlier.metadata.uid = Some("set-1".into());
+        earlier.metadata.resource_version = Some("42".into());
+        let mut earlier = serde_json::to_value(earlier).unwrap();
+        let mut observed = fixture::fresh(fixture::network(3));
+        observed.set = Some(Set {
+            rolls: true,
+            ..seen("set-1", "42", 3)
+        });
+        // As its controller is owned.
+        earlier["metadata"]["ownerReferences"][0]["uid"] = json!(observed.network.uid);
+        let (client, changes) = fake::api(move |asked| match asked.what.split_once(' ')? {
+            ("GET", path) if path.contains("/statefulsets/") => Some(earlier.clone()),
+            ("PATCH", path) if path.contains("/statefulsets/") => Some(earlier.clone()),
+            ("PATCH", _) => Some(asked.body.clone()),
+            _ => None,
+        });
+        apply(&client, &Leading::held(), &observed, built(3))
+            .await
+            .unwrap();
+        let mut changes = changes.lock().unwrap().clone();
+        changes.retain(|asked| asked.what.contains("/statefulsets/"));
+        let strategies: Vec<_> = changes
+            .iter()
+            .map(|c| &c.body["spec"]["updateStrategy"])
+            .collect();
+        let never = json!({"type": "OnDelete", "rollingUpdate": null});
+        assert_eq!(strategies, [&never, &json!({"type": "OnDelete"})]);
     }
 
     #[tokio::test]

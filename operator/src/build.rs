@@ -5,8 +5,8 @@ mod pod;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{
-    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
-    StatefulSetUpdateStrategy,
+    StatefulSet, StatefulSetOrdinals, StatefulSetPersistentVolumeClaimRetentionPolicy,
+    StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, Service, ServiceAccount, ServicePort,
@@ -163,10 +163,13 @@ fn set(network: &Network, node_image: &NodeImage, replicas: u32) -> StatefulSet 
             service_name: Some(names::headless(&network.name)),
             replicas: Some(i32::try_from(replicas).unwrap_or(i32::MAX)),
             selector: selector(network),
+            // Said, so that it is put back when somebody changes it: pods below it would go unproved.
+            ordinals: Some(StatefulSetOrdinals { start: Some(0) }),
             // Peers neither start nor leave in the order of their ordinals.
             pod_management_policy: Some("Parallel".into()),
+            // See `peernet_plan::Restart`.
             update_strategy: Some(StatefulSetUpdateStrategy {
-                type_: Some("RollingUpdate".into()),
+                type_: Some("OnDelete".into()),
                 rolling_update: None,
             }),
             persistent_volume_claim_retention_policy: Some(

@@ -92,6 +92,17 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
             format!("told to join: {}", places.join(", ")),
         );
     }
+    if let Some(restart) = &plan.restart {
+        tell(
+            Kind::Normal,
+            "PeerRestarts",
+            "Restart",
+            format!(
+                "{} is started anew: the template of the pods has changed",
+                restart.pod
+            ),
+        );
+    }
     if !told.leaving.is_empty() {
         tell(
             Kind::Normal,

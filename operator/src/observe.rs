@@ -153,14 +153,20 @@ pub(crate) async fn set(client: &Client, network: &Network) -> Result<Option<Set
         kind: "StatefulSet",
         field,
     };
-    let replicas = set.spec.and_then(|spec| spec.replicas);
+    let status = set.status.unwrap_or_default();
+    let seen = status.observed_generation == set.metadata.generation;
+    let spec = set.spec.unwrap_or_default();
+    let strategy = spec.update_strategy.and_then(|strategy| strategy.type_);
     Ok(Some(Set {
         uid: set.metadata.uid.ok_or_else(|| missing("uid"))?,
         resource_version: set
             .metadata
             .resource_version
             .ok_or_else(|| missing("resourceVersion"))?,
-        replicas: replicas
+        revision: status.update_revision.filter(|_| seen),
+        rolls: strategy.as_deref() == Some("RollingUpdate"),
+        replicas: spec
+            .replicas
             .and_then(|n| u32::try_from(n).ok())
             .ok_or_else(|| missing("replicas"))?,
     }))
@@ -197,7 +203,11 @@ async fn list_pods(
         .collect())
 }
 
+/// The label by which a StatefulSet's controller tells from which revision it made a pod.
+const REVISION: &str = "controller-revision-hash";
+
 fn peer_pod(pod: Pod) -> PeerPod {
+    let labels = pod.metadata.labels;
     let status = pod.status.unwrap_or_default();
     let conditions = status.conditions.iter().flatten();
     let runs = status.phase.as_deref() == Some("Running");
@@ -217,6 +227,7 @@ fn peer_pod(pod: Pod) -> PeerPod {
             .any(|c| c.type_ == "Ready" && c.status == "True"),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         uid: pod.metadata.uid.unwrap_or_default(),
+        revision: labels.and_then(|mut l| l.remove(REVISION)),
         started: runs && containers_run,
         answer: None,
     }

@@ -21,7 +21,7 @@ use crate::events;
 use crate::lease::Leading;
 use crate::observe::{ObserveError, observe};
 use crate::peers::Peers;
-use crate::removal::{RemovalError, forget, remove};
+use crate::removal::{RemovalError, forget, remove, restart};
 use crate::retention::{self, RetentionError};
 use crate::status::{self, StatusError};
 
@@ -68,7 +68,7 @@ pub enum CycleError {
     #[error("cannot answer")]
     Status(#[from] StatusError),
     /// See [`RemovalError`].
-    #[error("cannot clear away what a replaced peer left")]
+    #[error("cannot delete a pod or a volume")]
     Removal(#[from] RemovalError),
 }
 
@@ -144,6 +144,9 @@ pub async fn reconcile(
     applied?;
     if let Some(removal) = plan.replace.as_ref().and_then(|r| r.removal.as_ref()) {
         remove(client, leading, &observed.network, removal).await?;
+    }
+    if let Some(outdated) = &plan.restart {
+        restart(client, leading, &observed.network, outdated).await?;
     }
     forget(client, &observed.network, &plan).await?;
     // No watch tells that a broker is back.

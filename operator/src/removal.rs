@@ -7,7 +7,7 @@ use kube::{Client, ResourceExt};
 use peernet_crd::PeerNetwork;
 use peernet_plan::names;
 use peernet_plan::observed::Network;
-use peernet_plan::{Plan, Removal};
+use peernet_plan::{Plan, Removal, Restart};
 use serde_json::json;
 use thiserror::Error;
 
@@ -60,6 +60,10 @@ pub(crate) async fn remove(
         let deleted = api.delete(&name, &only(uid)).await.map(drop);
         settle("PersistentVolumeClaim", name, deleted)?;
     }
+    if !leading.is_held() {
+        // The first answer may have taken its time.
+        return Err(RemovalError::NotLeading);
+    }
     if let Some(uid) = pod_uid {
         let api: Api<Pod> = Api::namespaced(client.clone(), &network.namespace);
         // Its peer is retired and has nothing to finish. Without a kubelet nobody would confirm the end.
@@ -72,6 +76,29 @@ pub(crate) async fn remove(
         settle("Pod", pod.clone(), deleted)?;
     }
     Ok(())
+}
+
+/// Deletes a pod that is to be started anew.
+///
+/// # Errors
+/// See [`RemovalError`]; the next cycle decides again.
+pub(crate) async fn restart(
+    client: &Client,
+    leading: &Leading,
+    network: &Network,
+    restart: &Restart,
+) -> Result<(), RemovalError> {
+    if !leading.is_held() {
+        return Err(RemovalError::NotLeading);
+    }
+    let Restart { pod, uid } = restart;
+    tracing::info!(
+        pod,
+        "it is started anew, as the template of the pods has changed"
+    );
+    let api: Api<Pod> = Api::namespaced(client.clone(), &network.namespace);
+    let deleted = api.delete(pod, &only(uid)).await.map(drop);
+    settle("Pod", pod.clone(), deleted)
 }
 
 fn only(uid: &str) -> DeleteParams {

@@ -124,6 +124,7 @@ pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         hints: _,
         leave,
         replace,
+        restart,
         stuck: _,
         recover,
         spread: _,
@@ -139,6 +140,7 @@ pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         && orders.is_empty()
         && leave.is_none()
         && replace.is_none()
+        && restart.is_none()
         && recover.is_none()
         && problems.is_empty()
 }

@@ -204,6 +204,8 @@ impl Operator {
             uid: "set".into(),
             resource_version: String::new(),
             replicas,
+            revision: None,
+            rolls: false,
         })
     }
 
@@ -220,6 +222,7 @@ impl Operator {
             ready: runs,
             deleting: false,
             uid: format!("{}-{}", pod.ordinal, host.run),
+            revision: None,
             started: runs,
             answer: said.map(|seen| seen.answer),
         }

@@ -113,15 +113,11 @@ impl<S: Store> Peer<S> {
             self.store.remove_chunk(&key)?;
             self.slots.touch(slot);
             if self.slots.held().contains(&slot) {
-                let others = self
-                    .slots
-                    .config(slot)
-                    .map(|c| c.replicas.clone())
-                    .unwrap_or_default();
-                for id in others {
-                    if id != self.me {
-                        self.want(key, len, id);
-                    }
+                // Also where nobody else has it: it is missed then, and what lies here is looked at again, which may have been
+                // stored anew since it was read.
+                let replicas = self.slots.config(slot).map(|c| c.replicas.clone());
+                for id in replicas.unwrap_or_default() {
+                    self.want(key, len, id);
                 }
                 self.doubt(slot);
                 self.fetch_wanted();

@@ -162,7 +162,7 @@ fn a_majority_that_may_miss_a_chunk_is_built_from_on_order_only() {
     assert!(found.is_empty(), "all can be written: {found:?}");
     assert_eq!(found.thin.len(), HALF);
     assert_eq!(found.missing, gone(&[1, 2]));
-    let verdict = replaceable(id(1), &all, &told, two_of_five, false);
+    let verdict = replaceable(id(1), "demo-1", &all, &told, two_of_five, false);
     assert!(
         stays(&verdict).contains("cannot be rebuilt while demo-1 and demo-2 are away"),
         "{verdict:?}"
@@ -286,15 +286,27 @@ fn stays(verdict: &Verdict) -> &str {
 fn with_enough_others_a_dead_peer_is_given_up_only_when_no_slot_names_it() {
     let members = members(&[1, 2, 3, 4, 5], &[2]);
     let named = reports(&[1, 3, 4, 5], &members, halves);
-    let verdict = replaceable(id(2), &members, &named, TWO_OF_THREE, false);
+    let verdict = replaceable(id(2), "demo-2", &members, &named, TWO_OF_THREE, false);
     assert!(
         stays(&verdict).contains("still held by the leaver"),
         "{verdict:?}"
     );
     let moved = reports(&[1, 3, 4, 5], &members, |_| (vec![1, 3, 4], None));
     assert_eq!(
-        replaceable(id(2), &members, &moved, TWO_OF_THREE, false),
+        replaceable(id(2), "demo-2", &members, &moved, TWO_OF_THREE, false),
         Verdict::Proved
+    );
+}
+
+#[test]
+fn whoever_has_the_name_of_one_that_is_forgotten_is_asked_about_all_the_same() {
+    let members = members(&[1, 2, 3, 4, 5], &[2]);
+    let named = reports(&[1, 3, 4, 5], &members, halves);
+    // The volume may be that of 2, which slots name; the dead one had its name before, and nobody remembers it.
+    let verdict = replaceable(id(9), "demo-2", &members, &named, TWO_OF_THREE, false);
+    assert!(
+        stays(&verdict).contains("still held by the leaver"),
+        "{verdict:?}"
     );
 }
 
@@ -303,7 +315,14 @@ fn with_enough_others_a_dead_peer_is_given_up_only_when_no_slot_names_it() {
 fn with_too_few_others_one_report_does_not_prove_that_a_slot_lives_elsewhere() {
     let all = members(&[1, 2, 4], &[2, 4]);
     let old = |_: Slot| (vec![1, 2, 3], None);
-    let verdict = replaceable(id(4), &all, &reports(&[1], &all, old), TWO_OF_THREE, false);
+    let verdict = replaceable(
+        id(4),
+        "demo-4",
+        &all,
+        &reports(&[1], &all, old),
+        TWO_OF_THREE,
+        false,
+    );
     assert!(
         stays(&verdict).contains("only 1 of the 2 survivors"),
         "{verdict:?}"
@@ -316,25 +335,32 @@ fn with_too_few_others_the_survivors_must_hold_everything() {
     let everywhere = |_: Slot| (vec![1, 2, 3], None);
     let told = reports(&[1, 3], &all, everywhere);
     assert_eq!(
-        replaceable(id(2), &all, &told, TWO_OF_THREE, false),
+        replaceable(id(2), "demo-2", &all, &told, TWO_OF_THREE, false),
         Verdict::Proved
     );
     let mut behind = told.clone();
     behind.get_mut(&id(3)).unwrap().slots[0].synced = false;
-    let verdict = replaceable(id(2), &all, &behind, TWO_OF_THREE, false);
+    let verdict = replaceable(id(2), "demo-2", &all, &behind, TWO_OF_THREE, false);
     assert!(
         stays(&verdict).contains("only 1 of the 2 survivors"),
         "{verdict:?}"
     );
     let silent = reports(&[1], &all, everywhere);
-    stays(&replaceable(id(2), &all, &silent, TWO_OF_THREE, false));
+    stays(&replaceable(
+        id(2),
+        "demo-2",
+        &all,
+        &silent,
+        TWO_OF_THREE,
+        false,
+    ));
     let alive = members(&[1, 2, 3], &[]);
-    let verdict = replaceable(id(2), &alive, &told, TWO_OF_THREE, false);
+    let verdict = replaceable(id(2), "demo-2", &alive, &told, TWO_OF_THREE, false);
     assert!(
         stays(&verdict).contains("not yet known to be down"),
         "{verdict:?}"
     );
-    let doomed = |told| replaceable(id(2), &alive, told, TWO_OF_THREE, true);
+    let doomed = |told| replaceable(id(2), "demo-2", &alive, told, TWO_OF_THREE, true);
     assert_eq!(doomed(&told), Verdict::Proved);
     assert!(stays(&doomed(&behind)).contains("only 1 of the 2 survivors"));
 }

@@ -50,6 +50,16 @@ pub(super) struct Harm {
     pub(super) undone: Instant,
 }
 
+/// Whether all pods of a set are of its newest revision, and ready.
+fn is_rolled_out(set: Option<&StatefulSet>) -> bool {
+    let Some((set, status)) = set.and_then(|set| Some((set, set.status.as_ref()?))) else {
+        return false;
+    };
+    status.observed_generation == set.metadata.generation
+        && status.updated_replicas == Some(status.replicas)
+        && status.ready_replicas == Some(status.replicas)
+}
+
 impl Trial<'_> {
     pub(super) async fn inject(&mut self, fault: Fault) -> Result<Harm> {
         match fault {
@@ -98,8 +108,8 @@ impl Trial<'_> {
         let namespace = &self.scenario.namespace;
         let set = format!("statefulset/{}", self.network.name);
         kubectl::run(namespace, &["rollout", "restart", &set]).await?;
-        let status = ["rollout", "status", &set, "--timeout=480s"];
-        kubectl::run(namespace, &status).await?;
+        let waiting = watched(self.network.sets.clone(), &self.network.name, is_rolled_out);
+        within("all pods are started anew", PASSING, waiting).await?;
         self.undone(&[]).await
     }
 

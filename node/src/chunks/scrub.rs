@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peernet_core::key::{Key, SLOTS, Slot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::{ChunkError, Chunks};
@@ -18,6 +18,10 @@ use crate::config::CHUNK_SIZE_MIN;
 
 /// From the beginning of a round to that of the next: Ceph's for its deep scrubs (`osd_deep_scrub_interval`).
 const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long a round waits for a peer that is never quiet, because a chunk is lost for good, say: the others rot all the same
+/// (guess).
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// The least that a chunk counts for, bytes: finding, opening and noting take time too, and a million small or well
 /// compressed ones would keep a core busy. Guess: a chunk of the least size.
@@ -36,7 +40,10 @@ pub(crate) struct Scrubbed {
 
 /// Reads all chunks once a week, at most so many bytes a second, until the peer stops.
 pub(crate) async fn keep_scrubbing(chunks: Arc<Chunks>, rate: NonZeroU64) {
-    while chunks.wait_until_quiet().await.is_ok() {
+    while !matches!(
+        timeout(PATIENCE, chunks.wait_until_quiet()).await,
+        Ok(Err(_))
+    ) {
         let began = Instant::now();
         match chunks.scrub(fastrand::u16(..SLOTS), rate).await {
             Ok(Scrubbed { chunks, bytes, bad }) => {
@@ -89,6 +96,9 @@ impl Chunks {
             }
             // Unless it was removed meanwhile.
             Err(error) => {
+                if !error.is_lost() {
+                    warn!(%key, "a chunk of this peer could not be checked: {error}");
+                }
                 found.bad += u64::from(self.note_unreadable(key, &error).await?);
                 Ok(0)
             }

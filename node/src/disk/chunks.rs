@@ -204,7 +204,11 @@ impl ChunkFiles {
     /// Makes a chunk durable that is in place already, and may have been left to a later sync.
     fn sync_held(&self, path: &Path, folder: &Path) -> Result<(), ChunkError> {
         let file = File::open(path).map_err(|e| self.not_written(e))?;
-        self.sync_file(&file)?;
+        // It may have been acknowledged: no failure may be survived, not even that of a full disk.
+        let synced = self.faults.before_sync(Synced::Chunks);
+        synced
+            .and_then(|()| file.sync_data())
+            .map_err(|e| self.distrust("syncing", e))?;
         self.sync(folder)
     }
 
@@ -367,7 +371,9 @@ impl ChunkFiles {
         let synced = self.faults.before_sync(Synced::Chunks);
         synced
             .and_then(|()| sync_dir(folder))
-            .map_err(|e| self.distrust("syncing the folder of", e))
+            .map_err(|e| self.distrust("syncing the folder of", e))?;
+        // One of the same folder that failed beside it may have dropped our entry before this one found nothing to do.
+        self.check_trusted()
     }
 
     fn distrust(&self, action: &'static str, source: io::Error) -> ChunkError {

@@ -59,6 +59,7 @@ pub fn waiting(ordinal: u32) -> PeerPod {
         ready: false,
         deleting: false,
         uid: format!("pod-{ordinal}"),
+        revision: None,
         started: true,
         answer: Some(Answer {
             volume: Volume::default(),
@@ -142,6 +143,8 @@ pub fn set(replicas: u32) -> Set {
         uid: "set-1".into(),
         resource_version: "1".into(),
         replicas,
+        revision: None,
+        rolls: false,
     }
 }
 

@@ -57,6 +57,19 @@ impl Stay {
 /// Decides how many pods there have to be.
 pub(crate) fn size(observed: &Observed, identity: &Identity) -> Size {
     let desired = observed.network.desired();
+    let last = observed.current().max(observed.last());
+    if observed.network.status.founded && observed.members.is_empty() && last > desired {
+        // Whoever has lowered the set by hand meanwhile has proved nothing; what it was is not to be forgotten.
+        return Size {
+            replicas: last,
+            leave: Some(Leave {
+                leaving: last - desired,
+                slots_left: 0,
+                bytes_left: 0,
+                blocker: "no peer answers, so that nobody knows who may go".into(),
+            }),
+        };
+    }
     let stays = if observed.network.status.founded {
         stays(observed)
     } else {

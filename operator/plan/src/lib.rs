@@ -15,6 +15,7 @@ mod place;
 mod preflight;
 mod recovery;
 mod replace;
+mod rollout;
 mod spread;
 
 use std::cell::LazyCell;
@@ -32,6 +33,7 @@ pub use identity::Identity;
 pub use leave::Leave;
 pub use recovery::Recover;
 pub use replace::{Outcome, Removal, Replace, replaced_pod};
+pub use rollout::Restart;
 pub use spread::Spread;
 
 /// What a cycle is to do.
@@ -51,6 +53,8 @@ pub struct Plan {
     pub leave: Option<Leave>,
     /// The replacement that is asked for or under way.
     pub replace: Option<Replace>,
+    /// The pod that is to be started anew, as its template has changed.
+    pub restart: Option<Restart>,
     /// Slots that cannot be written.
     pub stuck: Stuck,
     /// The recovery that is asked for.
@@ -66,9 +70,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The objects could not be made so: the StatefulSet is as it was, which is what the status has to say.
+    /// The objects could not be made so: the StatefulSet is as it was, which is what the status has to say; but of one that
+    /// somebody has lowered by hand, what it was before.
     pub fn keep(&mut self, observed: &Observed, problem: String) {
-        self.replicas = observed.current();
+        self.replicas = observed.current().max(observed.last());
         self.problems.insert(0, problem);
     }
 }
@@ -130,6 +135,7 @@ pub fn plan(observed: &Observed) -> Plan {
         hints: hints::hints(observed),
         leave,
         replace: replace::decide(observed),
+        restart: rollout::restart(observed),
         stuck: if founded {
             let write = observed.replication().write;
             stuck(&observed.members, &observed.reports, write)

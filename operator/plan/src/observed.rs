@@ -68,6 +68,10 @@ pub struct Set {
     pub resource_version: String,
     /// Pods it asks for.
     pub replicas: u32,
+    /// The revision of its template, once its controller has seen the newest.
+    pub revision: Option<String>,
+    /// Kubernetes starts its pods anew by itself: an earlier version has made it.
+    pub rolls: bool,
 }
 
 /// One of the StatefulSet's pods.
@@ -83,6 +87,8 @@ pub struct PeerPod {
     pub deleting: bool,
     /// Tells it from another pod of the same name.
     pub uid: String,
+    /// The revision of the template that it was made from.
+    pub revision: Option<String>,
     /// Its container runs, by the kubelet's last word.
     pub started: bool,
     /// What its peer said in this cycle.

@@ -238,6 +238,7 @@ fn next(
     };
     match replaceable(
         dead,
+        name,
         &observed.members,
         &observed.reports,
         replication,

@@ -167,6 +167,7 @@ fn all_ready_means_nothing_to_do() {
     let Plan {
         identity,
         replicas: 5,
+        restart: None,
         assignments,
         orders,
         hints,
@@ -462,6 +463,14 @@ fn pods_that_a_set_lowered_by_hand_has_taken_away_come_back() {
         report.slots.retain(|slot| slot.slot.number() != 17);
     }
     assert_eq!(plan(&observed).replicas, 9);
+    // Nor are they forgotten when nobody answers for a while, or the set could not be raised.
+    let (mut failed, answering) = (plan(&observed), observed.clone());
+    failed.keep(&observed, "the API server is busy".into());
+    assert_eq!(failed.replicas, 9);
+    observed.members.clear();
+    observed.reports.clear();
+    assert_eq!(plan(&observed).replicas, 9);
+    assert_eq!(plan(&answering).replicas, 9);
 }
 
 #[test]

@@ -104,6 +104,7 @@ pub(super) fn replace(
         let replication = decided.replication;
         match replaceable(
             *dead,
+            &name,
             &observed.members,
             &observed.reports,
             replication,

@@ -2,6 +2,9 @@
 //!
 //! While a bad copy is read and judged, a repair may put a good one in its place, which then has the bad one's name. So what
 //! is moved away is the very file that was read, and nothing is put into place meanwhile.
+//!
+//! What the disk cannot read stays where it is: it may be whole, and readable again when whatever is between us and the disk
+//! is. It counts as damaged, so that a good copy is fetched, which takes its place.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -29,45 +32,40 @@ impl ChunkFiles {
         for encoding in Encoding::ALL {
             for _ in 0..TRIES {
                 let opened = File::open(self.path(key, encoding));
-                let (file, bytes) = match opened {
-                    Ok(mut file) => {
-                        let bytes = read(&mut file);
-                        (Some(file), bytes)
-                    }
+                let read = match opened {
+                    Ok(mut file) => read(&mut file).map(|bytes| (file, bytes)),
                     Err(error) if error.kind() == ErrorKind::NotFound => break,
-                    Err(error) => (None, Err(error)),
+                    Err(error) => Err(error),
                 };
-                match bytes {
-                    Ok(bytes) => {
+                match read {
+                    Ok((file, bytes)) => {
                         if let Ok(read) = Packed::opened(key, encoding, bytes.into()) {
                             return Ok(read);
                         }
+                        failure = ChunkError::Corrupt(*key);
+                        if self.set_aside(key, encoding, &file)? {
+                            break;
+                        }
                     }
-                    Err(source) if !is_damage(&source) => {
+                    Err(error) if is_damage(&error) => {
+                        failure = ChunkError::Corrupt(*key);
+                        tracing::warn!(%key, "a chunk's bytes on this volume cannot be read: {error}");
+                        break;
+                    }
+                    Err(source) => {
                         return Err(ChunkError::Volume {
                             action: "reading",
                             source,
                         });
                     }
-                    Err(_) => {}
-                }
-                failure = ChunkError::Corrupt(*key);
-                if self.set_aside(key, encoding, file.as_ref())? {
-                    break;
                 }
             }
         }
         Err(failure)
     }
 
-    /// Moves a damaged file away, and says whether it did: another may be in its place, or none. `bad` is the file, where it
-    /// could be opened.
-    fn set_aside(
-        &self,
-        key: &Key,
-        encoding: Encoding,
-        bad: Option<&File>,
-    ) -> Result<bool, ChunkError> {
+    /// Moves a damaged file away, and says whether it did: another may be in its place, or none.
+    fn set_aside(&self, key: &Key, encoding: Encoding, bad: &File) -> Result<bool, ChunkError> {
         let volume = |source| ChunkError::Volume {
             action: "setting aside",
             source,
@@ -95,12 +93,8 @@ impl ChunkFiles {
     }
 }
 
-/// Whether this very file is at `path`: while it is open no other has its number. What could not be opened is there while it
-/// still cannot be.
-fn is_at(file: Option<&File>, path: &Path) -> io::Result<bool> {
-    let Some(file) = file else {
-        return Ok(File::open(path).is_err_and(|error| is_damage(&error)));
-    };
+/// Whether this very file is at `path`: while it is open no other has its number.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let read = file.metadata()?;
     match fs::metadata(path) {
         Ok(there) => Ok((there.dev(), there.ino()) == (read.dev(), read.ino())),
@@ -109,9 +103,15 @@ fn is_at(file: Option<&File>, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The disk could not read bytes that should be there.
+/// The disk could not read bytes that should be there, or the file system says that what it keeps of them is damaged
+/// (`EUCLEAN` and `EBADMSG`, of XFS and ext4).
 fn is_damage(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    use rustix::io::Errno;
+    let damage = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
+    let code = error.raw_os_error();
+    damage
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]
@@ -164,5 +164,19 @@ mod tests {
         });
         assert!(matches!(read, Err(ChunkError::Corrupt(_))) && !path.exists());
         assert_eq!(*files.aside.read().unwrap(), 1);
+    }
+
+    #[test]
+    fn what_the_disk_cannot_read_for_a_while_stays_and_is_read_afterwards() {
+        let root = tempfile::tempdir().unwrap();
+        let files = ChunkFiles::open(root.path(), 0).unwrap();
+        let chunk = Chunk::new(Bytes::from_static(b"a chunk"));
+        files.write(&chunk, Purpose::Client).unwrap();
+        for errno in [rustix::io::Errno::IO, rustix::io::Errno::UCLEAN] {
+            let read = files.checked(&chunk.key(), |_| Err(errno.into()));
+            assert!(matches!(read, Err(ChunkError::Corrupt(_))));
+        }
+        assert_eq!(*files.aside.read().unwrap(), 0);
+        assert_eq!(files.read(&chunk.key()).unwrap(), chunk);
     }
 }

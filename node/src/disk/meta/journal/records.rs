@@ -74,6 +74,13 @@ impl<'a> Records<'a> {
         self.spoilt
     }
 
+    /// After the last: what comes is of the next generation, and nothing of this one came before. A generation begins when the
+    /// database says so, durably: it has said so, and does not any more.
+    pub(super) fn begins_after(&self) -> bool {
+        let next = self.generation.wrapping_add(1);
+        matches!(read(self.text), Read::Record(of, ..) if of == next)
+    }
+
     /// After the last: a record of the same generation comes later all the same. So what is between was whole once: no
     /// record is written before the one in front of it is on the disk, where each of them is synced.
     pub(super) fn more(&self) -> bool {

@@ -112,6 +112,9 @@ impl DiskStore {
             self.repeat_record(entries, whole)?;
         }
         Ok(match trust {
+            Trust::Synced if records.begins_after() => {
+                Some("it goes on after a later state of the database than the one that is there")
+            }
             Trust::Synced if records.more() => {
                 Some("a record of it is not what was written, and one that was written later is")
             }
