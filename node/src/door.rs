@@ -21,8 +21,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
-use tokio_io_timeout::TimeoutStream;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::transport::server::Connected;
 use tracing::warn;
 
@@ -112,15 +111,14 @@ impl Door {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         take_little(&stream);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(self.write));
-        stream.set_read_timeout(silence);
         let held = Held {
             _place: place,
             for_now: is_kept,
         };
         Ok(Guest {
-            stream: Box::pin(stream),
+            stream,
+            reads: silence.map(Waiting::new),
+            writes: Waiting::new(self.write),
             seat: Seat(Arc::new(Taken {
                 held: Mutex::new(held),
                 came: Moved::default(),
@@ -134,11 +132,58 @@ impl Door {
 
 /// A connection with its place.
 pub(crate) struct Guest {
-    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    stream: TcpStream,
+    /// For bytes that come, where silence is limited.
+    reads: Option<Waiting>,
+    /// For room for those that go.
+    writes: Waiting,
     seat: Seat,
     /// Until it has shown that its place is its own.
     first_call: Option<Pin<Box<Sleep>>>,
     _counted: Arc<()>,
+}
+
+/// How long a guest has kept this side waiting.
+///
+/// The clock is wound up when it has run down and not with each byte: a timer that is set anew wakes the task that waits for
+/// the next one, and a peer at rest is woken by little else (measured: docs/benchmarks.md, "At rest").
+struct Waiting {
+    patience: Duration,
+    /// Since when, if it does.
+    since: Option<Instant>,
+    /// Runs down at the latest when the patience is at its end; none before the first wait.
+    clock: Option<Pin<Box<Sleep>>>,
+}
+
+impl Waiting {
+    fn new(patience: Duration) -> Self {
+        Waiting {
+            patience,
+            since: None,
+            clock: None,
+        }
+    }
+
+    /// What a read or a write has come to: an error, when it has waited for too long.
+    fn passed<T>(
+        &mut self,
+        done: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            self.since = None;
+            return done;
+        }
+        let end = *self.since.get_or_insert_with(Instant::now) + self.patience;
+        let clock = self.clock.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        while clock.as_mut().poll(cx).is_ready() {
+            if end <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            clock.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
 }
 
 /// The place of a connection.
@@ -208,7 +253,12 @@ impl AsyncRead for Guest {
             self.first_call = None;
         }
         let before = buffer.filled().len();
-        ready!(self.stream.as_mut().poll_read(cx, buffer))?;
+        let Guest { stream, reads, .. } = &mut *self;
+        let read = Pin::new(stream).poll_read(cx, buffer);
+        ready!(match reads {
+            Some(reads) => reads.passed(read, cx),
+            None => read,
+        })?;
         self.seat.0.came.add(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
@@ -220,15 +270,18 @@ impl AsyncWrite for Guest {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        self.writes.passed(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.writes.passed(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.writes.passed(shut, cx)
     }
 
     fn poll_write_vectored(
@@ -236,7 +289,8 @@ impl AsyncWrite for Guest {
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write_vectored(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        self.writes.passed(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -265,4 +319,37 @@ fn places(wanted: u32) -> usize {
         );
     }
     wanted.min(room.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn waits(waiting: &mut Waiting) -> io::Result<()> {
+        poll_fn(|cx| waiting.passed(Poll::Pending, cx)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_something_in_time_may_stay_and_who_does_not_may_not() {
+        let mut waiting = Waiting::new(PATIENCE);
+        for _ in 0..5 {
+            assert!(waits(&mut waiting).now_or_never().is_none());
+            sleep(PATIENCE * 2 / 3).await;
+            assert!(waits(&mut waiting).now_or_never().is_none());
+            let came = poll_fn(|cx| waiting.passed(Poll::Ready(Ok(7)), cx)).await;
+            assert_eq!(came.unwrap(), 7);
+            // Nobody waits for it.
+            sleep(PATIENCE / 2).await;
+        }
+        let begin = Instant::now();
+        let error = waits(&mut waiting).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begin.elapsed().as_secs(), PATIENCE.as_secs());
+    }
 }

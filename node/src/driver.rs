@@ -56,6 +56,9 @@ const SOME: usize = 32;
 const PENDING: usize = 8192;
 /// How long the thread may remove files before it looks at its inbox again.
 const DROP_SLICE: Duration = Duration::from_millis(5);
+/// What is due within so long of each other is done together while nobody waits for an answer, in milliseconds. The core's periods
+/// are multiples of it, so they take no longer; without it the three timers of each ping wake the thread three times.
+const TOGETHER: u64 = 5;
 /// The longest sleep; only keeps arithmetic on deadlines within range.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 /// A batch that took longer than this is worth a line in the log: pings time out not much later.
@@ -287,8 +290,11 @@ impl Driver {
         if self.full || !self.drops.is_empty() || !self.missed.is_empty() {
             return Instant::now();
         }
-        let deadline = Duration::from_millis(self.peer.next_deadline().0)
-            .min(self.origin.elapsed() + SLEEP_MAX);
+        let mut due = self.peer.next_deadline().0;
+        if self.pending.is_empty() {
+            due = due.checked_next_multiple_of(TOGETHER).unwrap_or(due);
+        }
+        let deadline = Duration::from_millis(due).min(self.origin.elapsed() + SLEEP_MAX);
         let due = self.sync_due().into_iter().chain(self.gate.next_look());
         due.fold(self.origin + deadline, Instant::min)
     }

@@ -51,8 +51,10 @@ const FRAME: u32 = 1024 * 1024;
 const STREAMS: u32 = 256;
 /// Largest request of those that only ask something, in bytes (guess: sixteen of the longest names and what is beside them).
 const QUESTION_MAX: usize = 64 * 1024;
-/// How often the health service looks whether the peer is ready.
+/// How often the health service looks at the most whether the peer is ready: each time the core walks through its slots.
 const HEALTH: Duration = Duration::from_secs(1);
+/// How often it looks at a peer that is ready, besides when the members change: little else makes it unready.
+const HEALTH_READY: Duration = Duration::from_secs(10);
 
 /// Serves gRPC until `stop`.
 pub(crate) async fn serve(
@@ -136,6 +138,9 @@ pub(crate) async fn serve(
 /// Tells the health service: the process as a whole serves from the start, files only when the peer is ready.
 async fn report_health(reporter: HealthReporter, life: Arc<Life>) {
     loop {
+        let mut news = life.member().map(|running| running.peer.news()).ok();
+        // Before the peer is asked, so that no change is missed.
+        news.iter_mut().for_each(|news| news.mark_unchanged());
         let ready = life.status().await.is_ok_and(|status| status.ready);
         let status = if ready {
             ServingStatus::Serving
@@ -146,5 +151,13 @@ async fn report_health(reporter: HealthReporter, life: Arc<Life>) {
             .set_service_status("peernet.v1.Files", status)
             .await;
         sleep(HEALTH).await;
+        if let (true, Some(mut news)) = (ready, news) {
+            tokio::select! {
+                // Or the peer has ended, which the next look finds.
+                _ = news.changed() => {}
+                () = life.stops() => {}
+                () = sleep(HEALTH_READY) => {}
+            }
+        }
     }
 }

@@ -35,15 +35,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn perform() -> anyhow::Result<()> {
-    let file = named(env::args_os(), "PEERNET_CONFIG");
-    let sources = Sources::read(&Command::command(), file.as_deref(), Path::new(".env"))?;
-    let command = sources.under(Command::command());
-    let matches = command.clone().get_matches();
-    if matches.get_flag("print_config") {
-        print(&sources.in_force(&command, &matches))?;
+    let Some(settings) = settings()? else {
         return Ok(());
-    }
-    let Command { settings, .. } = Command::from_arg_matches(&matches)?;
+    };
     start_log();
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -54,6 +48,21 @@ async fn perform() -> anyhow::Result<()> {
         }
     };
     Ok(peernet_node::run(settings, shutdown).await?)
+}
+
+/// The settings in force; none where they were only to be printed. The descriptions of all flags and sources, some hundreds
+/// of kilobytes, end with this.
+fn settings() -> anyhow::Result<Option<peernet_node::Config>> {
+    let file = named(env::args_os(), "PEERNET_CONFIG");
+    let sources = Sources::read(&Command::command(), file.as_deref(), Path::new(".env"))?;
+    let command = sources.under(Command::command());
+    let matches = command.clone().get_matches();
+    if matches.get_flag("print_config") {
+        print(&sources.in_force(&command, &matches))?;
+        return Ok(None);
+    }
+    let Command { settings, .. } = Command::from_arg_matches(&matches)?;
+    Ok(Some(settings))
 }
 
 /// One line each: name, value, origin.

@@ -30,17 +30,20 @@ use crate::wire::{self, Wire};
 
 /// Largest gRPC message sent or taken anywhere; tonic's own limit of 4 MiB is less than a chunk and its envelope.
 pub(crate) const MESSAGE_MAX: usize = 16 * 1024 * 1024;
-/// Messages are put into one batch up to this size. It is in memory several times over at both ends; with 2 MiB a peer that
-/// had just joined kept megabytes more. Guess: still thousands of messages in each call.
-const BATCH_BYTES: usize = 256 * 1024;
+/// Messages are put into one batch up to this size. It is in memory several times over at both ends, as messages and as bytes;
+/// with 256 KiB a peer that had just joined kept a megabyte more. Guess: still many messages in each batch.
+const BATCH_BYTES: usize = 64 * 1024;
+/// And so many: the shortest is twenty times as large in memory. As many as the peer's thread handles at once.
+const BATCH_MESSAGES: usize = 256;
 /// Messages waiting for one destination (guess).
 const QUEUE: usize = 4096;
 /// Their bytes (guess: several batches).
 const QUEUE_BYTES: usize = 16 * 1024 * 1024;
 /// How long a message may take to come once it has begun; a peer that needs longer is suspected anyway.
 pub(crate) const DELIVERY: Duration = Duration::from_secs(2);
-/// A call on which nothing was to be said for so long ends (guess: longer than the pauses of a link that is in use).
-const SILENCE: Duration = Duration::from_secs(1);
+/// A call on which nothing was to be said for so long ends. Guess: longer than the pauses of a link that is in use, also between
+/// peers at rest in a small network, where each pings each other one every second or two.
+const SILENCE: Duration = Duration::from_secs(5);
 /// How long a connection may take to be made, everywhere in the daemon.
 pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 /// A destination that nothing is sent to for so long is forgotten.
@@ -194,11 +197,13 @@ impl Feed {
         Poll::Ready(self.held.is_some().then_some(()))
     }
 
-    /// All that waits, up to [`BATCH_BYTES`].
+    /// All that waits, up to [`BATCH_BYTES`] and [`BATCH_MESSAGES`].
     fn batch(&mut self) -> Vec<v1::Message> {
         let mut total = 0;
         let mut messages = Vec::new();
-        while let Some(next) = self.held.take().or_else(|| self.receiver.try_recv().ok()) {
+        while messages.len() < BATCH_MESSAGES
+            && let Some(next) = self.held.take().or_else(|| self.receiver.try_recv().ok())
+        {
             if total > 0 && total + next.len > BATCH_BYTES {
                 self.held = Some(next);
                 break;
@@ -380,6 +385,12 @@ mod tests {
             say(&sender, len).await;
         }
         for expected in [1, 1, 1, 1] {
+            assert_eq!(call.next().await.unwrap().messages.len(), expected);
+        }
+        for _ in 0..=BATCH_MESSAGES {
+            say(&sender, 1).await;
+        }
+        for expected in [BATCH_MESSAGES, 1] {
             assert_eq!(call.next().await.unwrap().messages.len(), expected);
         }
         // Pauses that are shorter do not end it.
