@@ -58,13 +58,17 @@ pub async fn run(global: &Global, command: Prefetch) -> Result<(), ShareError> {
         });
         output::print(&output::table(&["PEER", "HERE>", "FAILURE"], rows))?;
     }
-    let failed = states.iter().filter(|s| s.missing > 0).count();
-    match failed {
+    judge(&states)
+}
+
+/// All have it, by what was said last.
+fn judge(states: &[State]) -> Result<(), ShareError> {
+    let peers = states.len();
+    match states.iter().filter(|s| s.missing > 0).count() {
+        // Cut off before anything was said.
+        0 if peers == 0 => Err(ShareError::Untold),
         0 => Ok(()),
-        _ => Err(ShareError::Partial {
-            failed,
-            peers: states.len(),
-        }),
+        failed => Err(ShareError::Partial { failed, peers }),
     }
 }
 
@@ -85,6 +89,27 @@ impl From<Prefetched> for State {
             peer,
             missing,
             failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_prefetch_has_succeeded_when_all_peers_say_so() {
+        let state = |missing| State {
+            peer: "p-0".into(),
+            missing,
+            failure: None,
+        };
+        assert!(judge(&[state(0), state(0)]).is_ok());
+        for told in [&[][..], &[state(0), state(1)]] {
+            let failed = judge(told).unwrap_err();
+            assert_eq!(failed.exit(), Exit::Retryable);
+            assert!(failed.to_string().contains("run it again"), "{failed}");
         }
     }
 }

@@ -101,6 +101,9 @@ pub enum ShareError {
         /// What the system said.
         reason: io::Error,
     },
+    /// It was written to while it was read.
+    #[error("'{}' was changed while it was read, nothing was shared; try again", .0.display())]
+    Changed(PathBuf),
     /// The file cannot be written; nothing is left of it.
     #[error("writing '{}' failed, nothing was left there: {reason}", .path.display())]
     Write {
@@ -113,7 +116,7 @@ pub enum ShareError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// The stream ended early.
-    #[error("only {got} of {size} bytes arrived, nothing was kept; try again")]
+    #[error("only {got} of {size} bytes arrived, no file was written; try again")]
     Short {
         /// Bytes that arrived.
         got: u64,
@@ -128,8 +131,13 @@ pub enum ShareError {
         /// Of so many.
         peers: usize,
     },
+    /// The answer ended before it began.
+    #[error("the peer hung up before it said how far it is; run it again to see")]
+    Untold,
     /// Ctrl-C.
-    #[error("interrupted, nothing was kept")]
+    #[error(
+        "interrupted, no file was written; a fetch that has begun goes on at the peer, unless unshare gives it up"
+    )]
     Interrupted,
     /// The result could not be printed.
     #[error("the result cannot be printed: {0}")]
@@ -145,9 +153,11 @@ impl ShareError {
                 Exit::Permanent
             }
             ShareError::Call(error) => error.exit(),
-            ShareError::Short { .. } | ShareError::Partial { .. } | ShareError::Interrupted => {
-                Exit::Retryable
-            }
+            ShareError::Short { .. }
+            | ShareError::Partial { .. }
+            | ShareError::Untold
+            | ShareError::Changed(_)
+            | ShareError::Interrupted => Exit::Retryable,
         }
     }
 }
@@ -390,8 +400,18 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
     if let Some(reason) = failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(unread(reason));
     }
-    let shared = shared.map_err(|status| connection.refused(status))?;
-    let file = Shared::from(shared.into_inner().file.unwrap_or_default());
+    let shared = match shared {
+        Ok(shared) => shared.into_inner(),
+        // Not what was said of it at first: that is no fault of the command.
+        Err(status)
+            if status.code() == Code::InvalidArgument
+                && has_changed(&path, metadata.len()).await =>
+        {
+            return Err(ShareError::Changed(path));
+        }
+        Err(status) => return Err(connection.refused(status).into()),
+    };
+    let file = Shared::from(shared.file.unwrap_or_default());
     if !global.common.output.document(&file)? {
         let size = output::bytes(file.size);
         output::print(&format!(
@@ -400,6 +420,12 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
         ))?;
     }
     Ok(())
+}
+
+/// A file has not as many bytes any more.
+async fn has_changed(path: &Path, bytes: u64) -> bool {
+    let now = tokio::fs::metadata(path).await;
+    now.map_or(true, |now| now.len() != bytes)
 }
 
 async fn unshare(global: &Global, command: Unshare) -> Result<(), ShareError> {

@@ -70,3 +70,14 @@ fn a_share_that_is_lost_says_what_to_do() {
     assert!(json[0].get("state").is_none() && json[0].get("advice").is_none());
     assert_eq!(json[1]["state"], "lost");
 }
+
+#[tokio::test]
+async fn a_file_that_grows_while_it_is_shared_is_no_fault_of_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(&path, "one").unwrap();
+    assert!(!has_changed(&path, 3).await);
+    std::fs::write(&path, "one and two").unwrap();
+    assert!(has_changed(&path, 3).await);
+    assert_eq!(ShareError::Changed(path).exit(), Exit::Retryable);
+}

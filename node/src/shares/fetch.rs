@@ -76,6 +76,8 @@ pub(super) struct Fetches {
 struct UnderWay {
     /// Of the task.
     number: u64,
+    /// Where it puts what comes.
+    holding: Arc<Holding>,
     outlook: watch::Receiver<Outlook>,
     wake: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
@@ -106,15 +108,17 @@ impl Fetches {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a content brought here: by who does so already, or else by this work. Who copies takes the place of who does not.
+    /// Has a content brought here: by who does so already, or else by this work. Who copies takes the place of who does not, and
+    /// whoever brings it for a fetch that was given up, and begun anew, that of who brings it for nobody.
     pub(super) fn start<W: Future<Output = ()> + Send + 'static>(
         &self,
-        content: Key,
+        (content, holding): (Key, &Arc<Holding>),
         copies: bool,
         work: impl FnOnce(Errand) -> W,
     ) -> watch::Receiver<Outlook> {
         let mut under_way = self.lock();
         if let Some(known) = under_way.get(&content)
+            && Arc::ptr_eq(&known.holding, holding)
             && (known.outlook.borrow().copies || !copies)
         {
             // Or it rests no more after what it does now.
@@ -134,6 +138,7 @@ impl Fetches {
         });
         let known = UnderWay {
             number,
+            holding: holding.clone(),
             outlook: outlook.clone(),
             wake,
             _task: AbortOnDropHandle::new(tokio::spawn(work)),
@@ -344,10 +349,11 @@ impl Shares {
 
     /// Sees to it that what is here in part comes here whole.
     pub(super) fn pursue(&self, kept: &Kept, peers: Vec<Member>) -> watch::Receiver<Outlook> {
-        let (shares, kept) = (self.clone(), kept.clone());
-        let content = kept.0.offer.content;
-        self.fetches
-            .start(content, false, |errand| shares.bring(kept, peers, errand))
+        let (shares, holding) = (self.clone(), kept.1.clone());
+        let (content, kept) = (kept.0.offer.content, kept.clone());
+        self.fetches.start((content, &holding), false, |errand| {
+            shares.bring(kept, peers, errand)
+        })
     }
 
     /// Round after round, until all is here or this peer cannot keep it.
@@ -359,6 +365,10 @@ impl Shares {
             let Ok(turn) = self.transfers.acquire().await else {
                 return;
             };
+            // Given up before this was known as what brings it.
+            if !self.keeps(content, holding) {
+                break;
+            }
             let lacked = holding.missing();
             let round = Round::new(&self, content, holding, &errand.tell, &mut liars);
             match round.run(std::mem::take(&mut peers)).await {
@@ -387,6 +397,12 @@ impl Shares {
             rest = (rest * 2).min(REST.1);
         }
         self.fetches.over(content, &errand);
+    }
+
+    /// Whether what comes is still wanted.
+    fn keeps(&self, content: Key, holding: &Arc<Holding>) -> bool {
+        let kept = self.kept(&Wanted::Content(content));
+        kept.is_some_and(|(_, kept)| Arc::ptr_eq(&kept, holding))
     }
 
     /// Shares it as a whole, unless something of it is not here.

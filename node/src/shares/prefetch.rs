@@ -130,10 +130,10 @@ impl Shares {
         if kept.1.missing() == 0 {
             return None;
         }
-        let (shares, files, kept) = (self.clone(), files.clone(), kept.clone());
-        let content = kept.0.offer.content;
+        let (shares, files, holding) = (self.clone(), files.clone(), kept.1.clone());
+        let (content, kept) = (kept.0.offer.content, kept.clone());
         let copy = |errand| shares.copy(files, stored, kept, errand);
-        Some(self.fetches.start(content, true, copy))
+        Some(self.fetches.start((content, &holding), true, copy))
     }
 
     /// The `stored` file's chunks are not collected meanwhile.

@@ -253,9 +253,18 @@ impl Shelf {
         Draft::new(self.clone())
     }
 
-    /// A piece of a content on its way here: durable on return.
+    /// A piece of a content on its way here: durable on return. One whose content was given up while it came leaves nothing.
     pub(crate) fn arrived(&self, piece: &Chunk) -> Result<(), ChunkError> {
-        self.chunks.write(piece, Purpose::Client)
+        let key = piece.key();
+        self.chunks.write(piece, Purpose::Client)?;
+        if !self.uses(&key) {
+            let _changes = self.change();
+            // Nobody begins to use it meanwhile.
+            if !self.uses(&key) {
+                self.remove_chunk(&key);
+            }
+        }
+        Ok(())
     }
 
     /// From now on a content is shared as a whole, if all of its pieces are here: false when one was lost meanwhile. Nothing

@@ -51,10 +51,11 @@ async fn who_waits_for_a_piece_waits_while_bytes_of_it_come() {
 async fn one_task_brings_a_content_and_a_copy_goes_before_others() {
     let fetches = Arc::new(Fetches::default());
     let (content, tasks) = (Key([1; 32]), Arc::new(()));
-    let start = |copies, ends: Option<Arc<Notify>>| {
+    let here = Arc::new(holding());
+    let start_for = |here: &Arc<Holding>, copies, ends: Option<Arc<Notify>>| {
         let (fetches, task) = (fetches.clone(), tasks.clone());
         let own = fetches.clone();
-        fetches.start(content, copies, |errand| async move {
+        fetches.start((content, here), copies, |errand| async move {
             let _task = task;
             match ends {
                 Some(ends) => ends.notified().await,
@@ -63,6 +64,7 @@ async fn one_task_brings_a_content_and_a_copy_goes_before_others() {
             own.over(content, &errand);
         })
     };
+    let start = |copies, ends| start_for(&here, copies, ends);
     let mut swarm = start(false, None);
     start(false, None);
     assert_eq!(fetches.lock().len(), 1);
@@ -79,7 +81,10 @@ async fn one_task_brings_a_content_and_a_copy_goes_before_others() {
     assert!(ended.changed().await.is_err());
     assert!(fetches.lock().is_empty());
     assert!(Outlook::trouble(&copy).is_some(), "nothing comes any more");
-    start(true, None);
+    // Given up and begun anew: what came for nobody is not waited for.
+    let mut before = start(true, None);
+    let anew = start_for(&Arc::new(holding()), false, None);
+    assert!(!anew.same_channel(&before) && before.changed().await.is_err());
     fetches.end(content);
     while Arc::strong_count(&tasks) > 1 {
         tokio::task::yield_now().await;

@@ -163,6 +163,9 @@ fn a_content_on_its_way_survives_a_restart_with_what_is_here_of_it() {
     shelf.arrived(&four).unwrap();
     assert!(shelf.remove(&kept.offer.name).unwrap());
     assert!(!there(&shelf, "four") && shelf.partial().is_empty());
+    // Nor does a piece that was being written then.
+    shelf.arrived(&four).unwrap();
+    assert!(!there(&shelf, "four"));
 }
 
 /// A content of another peer, under that name.
