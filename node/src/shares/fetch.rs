@@ -369,6 +369,8 @@ impl Shares {
             if !self.keeps(content, holding) {
                 break;
             }
+            // It may be kept by now.
+            errand.tell.send_modify(|outlook| outlook.failure = None);
             let lacked = holding.missing();
             let round = Round::new(&self, content, holding, &errand.tell, &mut liars);
             match round.run(std::mem::take(&mut peers)).await {
@@ -383,8 +385,10 @@ impl Shares {
                     }
                 },
                 Ended::Failed(failure) => {
-                    self.fail(offer, failure, &errand).await;
-                    break;
+                    if self.fail(offer, failure, &errand).await {
+                        break;
+                    }
+                    rest = REST.1;
                 }
                 Ended::Stalled => debug!(name = %offer.name, "nobody delivers; tried again later"),
             }
@@ -411,13 +415,15 @@ impl Shares {
         on_disk(move || shelf.finish(content)).await
     }
 
-    /// This peer cannot keep it: gives up what was to come here. What is shared from here stays as it is.
-    pub(super) async fn fail(&self, offer: &Offer, failure: ChunkError, errand: &Errand) {
+    /// This peer cannot keep it: gives up what was to come here; whether that is its end. What is shared from here stays as it is,
+    /// and there may be room for what it lacks later.
+    pub(super) async fn fail(&self, offer: &Offer, failure: ChunkError, errand: &Errand) -> bool {
         warn!(name = %offer.name, "a shared file cannot be kept: {failure}");
         let tell = |outlook: &mut Outlook| outlook.failure = Some(failure);
         errand.tell.send_modify(tell);
         // Its bytes must not fill the disk for nothing. Fails only with the volume, or when the peer stops.
         let _ = self.drop_fetch(offer.content).await;
+        self.kept(&Wanted::Content(offer.content)).is_none()
     }
 
     /// Hands on all bytes, in order, as they come.

@@ -141,7 +141,8 @@ impl Shares {
         let offer = &kept.0.offer;
         match self.copy_all(&files, &kept).await {
             Ok(()) => info!(name = %offer.name, "is here whole"),
-            Err(ShareError::Chunk(failure)) => self.fail(offer, failure, &errand).await,
+            Err(ShareError::Chunk(failure)) if self.fail(offer, failure.clone(), &errand).await => {
+            }
             Err(error) => {
                 // Perhaps others have it.
                 warn!(name = %offer.name, "cannot be copied from the ring: {error}");

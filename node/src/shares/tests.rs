@@ -122,6 +122,33 @@ async fn what_comes_for_one_name_is_there_for_all_of_them() {
 }
 
 #[tokio::test]
+async fn a_disk_without_room_ends_a_fetch_but_not_what_the_user_shares() {
+    let lone = Lone::new();
+    let offer = lone.share("a", &[1, 2]).await;
+    let wanted = Wanted::Content(offer.content);
+    let kept = lone.shares.kept(&wanted).unwrap();
+    let ends = async |shares: &Shares| {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let (own, offer) = (shares.clone(), offer.clone());
+        let subject = (offer.content, &kept.1);
+        shares.fetches.start(subject, true, |errand| async move {
+            let _ = tell.send(own.fail(&offer, ChunkError::Full, &errand).await);
+        });
+        let ended = told.await.unwrap();
+        shares.fetches.end(subject.0);
+        ended
+    };
+    assert!(!ends(&lone.shares).await, "it is tried again later");
+    assert!(lone.shares.kept(&wanted).is_some());
+    // The same content on its way to another peer.
+    let other = Lone::new();
+    let shelf = other.shares.shelf.clone();
+    shelf.draft().begin(kept.0.clone()).unwrap();
+    assert!(ends(&other.shares).await);
+    assert!(other.shares.kept(&wanted).is_none());
+}
+
+#[tokio::test]
 async fn what_is_begun_is_finished_though_the_client_goes_away() {
     let lone = Lone::new();
     for n in 0..10 {
