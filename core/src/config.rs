@@ -141,8 +141,8 @@ impl Default for Settings {
 /// Length of a Chord successor list. Zave's corrected protocol tolerates fewer failures between stabilisations than
 /// this; larger than the default replication factor.
 pub const SUCCESSORS: usize = 4;
-/// Members of a network, those that are gone but not forgotten included. The table is sent whole where two differ, with
-/// some 250 bytes for each, and a message holds 4 MiB.
+/// Members of a network, those that are gone but not forgotten included; whoever asks to be let in beyond that gets no answer.
+/// The table is sent whole where two differ, with some 200 bytes for each, and a message holds 4 MiB.
 pub const MEMBERS: usize = 10_000;
 /// Rumours in one ping. SWIM (section 4.1) bounds the message to a datagram; a frame has more room.
 pub const RUMORS: usize = 32;

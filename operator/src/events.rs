@@ -9,7 +9,7 @@ use kube::{Client, Resource};
 use peernet_crd::{PeerNetwork, PeerNetworkStatus};
 use peernet_plan::names::{self, MANAGER};
 use peernet_plan::observed::{Network, Observed};
-use peernet_plan::{Outcome, Plan};
+use peernet_plan::{Outcome, Plan, Restart};
 
 use crate::drain::Told;
 use crate::status::copies::NO_RING;
@@ -47,6 +47,19 @@ pub struct News {
     pub action: &'static str,
     /// A sentence.
     pub note: String,
+}
+
+/// A pod was deleted, so that it is made from the new template.
+pub fn restarted(restart: &Restart) -> News {
+    News {
+        kind: Kind::Normal,
+        reason: "PeerRestarts",
+        action: "Restart",
+        note: format!(
+            "{} is started anew: the template of the pods has changed",
+            restart.pod
+        ),
+    }
 }
 
 /// What is new in this cycle, after its plan was carried out.
@@ -90,17 +103,6 @@ pub fn news(observed: &Observed, plan: &Plan, told: &Told, now: &PeerNetworkStat
             "PeersJoining",
             "Assign",
             format!("told to join: {}", places.join(", ")),
-        );
-    }
-    if let Some(restart) = &plan.restart {
-        tell(
-            Kind::Normal,
-            "PeerRestarts",
-            "Restart",
-            format!(
-                "{} is started anew: the template of the pods has changed",
-                restart.pod
-            ),
         );
     }
     if !told.leaving.is_empty() {

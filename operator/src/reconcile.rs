@@ -146,7 +146,10 @@ pub async fn reconcile(
         remove(client, leading, &observed.network, removal).await?;
     }
     if let Some(outdated) = &plan.restart {
-        restart(client, leading, &observed.network, outdated).await?;
+        if restart(client, leading, &observed.network, outdated).await? {
+            let news = vec![events::restarted(outdated)];
+            events::publish(client, me, &observed.network, news).await;
+        }
     }
     forget(client, &observed.network, &plan).await?;
     // No watch tells that a broker is back.

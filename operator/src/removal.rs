@@ -78,7 +78,7 @@ pub(crate) async fn remove(
     Ok(())
 }
 
-/// Deletes a pod that is to be started anew.
+/// Deletes a pod that is to be started anew; false when it is gone already, or another.
 ///
 /// # Errors
 /// See [`RemovalError`]; the next cycle decides again.
@@ -87,18 +87,16 @@ pub(crate) async fn restart(
     leading: &Leading,
     network: &Network,
     restart: &Restart,
-) -> Result<(), RemovalError> {
+) -> Result<bool, RemovalError> {
     if !leading.is_held() {
         return Err(RemovalError::NotLeading);
     }
     let Restart { pod, uid } = restart;
-    tracing::info!(
-        pod,
-        "it is started anew, as the template of the pods has changed"
-    );
     let api: Api<Pod> = Api::namespaced(client.clone(), &network.namespace);
     let deleted = api.delete(pod, &only(uid)).await.map(drop);
-    settle("Pod", pod.clone(), deleted)
+    let done = deleted.is_ok();
+    settle("Pod", pod.clone(), deleted)?;
+    Ok(done)
 }
 
 fn only(uid: &str) -> DeleteParams {

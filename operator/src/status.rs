@@ -116,6 +116,11 @@ pub fn refusal(network: &Network, violation: &Violation, now: Timestamp) -> Peer
 
 /// Whether there is nothing left to do or to wait for.
 pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
+    is_complete(observed, plan) && plan.outdated == 0
+}
+
+/// Whether all peers that are wanted serve, and nobody else is there.
+fn is_complete(observed: &Observed, plan: &Plan) -> bool {
     let Plan {
         identity,
         replicas,
@@ -124,7 +129,8 @@ pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         hints: _,
         leave,
         replace,
-        restart,
+        restart: _,
+        outdated: _,
         stuck: _,
         recover,
         spread: _,
@@ -140,7 +146,6 @@ pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
         && orders.is_empty()
         && leave.is_none()
         && replace.is_none()
-        && restart.is_none()
         && recover.is_none()
         && problems.is_empty()
 }
@@ -166,7 +171,7 @@ fn ready(observed: &Observed, plan: &Plan) -> Verdict {
                 format!("{} of {desired} peers are ready: {first}{more}", plan.ready),
             )
         }
-        (None, None) if is_settled(observed, plan) => (
+        (None, None) if is_complete(observed, plan) => (
             true,
             "AllPeersReady",
             format!("all {desired} peers are ready"),
@@ -193,6 +198,25 @@ fn progressing(observed: &Observed, plan: &Plan, settled: bool) -> Verdict {
         ("Founding", waiting.clone())
     } else if let Some(leave) = &plan.leave {
         ("Leaving", leave_sentence(leave))
+    } else if plan.outdated > 0 && is_complete(observed, plan) {
+        let next = plan.restart.as_ref().map(|restart| &*restart.pod);
+        let next = next.map_or("all others have to be ready first".into(), |pod| {
+            format!("{pod} is next")
+        });
+        let sentence = format!(
+            "{} of {desired} peers run from an earlier template: {next}",
+            plan.outdated
+        );
+        ("Restarting", sentence)
+    } else if plan.outdated > 0 {
+        let peers = format!("{} peers are ready, {desired} are wanted", plan.ready);
+        (
+            "Joining",
+            format!(
+                "{peers}; {} run from an earlier template and wait for that",
+                plan.outdated
+            ),
+        )
     } else {
         (
             "Joining",

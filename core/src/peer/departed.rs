@@ -331,16 +331,23 @@ mod tests {
     #[test]
     fn more_members_than_a_message_holds_are_not_taken_in() {
         let mut peer = alone();
-        for n in 2..=MEMBERS as u128 {
-            peer.gossip.members.insert(PeerId(n), member(n));
-            peer.gossip.print(PeerId(n));
-        }
+        let fill = |peer: &mut Peer<MemoryStore>, until: usize| {
+            for n in 2..=until as u128 {
+                peer.gossip.members.insert(PeerId(n), member(n));
+                peer.gossip.print(PeerId(n));
+            }
+        };
+        let strange = member(1 << 64);
+        fill(&mut peer, MEMBERS);
+        peer.on_hello(strange.id, strange.clone()).unwrap();
+        assert_eq!(peer.gossip.members.len(), MEMBERS, "nobody is let in");
+        fill(&mut peer, 2 * MEMBERS);
         let known = Member {
             incarnation: 2,
             ..member(2)
         };
-        peer.learn(vec![member(1 << 64), known]).unwrap();
-        assert_eq!(peer.gossip.members.len(), MEMBERS);
+        peer.learn(vec![strange, known]).unwrap();
+        assert_eq!(peer.gossip.members.len(), 2 * MEMBERS);
         assert_eq!(peer.gossip.get(PeerId(2)).unwrap().incarnation, 2);
     }
 

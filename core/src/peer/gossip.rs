@@ -235,7 +235,8 @@ impl<S: Store> Peer<S> {
             }
             let known = self.gossip.members.get(&member.id);
             let before = known.map(|m| (m.liveness, m.drain.leaving));
-            let is_full = known.is_none() && self.gossip.members.len() >= MEMBERS;
+            // Far more than are let in: who is known to some has to be known to all.
+            let is_full = known.is_none() && self.gossip.members.len() >= 2 * MEMBERS;
             if is_full || !is_credible(known, &member) {
                 continue;
             }
@@ -399,6 +400,10 @@ impl<S: Store> Peer<S> {
 
     pub(super) fn on_hello(&mut self, from: PeerId, member: Member) -> Done {
         if member.id != from {
+            return Ok(());
+        }
+        let is_new = !self.gossip.members.contains_key(&from);
+        if is_new && self.gossip.members.len() >= MEMBERS {
             return Ok(());
         }
         let address = member.address.clone();

@@ -25,6 +25,8 @@ use crate::store::Store;
 
 /// Most names in a page.
 const PAGE_MAX: u32 = 1_000;
+/// Most pages of tombstones that are passed over; then an empty page tells where to go on (guess).
+const EMPTY_MAX: u32 = 16;
 /// How long to wait for all peers before a majority of each slot is enough, in milliseconds. Guess.
 const PATIENCE: u64 = 500;
 /// How long to wait, once all have answered, before the replicas of slots that are moving are asked again, in milliseconds.
@@ -45,6 +47,10 @@ pub(super) struct Listing {
     heard: BTreeMap<PeerId, Heard>,
     /// Slots of which no majority is known to have answered under one configuration.
     open: Vec<Slot>,
+    /// Some have been silent for [`PATIENCE`]: nobody is waited for who is not needed.
+    late: bool,
+    /// Pages that had nothing but tombstones.
+    empty: u32,
     found: Found,
     deadline: Time,
 }
@@ -168,6 +174,8 @@ impl<S: Store> Peer<S> {
                 table: (0, Arc::default()),
                 heard: BTreeMap::new(),
                 open: Vec::new(),
+                late: false,
+                empty: 0,
                 found: Found::default(),
                 deadline,
             });
@@ -199,7 +207,11 @@ impl<S: Store> Peer<S> {
             op,
             prefix: listing.prefix.clone(),
             after: listing.after.clone(),
-            limit: listing.limit,
+            limit: if listing.empty > 0 {
+                PAGE_MAX
+            } else {
+                listing.limit
+            },
             table: print,
         };
         self.send_all(&to, &message);
@@ -278,7 +290,8 @@ impl<S: Store> Peer<S> {
                     .filter(|(slot, epoch)| involved(slot, *epoch))
                     .collect(),
             )
-        } else if table == listing.table.0 {
+        } else if table == listing.table.0 || table == 0 {
+            // Programs from before there were tables say nothing.
             Heard::Same(Arc::clone(&listing.table.1))
         } else {
             // An answer to an earlier question, which named another table. It will be asked again.
@@ -290,7 +303,8 @@ impl<S: Store> Peer<S> {
         }
         listing.found.add(part);
         listing.heard.insert(from, heard);
-        if listing.waiting.is_empty() && !self.finish_page(op) {
+        let is_last = listing.waiting.is_empty();
+        if (is_last || listing.late) && !self.finish_page(op) && is_last {
             // Under a number of its own, as the timer that runs is one for questions without an answer.
             let Some(listing) = self.lists.remove(&op) else {
                 return;
@@ -314,6 +328,7 @@ impl<S: Store> Peer<S> {
             self.answer(listing.request, Answer::Failed(error));
             return Ok(());
         }
+        let waits = !listing.waiting.is_empty();
         let mut behind: BTreeMap<PeerId, Vec<(Slot, SlotConfig)>> = BTreeMap::new();
         let mut ahead = None;
         let mut again = BTreeSet::new();
@@ -322,6 +337,9 @@ impl<S: Store> Peer<S> {
                 continue;
             };
             for id in config.participants() {
+                if id != self.me && !self.gossip.is_up(id) {
+                    continue;
+                }
                 match listing.epoch(id, *slot) {
                     Some(epoch) if epoch == config.epoch => continue,
                     Some(epoch) if epoch > config.epoch => ahead = Some(id),
@@ -342,6 +360,7 @@ impl<S: Store> Peer<S> {
         }
         if let Some(listing) = self.lists.get_mut(&op) {
             listing.waiting.extend(again);
+            listing.late |= waits;
         }
         self.ask_waiting(op);
         Ok(())
@@ -374,9 +393,11 @@ impl<S: Store> Peer<S> {
         }
         let found = std::mem::take(&mut listing.found);
         let (items, next) = found.page(listing.limit as usize);
-        if items.is_empty() && next.is_some() && listing.deadline > self.now {
-            // A page of tombstones only: look further.
+        let goes_on = listing.deadline > self.now && listing.empty < EMPTY_MAX;
+        if items.is_empty() && next.is_some() && goes_on {
+            // A page of tombstones only: look further, and farther.
             listing.after = next;
+            listing.empty += 1;
             self.ask_page(listing);
         } else {
             self.answer(listing.request, Answer::Names { items, next });

@@ -298,18 +298,6 @@ fn with_enough_others_a_dead_peer_is_given_up_only_when_no_slot_names_it() {
     );
 }
 
-#[test]
-fn whoever_has_the_name_of_one_that_is_forgotten_is_asked_about_all_the_same() {
-    let members = members(&[1, 2, 3, 4, 5], &[2]);
-    let named = reports(&[1, 3, 4, 5], &members, halves);
-    // The volume may be that of 2, which slots name; the dead one had its name before, and nobody remembers it.
-    let verdict = replaceable(id(9), "demo-2", &members, &named, TWO_OF_THREE, false);
-    assert!(
-        stays(&verdict).contains("still held by the leaver"),
-        "{verdict:?}"
-    );
-}
-
 /// One peer that has missed the last configuration is not enough to say that the dead takes no part.
 #[test]
 fn with_too_few_others_one_report_does_not_prove_that_a_slot_lives_elsewhere() {

@@ -56,8 +56,8 @@ fn is_rolled_out(set: Option<&StatefulSet>) -> bool {
         return false;
     };
     status.observed_generation == set.metadata.generation
-        && status.updated_replicas == Some(status.replicas)
-        && status.ready_replicas == Some(status.replicas)
+        && status.updated_replicas == set.spec.as_ref().and_then(|spec| spec.replicas)
+        && status.ready_replicas == status.updated_replicas
 }
 
 impl Trial<'_> {

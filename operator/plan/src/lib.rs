@@ -55,6 +55,8 @@ pub struct Plan {
     pub replace: Option<Replace>,
     /// The pod that is to be started anew, as its template has changed.
     pub restart: Option<Restart>,
+    /// Pods of an earlier template.
+    pub outdated: u32,
     /// Slots that cannot be written.
     pub stuck: Stuck,
     /// The recovery that is asked for.
@@ -127,6 +129,9 @@ pub fn plan(observed: &Observed) -> Plan {
     let staying = orders.iter().filter(|order| !order.leaving);
     problems.extend(staying.map(|order| format!("{} is told to stay after all", order.name)));
     let founded = observed.network.status.founded;
+    let replace = replace::decide(observed);
+    let removes = replace.as_ref().is_some_and(|r| r.removal.is_some());
+    let rollout::Rollout { outdated, next } = rollout::rollout(observed);
     Plan {
         identity,
         replicas,
@@ -134,8 +139,9 @@ pub fn plan(observed: &Observed) -> Plan {
         orders,
         hints: hints::hints(observed),
         leave,
-        replace: replace::decide(observed),
-        restart: rollout::restart(observed),
+        replace,
+        restart: next.filter(|_| !removes),
+        outdated,
         stuck: if founded {
             let write = observed.replication().write;
             stuck(&observed.members, &observed.reports, write)

@@ -168,6 +168,7 @@ fn all_ready_means_nothing_to_do() {
         identity,
         replicas: 5,
         restart: None,
+        outdated: 0,
         assignments,
         orders,
         hints,

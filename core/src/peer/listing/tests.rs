@@ -183,8 +183,32 @@ fn who_answers_under_another_configuration_is_no_part_of_the_majority() {
     let mut asked = Vec::new();
     peer.handle(Input::Timer, Time(2_000), &mut asked).unwrap();
     let out = reply(&mut peer, &asked, 4, &["b"], None);
-    assert_eq!(answer(&out), None, "those that are silent may have more");
+    assert_eq!(
+        answer(&out),
+        Some(vec!["a", "b"]),
+        "nobody knows of the third"
+    );
+}
+
+#[test]
+fn programs_that_say_nothing_of_their_table_count_as_before() {
+    let (mut peer, asked) = lister();
     let mut out = Vec::new();
-    peer.handle(Input::Timer, Time(3_000), &mut out).unwrap();
-    assert_eq!(answer(&out), Some(vec!["a", "b"]));
+    for from in [2, 3] {
+        let op = sent(&asked, from).into_iter().find_map(|m| match m {
+            Message::List { op, .. } => Some(*op),
+            _ => None,
+        });
+        let message = Message::ListReply {
+            op: op.expect("it was asked"),
+            items: vec![listed("a", 1, true)],
+            done: true,
+            table: 0,
+            epochs: Vec::new(),
+        };
+        let from = PeerId(from);
+        let input = Input::Message { from, message };
+        peer.handle(input, Time(1), &mut out).unwrap();
+    }
+    assert_eq!(answer(&out), Some(vec!["a"]));
 }

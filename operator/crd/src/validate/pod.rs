@@ -2,6 +2,8 @@
 //! cannot look at keys, and an expression that did would cost the API server more than it grants. A network with a bad one
 //! is answered `InvalidSpec` by the operator.
 
+use std::collections::BTreeSet;
+
 use super::{Violation, consists_of, is_subdomain, rules};
 use crate::pod::{PodOptions, SecretName, TaintEffect, Toleration, TolerationOperator};
 
@@ -24,6 +26,8 @@ const NOT_A_VALUE: &str =
     "a label's value has up to 63 letters, digits, '-', '_' and '.', between letters or digits";
 const NOT_SECONDS: &str = "tolerationSeconds must lie between 0 and 604800";
 
+const TWICE: &str = "is named twice";
+
 pub(super) fn check(options: &PodOptions) -> Result<(), Violation> {
     let PodOptions {
         image_pull_secrets,
@@ -42,7 +46,9 @@ pub(super) fn check(options: &PodOptions) -> Result<(), Violation> {
             return Err(Violation::TooMany { field, most });
         }
     }
+    let mut names = BTreeSet::new();
     for SecretName { name } in image_pull_secrets {
+        refuse_unless(names.insert(name), "imagePullSecrets", name, TWICE)?;
         refuse_unless(is_subdomain(name), "imagePullSecrets", name, NOT_A_NAME)?;
     }
     for (key, value) in node_selector {
@@ -175,9 +181,15 @@ mod tests {
     #[test]
     fn secrets_and_classes_have_names() {
         let secrets = |name: &str, count: usize| {
-            let name = name.to_owned();
-            with(|pod| pod.image_pull_secrets = vec![SecretName { name }; count])
+            let named = |n| SecretName {
+                name: format!("{name}{}", "1".repeat(n)),
+            };
+            with(|pod| pod.image_pull_secrets = (0..count).map(named).collect())
         };
+        let twice = SecretName {
+            name: "registry".into(),
+        };
+        assert!(with(|pod| pod.image_pull_secrets = vec![twice; 2]).is_err());
         assert_eq!(secrets("registry.1", SECRETS_MAX), Ok(()));
         let (field, most) = ("imagePullSecrets", SECRETS_MAX);
         let refused = Err(Violation::TooMany { field, most });
