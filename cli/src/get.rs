@@ -325,13 +325,20 @@ pub(crate) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
         .unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".peernet-").suffix(".part");
+    // Who may read what it replaces may read it, and nobody else.
+    let replaced = std::fs::metadata(path).ok().map(|m| m.permissions());
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // As for any new file, the umask decides; the default of temporary files is for their owner only.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        let new = || std::fs::Permissions::from_mode(0o666);
+        builder.permissions(replaced.clone().unwrap_or_else(new));
     }
-    builder.tempfile_in(dir)
+    let file = builder.tempfile_in(dir)?;
+    if let Some(replaced) = replaced {
+        file.as_file().set_permissions(replaced)?;
+    }
+    Ok(file)
 }
 
 /// Streams the file into `sink`. When a peer fails half-way, goes on at the next server from the byte it stopped at; gives
@@ -483,5 +490,20 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         temporary(&target).unwrap().persist(&target).unwrap();
         assert!(target.is_file());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_takes_the_place_of_a_private_file_is_as_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("private");
+        for mode in [0o600, 0o640] {
+            std::fs::write(&path, b"old").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            temporary(&path).unwrap().persist(&path).unwrap();
+            let now = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(now & 0o777, mode);
+        }
     }
 }

@@ -287,18 +287,13 @@ pub(crate) struct Stored {
 }
 
 /// Stores one file; what the network holds of it already is not sent. A file is offered to the next server when one cannot
-/// take it now, and sent whole when what was held is gone; standard input cannot be read twice.
+/// take it now, and sent whole when what was held is gone. What has no size, such as a pipe, whatever it is called, cannot be read twice.
 pub(crate) async fn store(
     servers: &Servers,
     job: &Job,
     put: &Put,
     bar: &ProgressBar,
 ) -> Result<Stored, PutError> {
-    let tries = if is_stdin(&job.path) {
-        1
-    } else {
-        servers.count()
-    };
     let (mut failed, mut resuming) = (0, true);
     loop {
         let connection = servers.connect(failed).await?;
@@ -333,7 +328,11 @@ pub(crate) async fn store(
             }),
         };
         match send(&connection, job, (header, resumed), source, bar).await {
-            Err(PutError::Call(error)) if error.exit() == Exit::Retryable && failed + 1 < tries => {
+            Err(PutError::Call(error))
+                if size.is_some()
+                    && error.exit() == Exit::Retryable
+                    && failed + 1 < servers.count() =>
+            {
                 failed += 1
             }
             Err(PutError::Call(error)) if error.exit() == Exit::Retryable && held > 0 => {

@@ -1,6 +1,7 @@
 //! `peernet share`, `unshare`, `shares` and `fetch`: files that stay with a peer. With them `who`
 //! ([`crate::who`]) and `watch` ([`crate::watch`]).
 
+use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -392,7 +393,16 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
     });
     let header = share_request::Part::Header(header);
     let first = v1::ShareRequest { part: Some(header) };
-    let parts = futures::stream::once(std::future::ready(first)).chain(bytes);
+    // Of a file that was written meanwhile, in place perhaps, a byte more than announced: so the peer keeps nothing of it.
+    let (read, before) = (path.clone(), metadata.clone());
+    let mixed = futures::stream::once(async move { has_changed(&read, &before).await });
+    let mixed = mixed.filter_map(|mixed| {
+        let more = share_request::Part::Data(b".".as_slice().into());
+        std::future::ready(mixed.then_some(v1::ShareRequest { part: Some(more) }))
+    });
+    let parts = futures::stream::once(std::future::ready(first))
+        .chain(bytes)
+        .chain(mixed);
     let connection = global.server.connect(0).await?;
     let mut client = SharesClient::new(connection.channel.clone());
     let shared = client.share(parts).await;
@@ -404,8 +414,7 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
         Ok(shared) => shared.into_inner(),
         // Not what was said of it at first: that is no fault of the command.
         Err(status)
-            if status.code() == Code::InvalidArgument
-                && has_changed(&path, metadata.len()).await =>
+            if status.code() == Code::InvalidArgument && has_changed(&path, &metadata).await =>
         {
             return Err(ShareError::Changed(path));
         }
@@ -422,10 +431,12 @@ async fn share(global: &Global, command: Share) -> Result<(), ShareError> {
     Ok(())
 }
 
-/// A file has not as many bytes any more.
-async fn has_changed(path: &Path, bytes: u64) -> bool {
+/// A file has not as many bytes any more, or was written since.
+async fn has_changed(path: &Path, before: &Metadata) -> bool {
     let now = tokio::fs::metadata(path).await;
-    now.map_or(true, |now| now.len() != bytes)
+    let same =
+        |now: &Metadata| now.len() == before.len() && now.modified().ok() == before.modified().ok();
+    !now.as_ref().is_ok_and(same)
 }
 
 async fn unshare(global: &Global, command: Unshare) -> Result<(), ShareError> {

@@ -145,11 +145,11 @@ pub async fn reconcile(
     if let Some(removal) = plan.replace.as_ref().and_then(|r| r.removal.as_ref()) {
         remove(client, leading, &observed.network, removal).await?;
     }
-    if let Some(outdated) = &plan.restart {
-        if restart(client, leading, &observed.network, outdated).await? {
-            let news = vec![events::restarted(outdated)];
-            events::publish(client, me, &observed.network, news).await;
-        }
+    if let Some(outdated) = &plan.restart
+        && restart(client, leading, &observed.network, outdated).await?
+    {
+        let news = vec![events::restarted(outdated)];
+        events::publish(client, me, &observed.network, news).await;
     }
     forget(client, &observed.network, &plan).await?;
     // No watch tells that a broker is back.

@@ -72,12 +72,17 @@ fn a_share_that_is_lost_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_file_that_grows_while_it_is_shared_is_no_fault_of_the_command() {
+async fn a_file_that_is_written_while_it_is_shared_is_no_fault_of_the_command() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     std::fs::write(&path, "one").unwrap();
-    assert!(!has_changed(&path, 3).await);
+    let before = std::fs::metadata(&path).unwrap();
+    assert!(!has_changed(&path, &before).await);
+    let file = std::fs::File::options().append(true).open(&path).unwrap();
+    let later = before.modified().unwrap() + std::time::Duration::from_secs(1);
+    file.set_modified(later).unwrap();
+    assert!(has_changed(&path, &before).await, "in place");
     std::fs::write(&path, "one and two").unwrap();
-    assert!(has_changed(&path, 3).await);
+    assert!(has_changed(&path, &before).await);
     assert_eq!(ShareError::Changed(path).exit(), Exit::Retryable);
 }

@@ -304,7 +304,8 @@ impl<S: Store> Peer<S> {
         listing.found.add(part);
         listing.heard.insert(from, heard);
         let is_last = listing.waiting.is_empty();
-        if (is_last || listing.late) && !self.finish_page(op) && is_last {
+        let is_over = (is_last || listing.late) && self.finish_page(op);
+        if is_last && !is_over {
             // Under a number of its own, as the timer that runs is one for questions without an answer.
             let Some(listing) = self.lists.remove(&op) else {
                 return;
