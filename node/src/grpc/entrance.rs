@@ -21,7 +21,7 @@ use hyper::{Request, Response};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::body::Body;
-use tonic::{Extensions, Status};
+use tonic::{Code, Extensions, Status};
 use tower::{Layer, Service};
 
 use super::status;
@@ -317,6 +317,12 @@ impl Whole {
     }
 }
 
+/// A request that its sender gave up. tonic takes `Cancelled` for the end of a request, and hyper a reset without an error, so half
+/// an upload would be stored as if it were whole.
+fn broken_off() -> Status {
+    Status::aborted("the request was broken off before its end")
+}
+
 /// What becomes of a frame.
 enum After {
     Pass,
@@ -360,7 +366,15 @@ impl HttpBody for Whole {
             }
             let next = match rest.take() {
                 Some(rest) => Poll::Ready(Some(Ok(Frame::data(rest)))),
-                None => Pin::new(body).poll_frame(cx),
+                None => match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(Some(Err(status))) if status.code() == Code::Cancelled => {
+                        Poll::Ready(Some(Err(broken_off())))
+                    }
+                    Poll::Ready(None) if !body.is_end_stream() => {
+                        Poll::Ready(Some(Err(broken_off())))
+                    }
+                    next => next,
+                },
             };
             let frame = match next {
                 Poll::Ready(frame) => frame,

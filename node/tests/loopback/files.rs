@@ -6,7 +6,7 @@ use peernet_core::key::Key;
 use peernet_proto::v1;
 use tonic::Code;
 
-use crate::network::{Network, bytes};
+use crate::network::{Network, bytes, until};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -272,4 +272,36 @@ async fn an_upload_does_not_replace_what_came_while_it_began() {
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert_eq!(peer.get("raced", 0, None).await.unwrap(), b"other");
     assert_eq!(other.size, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_upload_is_not_stored() {
+    let flags = ["--replication-factor=1", "--replication-write=1"];
+    let network = Network::start_with(1, &flags).await;
+    let peer = &network.peers[0];
+    let held = async || peer.status().await.unwrap().load.unwrap().upload_bytes;
+    let data = bytes(MIB / 2, 1);
+    // Without a size, whose absence leaves the end of the stream as the only sign that all is there.
+    let header = v1::PutHeader {
+        name: "cancelled".into(),
+        ..v1::PutHeader::default()
+    };
+    let (parts, body) = tokio::sync::mpsc::channel(1);
+    let mut files = peer.files();
+    let body = tokio_stream::wrappers::ReceiverStream::new(body);
+    let upload = tokio::spawn(async move { files.put(body).await });
+    let part = |part| v1::PutRequest { part: Some(part) };
+    let header = part(v1::put_request::Part::Header(header));
+    parts.send(header).await.unwrap();
+    let data = v1::put_request::Part::Data(data.into());
+    parts.send(part(data)).await.unwrap();
+    until("the upload has begun", async || held().await > 0).await;
+    upload.abort();
+    assert!(upload.await.unwrap_err().is_cancelled());
+    until("the upload is over", async || held().await == 0).await;
+    let stat = v1::StatRequest {
+        name: "cancelled".into(),
+    };
+    let missing = peer.files().stat(stat).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound, "{missing}");
 }

@@ -1,11 +1,10 @@
 use futures::FutureExt;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::BodyExt;
 use peernet_proto::DESCRIPTORS;
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 
@@ -84,14 +83,62 @@ fn request(room: &Arc<Room>, follows: Follows) -> (mpsc::Sender<Bytes>, Whole) {
 
 fn request_on(came: &Moved, room: &Arc<Room>, follows: Follows) -> (mpsc::Sender<Bytes>, Whole) {
     let (frames, receiver) = mpsc::channel(8);
-    let frames_in = futures::StreamExt::map(ReceiverStream::new(receiver), |data| {
-        Ok::<_, Status>(Frame::data(data))
-    });
-    let body = Body::new(StreamBody::new(frames_in));
+    let body = Body::new(Sent(receiver, Ending::Whole));
     (
         frames,
         Whole::new(body, room.clone(), came.clone(), follows),
     )
+}
+
+/// Frames, and how the request ends after them.
+struct Sent(mpsc::Receiver<Bytes>, Ending);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    Whole,
+    Cancelled,
+    /// A reset that says `NO_ERROR`.
+    Reset,
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let data = ready!(self.0.poll_recv(cx));
+        Poll::Ready(match (data, self.1) {
+            (Some(data), _) => Some(Ok(Frame::data(data))),
+            (None, Ending::Cancelled) => Some(Err(Status::cancelled("by the client"))),
+            (None, Ending::Whole | Ending::Reset) => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.1 == Ending::Whole && self.0.is_closed() && self.0.is_empty()
+    }
+}
+
+#[tokio::test]
+async fn what_is_broken_off_is_not_whole() {
+    let room = Room::new(100 * 1024, PATIENCE);
+    for ending in [Ending::Whole, Ending::Cancelled, Ending::Reset] {
+        for follows in [Follows::Alike, Follows::Covered(Covered::default())] {
+            let (frames, receiver) = mpsc::channel(8);
+            let body = Body::new(Sent(receiver, ending));
+            let body = Whole::new(body, room.clone(), Moved::default(), follows);
+            // Between two messages: what came is well-formed.
+            frames.send(message(3, 3)).await.unwrap();
+            frames.send(message(2, 2)).await.unwrap();
+            drop(frames);
+            let code = body.collect().await.err().map(|status| status.code());
+            let expected = (ending != Ending::Whole).then_some(Code::Aborted);
+            assert_eq!(code, expected, "{ending:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
