@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::chunks::{ChunkError, Chunks};
 use crate::disk::{self, Chunk};
@@ -301,14 +301,18 @@ impl Shares {
         Ok(true)
     }
 
-    /// Says that a content is here, in part at least, under the name that it has now; whether that is said.
+    /// Says that a content is here, in part at least, under the names that it has now; whether that is said.
     async fn say(&self, content: Key) -> bool {
         let _saying = self.saying.lock().await;
-        match self.kept(&Wanted::Content(content)) {
-            // Fails only when the peer stops.
-            Some((shared, _)) => self.peer.offer(shared.offer).await.is_ok(),
-            None => false,
+        let offers = self.shelf.offers_of(content);
+        let known = !offers.is_empty();
+        for offer in offers {
+            if let Err(error) = self.peer.offer(offer).await {
+                debug!(%content, "is not offered now: {error}");
+                return false;
+            }
         }
+        known
     }
 
     /// Shares a file no more, or gives up what is on its way here under that name.

@@ -200,8 +200,9 @@ impl Shares {
             debug!("{}: {error}", record.advice());
         }
         if let Some(kept) = self.shelf.kept(&wanted) {
-            let partial = !kept.1.here().is_full();
-            let outlook = partial.then(|| self.pursue(&kept, Vec::new()));
+            // One that shares its last piece with another file may lack nothing from the start.
+            let open = !kept.1.here().is_full() || self.shelf.is_coming(kept.0.offer.content);
+            let outlook = open.then(|| self.pursue(&kept, Vec::new()));
             return Ok((kept, outlook));
         }
         let (shared, peers) = self.locate(wanted, everywhere).await?;
@@ -233,9 +234,6 @@ impl Shares {
         for kept in self.shelf.unfinished() {
             let (offer, holding) = (&kept.0.offer, &kept.1);
             info!(name = %offer.name, missing = holding.missing(), "goes on to be fetched");
-            if holding.has_some() {
-                self.say(offer.content).await;
-            }
             self.pursue(&kept, Vec::new());
         }
     }
@@ -360,7 +358,12 @@ impl Shares {
     pub(super) async fn bring(self, kept: Kept, mut peers: Vec<Member>, errand: Errand) {
         let (Shared { offer, .. }, holding) = &kept;
         let (content, mut liars, mut rest) = (offer.content, Liars::default(), REST.0);
+        let mut offered = false;
         loop {
+            // What it has in common with another file is here from the start.
+            if !offered && holding.has_some() {
+                offered = self.say(content).await;
+            }
             // Never closed.
             let Ok(turn) = self.transfers.acquire().await else {
                 return;
@@ -372,13 +375,15 @@ impl Shares {
             // It may be kept by now.
             errand.tell.send_modify(|outlook| outlook.failure = None);
             let lacked = holding.missing();
-            let round = Round::new(&self, content, holding, &errand.tell, &mut liars);
+            let known = (&mut liars, &mut offered);
+            let round = Round::new(&self, content, holding, &errand.tell, known);
             match round.run(std::mem::take(&mut peers)).await {
                 Ended::Whole => match self.finish(content).await {
-                    Ok(true) => {
+                    Ok(true) if offered => {
                         info!(name = %offer.name, "is here whole");
                         break;
                     }
+                    Ok(true) => debug!(name = %offer.name, "is not offered yet; tried again later"),
                     Ok(false) => debug!(name = %offer.name, "has lost a piece; fetched again"),
                     Err(error) => {
                         warn!(name = %offer.name, "is not shared as a whole yet: {error}")

@@ -127,7 +127,7 @@ impl Shares {
         stored: Stored,
         kept: &Kept,
     ) -> Option<watch::Receiver<Outlook>> {
-        if kept.1.missing() == 0 {
+        if kept.1.missing() == 0 && !self.shelf.is_coming(kept.0.offer.content) {
             return None;
         }
         let (shares, files, holding) = (self.clone(), files.clone(), kept.1.clone());
@@ -156,7 +156,8 @@ impl Shares {
 
     /// Until nothing is missing: a piece that was here may be lost meanwhile.
     async fn copy_all(&self, files: &Files, kept: &Kept) -> Result<(), ShareError> {
-        let mut offered = false;
+        // What it has in common with another file is here from the start.
+        let mut offered = kept.1.has_some() && self.say(kept.0.offer.content).await;
         for _ in 0..COPIES {
             self.copy_missing(files, kept, &mut offered).await?;
             if self.finish(kept.0.offer.content).await? {

@@ -218,6 +218,20 @@ impl Shelf {
         all.find(fits).cloned()
     }
 
+    /// All names under which a content is here or on its way.
+    pub(crate) fn offers_of(&self, content: Key) -> Vec<Offer> {
+        let table = self.lock();
+        let all = table.shares.values().chain(table.partials.values());
+        let offers = all.map(|(shared, _)| &shared.offer);
+        let its = offers.filter(|offer| offer.content == content);
+        its.cloned().collect()
+    }
+
+    /// Whether a content is on its way here; also when nothing of it is missing any more.
+    pub(crate) fn is_coming(&self, content: Key) -> bool {
+        self.lock().partials.contains_key(&content)
+    }
+
     /// What is on its way here under that name.
     pub(crate) fn coming(&self, name: &Name) -> Option<Key> {
         let table = self.lock();

@@ -61,6 +61,19 @@ impl Lone {
         std::fs::remove_file(folder.join(key)).unwrap();
     }
 
+    /// Waits until others would find it here.
+    async fn offers(&self, wanted: &Wanted) {
+        let offered = async {
+            while (self.shares.find(flood(wanted.clone(), true, 1)).await)
+                .is_ok_and(|(found, _)| found.is_empty())
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        let offered = timeout(PATIENCE, offered).await;
+        assert!(offered.is_ok(), "{wanted:?} is offered");
+    }
+
     fn missing(&self, name: &str) -> u64 {
         let kept = self.shares.kept(&Wanted::Name(Name::new(name).unwrap()));
         kept.unwrap().1.missing()
@@ -160,17 +173,29 @@ async fn what_is_begun_is_finished_though_the_client_goes_away() {
             tokio::task::yield_now().await;
         }
         drop(sharing);
-        let offered = async {
-            while (lone.shares.find(flood(wanted.clone(), true, 1)).await)
-                .is_ok_and(|(found, _)| found.is_empty())
-            {
+        lone.offers(&wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_here_of_a_fetch_from_the_start_is_offered_at_once() {
+    let (lone, other) = (Lone::new(), Lone::new());
+    lone.share("a", &[1, 2]).await;
+    // One piece is here, or all are.
+    for (name, pieces, missing) in [("b", [1, 3], PIECE), ("c", [2, 1], 0)] {
+        let offer = other.share(name, &pieces).await;
+        let wanted = Wanted::Content(offer.content);
+        let (shared, _) = other.shares.kept(&wanted).unwrap();
+        lone.shares.shelf.draft().begin(shared).unwrap();
+        assert_eq!(lone.missing(name), missing as u64);
+        let ((_, holding), outlook) = lone.shares.obtain(wanted.clone(), true).await.unwrap();
+        assert!(outlook.is_some(), "it is not shared as a whole yet");
+        lone.offers(&wanted).await;
+        if holding.missing() == 0 {
+            while lone.shares.shelf.is_coming(offer.content) {
                 tokio::task::yield_now().await;
             }
-        };
-        assert!(
-            timeout(PATIENCE, offered).await.is_ok(),
-            "{name} is offered"
-        );
+        }
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) struct Round<'a> {
     sources: HashMap<PeerId, (Member, AbortOnDropHandle<()>)>,
     asks: HashMap<AskId, Turn>,
     search: Option<AbortOnDropHandle<()>>,
-    offered: bool,
+    offered: &'a mut bool,
 }
 
 /// A turn asked for.
@@ -98,7 +98,7 @@ impl<'a> Round<'a> {
         content: Key,
         holding: &Arc<Holding>,
         outlook: &'a watch::Sender<Outlook>,
-        liars: &'a mut Liars,
+        (liars, offered): (&'a mut Liars, &'a mut bool),
     ) -> Self {
         let (tell, notes) = mpsc::channel(NOTES);
         let subject = Subject {
@@ -118,7 +118,7 @@ impl<'a> Round<'a> {
             outlook,
             subject,
             notes,
-            offered: here.count() > 0,
+            offered,
             fetch: Fetch::new(here, fastrand::u64(..)),
             origin: Instant::now(),
             sources: HashMap::new(),
@@ -169,8 +169,8 @@ impl<'a> Round<'a> {
 
     /// With the first pieces this peer is a provider.
     async fn announce(&mut self) {
-        if !self.offered {
-            self.offered = self.shares.say(self.content).await;
+        if !*self.offered {
+            *self.offered = self.shares.say(self.content).await;
         }
     }
 
