@@ -106,8 +106,14 @@ impl Shelf {
         let mut shared = records::read(path).map_err(|unusable| match unusable {
             // It can be fetched anew.
             Unusable::Lost(_, reason) if !whole => Unusable::Wrong(reason),
+            // Rot, as far as one knows, and the user's word is not ended by that.
+            Unusable::Wrong(reason) if whole => Unusable::Unread(reason),
+            Unusable::Lost(lost, _) if !self.is_its(path, &lost.offer) => misnamed(),
             unusable => unusable,
         })?;
+        if whole && !self.is_its(path, &shared.offer) {
+            return Err(misnamed());
+        }
         let layout = self.layout(&shared.content).map_err(|error| match error {
             // Its nodes have the hashes they should have.
             ShareError::Manifest(_) | ShareError::TooLarge => Unusable::wrong(error),
@@ -152,6 +158,11 @@ impl Shelf {
             false => table.partials.insert(content, kept.clone()),
         };
         Ok(kept)
+    }
+
+    /// Whether the record of a share is where that of such an offer would be.
+    fn is_its(&self, path: &Path, offer: &Offer) -> bool {
+        self.files.path(Key::of_name(&offer.name)) == path
     }
 
     fn layout(&self, content: &Content) -> Result<Layout, ShareError> {
@@ -443,6 +454,11 @@ impl Shelf {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Rot in its name: it must not be offered under another one.
+fn misnamed() -> Unusable {
+    Unusable::unread("its record is that of another name")
 }
 
 fn volume(error: &io::Error) -> ShareError {

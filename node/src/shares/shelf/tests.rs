@@ -293,19 +293,27 @@ fn a_record_that_cannot_be_used_now_is_kept_with_all_chunks() {
     for (name, text) in [
         ("new", "one"),
         ("stuck", "two"),
-        ("wrong", "three"),
+        ("rotten", "three"),
+        ("named", "four"),
         ("x", "x"),
     ] {
         share(&shelf, name, &[text]).unwrap();
     }
-    let path = |name: &str| shelf.files.path(Key::of_name(&Name::new(name).unwrap()));
-    let (new, stuck, wrong) = (path("new"), path("stuck"), path("wrong"));
+    let path =
+        |name: &str, shelf: &Shelf| shelf.files.path(Key::of_name(&Name::new(name).unwrap()));
+    let [new, stuck, rotten, named] =
+        ["new", "stuck", "rotten", "named"].map(|name| path(name, &shelf));
     drop(shelf);
     // Field 1 is the format; the last one counts.
     let mut record = std::fs::read(&new).unwrap();
     record.extend([8, 99]);
     std::fs::write(&new, record).unwrap();
-    std::fs::write(&wrong, b"rot").unwrap();
+    std::fs::write(&rotten, b"rot").unwrap();
+    // Well-formed, and of another name.
+    let mut record = std::fs::read(&named).unwrap();
+    let at = record.windows(5).position(|part| part == b"named");
+    record[at.expect("it has its name")] ^= 1;
+    std::fs::write(&named, record).unwrap();
     // Neither there nor missing: the system refuses to look, as it does when there are too many open files.
     let key = Key::of_bytes(b"two").to_string();
     let chunk = dir.path().join("shared/chunks").join(&key[..2]).join(&key);
@@ -315,27 +323,36 @@ fn a_record_that_cannot_be_used_now_is_kept_with_all_chunks() {
     let shelf = open();
     let names: Vec<String> = offers(&shelf).iter().map(|o| o.name.to_string()).collect();
     assert_eq!(names, ["x"]);
-    assert!(new.exists() && stuck.exists() && !wrong.exists());
+    assert!([&new, &stuck, &rotten, &named].iter().all(|p| p.exists()));
     let unread = shelf.unread();
-    assert!(unread.len() == 2 && unread.iter().all(|record| record.lost.is_none()));
+    assert!(unread.len() == 4 && unread.iter().all(|record| record.lost.is_none()));
     assert!(
         unread
             .iter()
             .all(|r| r.advice().contains("share the file again"))
     );
-    assert!(there(&shelf, "one") && there(&shelf, "three"));
+    for text in ["one", "three", "four"] {
+        assert!(there(&shelf, text), "{text}");
+    }
     // What goes now may be theirs as well, and their names are not free.
     shelf.remove(&Name::new("x").unwrap()).unwrap();
     assert!(there(&shelf, "x"));
-    let (kept, _) = shelf.draft().begin(foreign("new", &["four"])).unwrap();
+    let (kept, _) = shelf.draft().begin(foreign("new", &["six"])).unwrap();
     assert_eq!(kept.offer.name.as_str(), kept.offer.content.to_string());
     // The user's word ends it.
     share(&shelf, "new", &["five"]).unwrap();
-    assert!(shelf.remove(&Name::new("stuck").unwrap()).unwrap());
-    assert!(!stuck.exists());
+    for name in ["stuck", "rotten", "named"] {
+        assert!(shelf.remove(&Name::new(name).unwrap()).unwrap(), "{name}");
+        assert!(!path(name, &shelf).exists());
+    }
     drop(shelf);
     let shelf = open();
-    assert!(!there(&shelf, "one") && !there(&shelf, "x") && there(&shelf, "five"));
+    assert!(
+        !there(&shelf, "three")
+            && !there(&shelf, "one")
+            && !there(&shelf, "x")
+            && there(&shelf, "five")
+    );
 }
 
 #[test]
