@@ -214,6 +214,19 @@ impl Feed {
         self.bytes.fetch_sub(total, Ordering::Relaxed);
         messages
     }
+
+    /// Drops all that waits now, but not what comes meanwhile; how many those are.
+    fn drop_all(&mut self) -> usize {
+        let waiting = self.receiver.len() + usize::from(self.held.is_some());
+        let mut dropped = 0;
+        while dropped < waiting {
+            match self.batch().len() {
+                0 => break,
+                batch => dropped += batch,
+            }
+        }
+        dropped
+    }
 }
 
 /// The batches of one call.
@@ -308,8 +321,8 @@ impl Link {
         };
         let lost = {
             let mut feed = locked(&self.feed);
-            // Whoever cannot be reached is not tried without end for one and the same message.
-            if feed.began { 0 } else { feed.batch().len() }
+            // Whoever cannot be reached is not tried without end for one and the same message, nor told what is old by then.
+            if feed.began { 0 } else { feed.drop_all() }
         };
         if status.code() != tonic::Code::FailedPrecondition {
             let (address, reason) = (&self.address, status.message());
@@ -347,7 +360,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
+    use futures::{FutureExt, StreamExt};
     use peernet_core::message::Message;
 
     use super::*;
@@ -401,6 +414,23 @@ mod tests {
         }
         assert!(call.next().await.is_none());
         assert!(begin.elapsed() >= SILENCE * 3);
+    }
+
+    #[tokio::test]
+    async fn all_that_waited_for_who_was_not_reached_is_dropped() {
+        let (sender, feed) = feed();
+        let count = 3 * BATCH_MESSAGES + 1;
+        let mut feed = locked(&feed);
+        feed.bytes.store(count, Ordering::Relaxed);
+        for _ in 0..count {
+            let message = Message::RingNotify {}.to_wire();
+            sender.try_send(Queued { message, len: 1 }).ok().unwrap();
+        }
+        assert!(poll_fn(|cx| feed.poll_first(cx)).now_or_never().is_some());
+        assert_eq!(feed.drop_all(), count);
+        assert!(feed.held.is_none() && feed.receiver.is_empty());
+        assert_eq!(feed.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(feed.drop_all(), 0);
     }
 
     #[tokio::test(start_paused = true)]
