@@ -4,7 +4,7 @@
 //! of it is here or its name is unshared. What is here already is offered to others as soon as there is something.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use peernet_core::flood::Cost;
@@ -79,6 +79,8 @@ struct UnderWay {
     /// Where it puts what comes.
     holding: Arc<Holding>,
     outlook: watch::Receiver<Outlook>,
+    /// The task's own, whose end closes it.
+    tell: Weak<watch::Sender<Outlook>>,
     wake: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
@@ -86,7 +88,7 @@ struct UnderWay {
 /// What the task of a fetch is told.
 pub(super) struct Errand {
     number: u64,
-    tell: watch::Sender<Outlook>,
+    tell: Arc<watch::Sender<Outlook>>,
     /// Somebody wants it now.
     wake: Arc<Notify>,
 }
@@ -121,6 +123,10 @@ impl Fetches {
             && Arc::ptr_eq(&known.holding, holding)
             && (known.outlook.borrow().copies || !copies)
         {
+            // What failed before is tried again now, and says nothing of this.
+            if let Some(tell) = known.tell.upgrade() {
+                tell.send_if_modified(|outlook| outlook.failure.take().is_some());
+            }
             // Or it rests no more after what it does now.
             known.wake.notify_one();
             return known.outlook.clone();
@@ -129,7 +135,8 @@ impl Fetches {
             copies,
             ..Outlook::default()
         });
-        let wake = Arc::new(Notify::new());
+        let (tell, wake) = (Arc::new(tell), Arc::new(Notify::new()));
+        let told = Arc::downgrade(&tell);
         let number = fastrand::u64(..);
         let work = work(Errand {
             number,
@@ -140,6 +147,7 @@ impl Fetches {
             number,
             holding: holding.clone(),
             outlook: outlook.clone(),
+            tell: told,
             wake,
             _task: AbortOnDropHandle::new(tokio::spawn(work)),
         };
@@ -424,10 +432,11 @@ impl Shares {
     /// and there may be room for what it lacks later.
     pub(super) async fn fail(&self, offer: &Offer, failure: ChunkError, errand: &Errand) -> bool {
         warn!(name = %offer.name, "a shared file cannot be kept: {failure}");
-        let tell = |outlook: &mut Outlook| outlook.failure = Some(failure);
-        errand.tell.send_modify(tell);
         // Its bytes must not fill the disk for nothing. Fails only with the volume, or when the peer stops.
         let _ = self.drop_fetch(offer.content).await;
+        // Then: whoever starts it from now on starts another one, or tries this one again.
+        let tell = |outlook: &mut Outlook| outlook.failure = Some(failure);
+        errand.tell.send_modify(tell);
         self.kept(&Wanted::Content(offer.content)).is_none()
     }
 

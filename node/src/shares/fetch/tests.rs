@@ -81,6 +81,22 @@ async fn one_task_brings_a_content_and_a_copy_goes_before_others() {
     assert!(ended.changed().await.is_err());
     assert!(fetches.lock().is_empty());
     assert!(Outlook::trouble(&copy).is_some(), "nothing comes any more");
+    // What failed before says nothing of who comes later.
+    let (told, failed) = tokio::sync::oneshot::channel();
+    let mut first = fetches.start((Key([2; 32]), &here), false, |errand| async move {
+        let tell = |outlook: &mut Outlook| outlook.failure = Some(ChunkError::Full);
+        errand.tell.send_modify(tell);
+        let _ = told.send(());
+        std::future::pending::<()>().await;
+        drop(errand);
+    });
+    failed.await.unwrap();
+    assert!(first.borrow_and_update().failure.is_some());
+    let later = fetches.start((Key([2; 32]), &here), false, |_| std::future::pending());
+    assert!(later.same_channel(&first) && later.borrow().failure.is_none());
+    fetches.end(Key([2; 32]));
+    assert!(first.changed().await.is_ok(), "it is told");
+    assert!(first.changed().await.is_err(), "and that it has ended");
     // Given up and begun anew: what came for nobody is not waited for.
     let mut before = start(true, None);
     let anew = start_for(&Arc::new(holding()), false, None);
