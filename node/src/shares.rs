@@ -235,11 +235,27 @@ impl Shares {
     }
 
     /// Publishes what the volume remembers, goes on with what was on its way, and then heals what cannot be used, if there is any.
+    /// Fails only when the peer stops.
     pub(crate) async fn restore(&self) -> Result<(), PeerError> {
-        for (shared, holding) in self.shelf.whole() {
-            if holding.has_some() {
-                self.peer.offer(shared.offer).await?;
+        let mut stuck = false;
+        for kept in self.shelf.whole() {
+            let (shared, holding) = &kept;
+            if !holding.has_some() {
+                continue;
             }
+            // Each would wait as long as the one before.
+            if !stuck {
+                match self.peer.offer(shared.offer.clone()).await {
+                    Ok(()) => continue,
+                    Err(PeerError::Stopped) => return Err(PeerError::Stopped),
+                    Err(error) => {
+                        stuck = error == PeerError::Stuck;
+                        warn!(name = %shared.offer.name, "is not offered now: {error}");
+                    }
+                }
+            }
+            // Says it until that is heard.
+            self.pursue(&kept, Vec::new());
         }
         self.resume().await;
         self.heal().await;

@@ -9,6 +9,7 @@ use tracing::debug;
 use super::fetch::{REST, bring_nodes};
 use super::shelf::{Healed, Lost, Shelf, Unread};
 use super::{ShareError, Shares, on_disk};
+use crate::driver::PeerError;
 use crate::files::record::Content;
 
 impl Shares {
@@ -17,7 +18,9 @@ impl Shares {
         let mut rest = REST.0;
         loop {
             let unread = self.shelf.unread();
-            if unread.is_empty() || self.peer.members().await.is_err() {
+            // Anything else passes, as a disk that is stuck for a while does.
+            let stopped = matches!(self.peer.members().await, Err(PeerError::Stopped));
+            if unread.is_empty() || stopped {
                 return;
             }
             for record in unread {
@@ -77,17 +80,20 @@ impl Shares {
             return Ok(false);
         };
         let (shared, holding) = &kept;
+        let mut said = Ok(());
         if holding.has_some() {
-            self.peer.offer(shared.offer.clone()).await?;
+            said = self.peer.offer(shared.offer.clone()).await;
         }
         // After the offer: somebody provides the content all the time.
         if let Some(gone) = gone {
-            self.peer.withdraw(gone.name).await?;
+            said = said.and(self.peer.withdraw(gone.name).await);
         }
         drop(saying);
-        if !holding.here().is_full() {
+        // The record is not tried again, so what is not said now is said by who goes on with it.
+        if !holding.here().is_full() || said.is_err() {
             self.pursue(&kept, Vec::new());
         }
+        said?;
         Ok(true)
     }
 }

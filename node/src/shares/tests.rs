@@ -81,8 +81,12 @@ impl Lone {
 }
 
 fn open(alone: &Alone, volume: &TempDir) -> Shares {
+    open_with(alone.handle.clone(), alone, volume)
+}
+
+fn open_with(handle: PeerHandle, alone: &Alone, volume: &TempDir) -> Shares {
     Shares::new(
-        alone.handle.clone(),
+        handle,
         NETWORK.into(),
         PeerId(1),
         alone.chunks.clone(),
@@ -116,6 +120,36 @@ async fn a_fetch_goes_on_until_no_share_needs_it() {
     assert_eq!(lone.missing("b"), PIECE as u64);
     lone.shares.unshare(name("b")).await.unwrap();
     assert!(!lone.shares.fetches.is_under_way(offer.content));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_stuck_for_a_while_ends_neither_offers_nor_healing() {
+    let lone = Lone::new();
+    let offer = lone.share("a", &[1, 2]).await;
+    let rotten = Key::of_name(&Name::new("rotten").unwrap()).to_string();
+    std::fs::write(lone.volume.path().join("shared/files").join(rotten), b"rot").unwrap();
+    let Lone {
+        shares,
+        alone,
+        volume,
+    } = lone;
+    drop(shares);
+    // It answers nothing while the inbox is there, and has stopped when it is not.
+    let (handle, inbox) = crate::driver::channel();
+    let shares = open_with(handle, &alone, &volume);
+    let restoring = {
+        let shares = shares.clone();
+        tokio::spawn(async move { shares.restore().await })
+    };
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(!restoring.is_finished(), "a record is to be healed");
+    assert!(shares.fetches.is_under_way(offer.content), "it is not said");
+    drop(inbox);
+    timeout(PATIENCE * 20, restoring)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
