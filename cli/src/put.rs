@@ -430,7 +430,8 @@ async fn read(
     }
     loop {
         bar.set_position(bytes);
-        let data = match source.next(PART).await {
+        // Whoever writes into a pipe may take its time.
+        let data = match resume::patiently(source.next(PART), &parts).await {
             Ok(data) => data,
             Err(reason) => return (Err(reason), parts),
         };

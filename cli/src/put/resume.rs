@@ -3,6 +3,7 @@
 //! does not matter which peer, or which machine, the first part came from.
 
 use std::io;
+use std::time::Duration;
 
 use blake3::Hasher;
 use peernet_core::key::Key;
@@ -10,11 +11,15 @@ use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{HeldChunks, HeldRequest, HeldResponse, PutRequest};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use super::PART;
 use super::source::Source;
 
+/// After so long without a message the peer hears that more will come. A third of the time after which it gives up a client
+/// that says nothing.
+const WORD: Duration = Duration::from_secs(10);
 /// A file of fewer chunks is simply sent: asking would take as long.
 const WORTH: u64 = 8;
 /// Chunks that are hashed before they are asked for: 64 MiB of 1 MiB each (guess: half a second of disk).
@@ -113,6 +118,20 @@ pub(super) async fn find(channel: Channel, source: &mut Source, size: u64) -> io
     Ok(found)
 }
 
+/// Waits for what may take long, and tells the peer now and then that it still goes on.
+pub(super) async fn patiently<T>(
+    work: impl Future<Output = T>,
+    parts: &mpsc::Sender<PutRequest>,
+) -> T {
+    tokio::pin!(work);
+    loop {
+        match timeout(WORD, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => alive(parts).await,
+        }
+    }
+}
+
 /// A word to the peer that no bytes come with. One that is gone needs none.
 async fn alive(parts: &mpsc::Sender<PutRequest>) {
     drop(parts.send(PutRequest { part: None }).await);
@@ -160,5 +179,22 @@ mod tests {
             assert_eq!(found.unwrap(), kept, "{content}");
             assert!(!kept || words.len() == 3, "{content}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_takes_its_time_does_not_end_the_put() {
+        let (parts, mut queue) = mpsc::channel(8);
+        let slow = async {
+            tokio::time::sleep(Duration::from_secs(35)).await;
+            7
+        };
+        assert_eq!(patiently(slow, &parts).await, 7);
+        drop(parts);
+        let mut words = 0;
+        while let Some(word) = queue.recv().await {
+            assert_eq!(word.part, None);
+            words += 1;
+        }
+        assert_eq!(words, 3);
     }
 }
