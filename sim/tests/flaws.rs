@@ -150,12 +150,14 @@ fn a_writer_that_does_not_ask_for_its_pins_is_found_out() {
     );
 }
 
-/// A peer that nobody hears for minutes, in which slots move to peers it has never heard of, lists.
+/// A peer that is stopped for minutes and hears nothing of what happens in them, while slots move to peers it has never heard of,
+/// lists as soon as it goes on.
 async fn who_missed_everything_lists(s: Scenario) -> Result<(), Failure> {
     s.apply(3);
     s.settle(5 * MINUTE).await?;
     let away = s.wanted()[0];
     s.fleet.network().slow_down(away, 60 * MINUTE..61 * MINUTE);
+    s.fleet.stop(away);
     s.cluster.scale(9);
     s.world.sleep(4 * MINUTE).await;
     for number in 0..20 {
@@ -171,6 +173,7 @@ async fn who_missed_everything_lists(s: Scenario) -> Result<(), Failure> {
             .await;
     }
     s.fleet.network().heal();
+    s.fleet.go_on(away);
     s.list_at(away).await;
     Ok(())
 }
