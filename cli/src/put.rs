@@ -287,7 +287,8 @@ pub(crate) struct Stored {
 }
 
 /// Stores one file; what the network holds of it already is not sent. A file is offered to the next server when one cannot
-/// take it now, and sent whole when what was held is gone. What has no size, such as a pipe, whatever it is called, cannot be read twice.
+/// take it now, and sent whole when what was held is gone. What has no size, such as a pipe, whatever it is called, cannot be
+/// read twice.
 pub(crate) async fn store(
     servers: &Servers,
     job: &Job,
