@@ -138,6 +138,10 @@ fn forget_cached(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         file => file?,
     };
+    if !file.metadata()?.is_file() {
+        // A device remembers nothing, and one that cannot be synced says so.
+        return Ok(());
+    }
     file.sync_data()?;
     Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
 }
