@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::get;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -21,6 +22,7 @@ use utoipa_axum::routes;
 use crate::daemon::Life;
 use crate::door::Guest;
 
+mod browser;
 pub(crate) mod client;
 mod conditions;
 mod digest;
@@ -43,7 +45,10 @@ const BUFFER: usize = 64 * 1024;
 /// Serves HTTP until `stop`, and then until requests under way are answered.
 pub(crate) async fn serve(listener: TcpListener, life: Arc<Life>, stop: CancellationToken) {
     let patience = life.setup().client_timeout;
-    let router = router(life.clone());
+    let mut router = router(life.clone()).layer(from_fn(browser::same_site));
+    if listener.local_addr().is_ok_and(|at| at.ip().is_loopback()) {
+        router = router.layer(from_fn(browser::this_machine));
+    }
     let connections = GracefulShutdown::new();
     {
         let mut guests = pin!(life.doors().http.open(listener, None));

@@ -21,7 +21,7 @@ const ABOUT: &str = "Files, peers and their status, through any peer of the netw
 /// Parameters without which a request makes no sense, wherever they are.
 const NEEDED: [&str; 3] = ["name", "Upload-Complete", "Upload-Offset"];
 /// What any request of a client may be answered, whatever it wants.
-const ANY_TIME: [&str; 4] = ["408", "429", "500", "503"];
+const ANY_TIME: [&str; 5] = ["403", "408", "429", "500", "503"];
 
 /// What the document says before it comes to paths.
 pub(super) fn preface() -> Document {

@@ -137,6 +137,8 @@ async fn ask(
     one_hop_more(&mut head.headers);
     head.headers
         .insert(header::HOST, HeaderValue::try_from(&member.http)?);
+    // Whose page asks was looked at here, and is another one's than the next peer's.
+    head.headers.remove(header::ORIGIN);
     let via = HeaderValue::try_from(format!("{PSEUDONYM}{me}"))?;
     head.headers.append(header::VIA, via);
     let response = sender.send_request(Request::from_parts(head, body)).await?;

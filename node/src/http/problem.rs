@@ -81,6 +81,11 @@ impl Problem {
         Self::new(StatusCode::GONE, "gone", "Gone", detail)
     }
 
+    /// Nobody may do that in this way.
+    pub(super) fn forbidden(detail: String) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
     /// Too much is going on here.
     pub(super) fn busy(detail: String) -> Self {
         Self::of_kind(ErrorKind::Busy, detail)

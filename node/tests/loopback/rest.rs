@@ -50,7 +50,7 @@ impl Answer {
 
 async fn send(to: SocketAddr, head: &str, body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    let head = format!("{head}\r\nHost: peer\r\nConnection: close\r\n\r\n");
+    let head = format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     // The server may answer and close before it has read all.
     let _ = stream.write_all(body).await;
@@ -125,6 +125,7 @@ async fn files_are_resources() {
     names_are_percent_encoded(b).await;
     listings_and_views(c).await;
     describes_itself(a).await;
+    other_sites_change_nothing(b).await;
     what_makes_no_sense_is_refused(a).await;
     truncated_uploads_store_nothing(a, b).await;
     let gone = send(a, "DELETE /v1/files/rest/1 HTTP/1.1", b"").await;
@@ -433,11 +434,32 @@ async fn what_makes_no_sense_is_refused(to: SocketAddr) {
 }
 
 /// A client that dies in the middle of its upload, with and without having said how long it is.
+/// What a browser sends for somebody else's page.
+async fn other_sites_change_nothing(to: SocketAddr) {
+    assert_eq!(put(to, "/v1/files/own", b"mine").await.status, 201);
+    for from in ["Origin: http://evil.example", "Sec-Fetch-Site: cross-site"] {
+        let head = format!("DELETE /v1/files/own HTTP/1.1\r\n{from}");
+        send(to, &head, b"").await.is_problem(403, "forbidden");
+        let head = format!("POST /v1/uploads?name=theirs HTTP/1.1\r\n{from}");
+        send(to, &head, b"").await.is_problem(403, "forbidden");
+    }
+    let own = format!("DELETE /v1/files/own HTTP/1.1\r\nOrigin: http://{to}");
+    send(to, &own, b"").await.is_problem(403, "forbidden"); // It was asked as localhost.
+    let absolute = |host: &str| format!("GET http://{host}/v1/files/own HTTP/1.1");
+    assert_eq!(
+        send(to, &absolute(&to.to_string()), b"").await.body,
+        b"mine"
+    );
+    let rebound = send(to, &absolute("evil.example"), b"").await;
+    rebound.is_problem(403, "forbidden");
+}
+
 async fn truncated_uploads_store_nothing(to: SocketAddr, other: SocketAddr) {
     let data = bytes(2_500_000, 200);
     for framing in ["Content-Length: 3000000", "Transfer-Encoding: chunked"] {
         let mut stream = TcpStream::connect(to).await.unwrap();
-        let head = format!("PUT /v1/files/truncated HTTP/1.1\r\nHost: peer\r\n{framing}\r\n\r\n");
+        let head =
+            format!("PUT /v1/files/truncated HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         if framing.starts_with("Transfer") {
             stream

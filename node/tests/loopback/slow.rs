@@ -102,7 +102,7 @@ async fn speaks_http2_and_does_not_answer(to: SocketAddr) {
 async fn dribbles_a_head(to: SocketAddr) {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let mut pause = interval(DRIBBLE);
-    let head = "GET /v1/files/large HTTP/1.1\r\nHost: peer\r\nX: ".bytes();
+    let head = "GET /v1/files/large HTTP/1.1\r\nHost: localhost\r\nX: ".bytes();
     for byte in head.chain(std::iter::repeat(b'x')) {
         pause.tick().await;
         if stream.write_all(&[byte]).await.is_err() {
@@ -118,7 +118,7 @@ async fn dribbles_a_head(to: SocketAddr) {
 
 async fn stops_within_a_body(to: SocketAddr) {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    let head = b"PUT /v1/files/half HTTP/1.1\r\nHost: peer\r\nContent-Length: 3000000\r\n\r\n";
+    let head = b"PUT /v1/files/half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n";
     stream.write_all(head).await.unwrap();
     stream.write_all(&bytes(2_500_000, 2)).await.unwrap();
     let answer = rest(&mut stream).await;
@@ -128,7 +128,7 @@ async fn stops_within_a_body(to: SocketAddr) {
 
 async fn stops_within_a_rename(to: SocketAddr) {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    let head = "POST /v1/files/large HTTP/1.1\r\nHost: peer\r\nContent-Type: application/json\r\n\
+    let head = "POST /v1/files/large HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 21\r\n\r\n{\"rename_to\"";
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = rest(&mut stream).await;
@@ -138,7 +138,7 @@ async fn stops_within_a_rename(to: SocketAddr) {
 
 async fn stops_reading(to: SocketAddr) {
     let mut stream = TcpStream::connect(to).await.unwrap();
-    let head = b"GET /v1/files/large HTTP/1.1\r\nHost: peer\r\n\r\n";
+    let head = b"GET /v1/files/large HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(head).await.unwrap();
     let mut first = [0; 1024];
     stream.read_exact(&mut first).await.unwrap();
@@ -251,15 +251,18 @@ async fn what_is_too_large_is_refused(peer: &Peer) {
         rest(&mut stream).await
     };
     let many = "X: y\r\n".repeat(101);
-    let many = head(format!("GET /healthz HTTP/1.1\r\nHost: peer\r\n{many}\r\n")).await;
+    let many = head(format!(
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"
+    ))
+    .await;
     assert!(many.starts_with("HTTP/1.1 431"), "{many}");
     let long = "x".repeat(70_000);
-    let long = head(format!("GET /{long} HTTP/1.1\r\nHost: peer\r\n\r\n")).await;
+    let long = head(format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
     assert!(long.starts_with("HTTP/1.1 414"), "{long}");
     let json = "Content-Type: application/json\r\nContent-Length: 100000";
     let much = format!("{{\"rename_to\":\"{}\"}}", "x".repeat(99_984));
     let much = head(format!(
-        "POST /v1/files/large HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n{json}\r\n\r\n{much}"
+        "POST /v1/files/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{json}\r\n\r\n{much}"
     ))
     .await;
     assert!(much.starts_with("HTTP/1.1 413"), "{much}");

@@ -106,7 +106,7 @@ async fn an_upload_whose_client_is_gone_before_it_was_told_of_keeps_no_place() {
     let network = Network::start_with(1, &flags).await;
     let peer = &network.peers[0];
     let head = format!(
-        "POST /v1/uploads?name=parts/never HTTP/1.1\r\nHost: peer\r\n{OPEN}Content-Length: {SIZE}\r\n\r\n"
+        "POST /v1/uploads?name=parts/never HTTP/1.1\r\nHost: localhost\r\n{OPEN}Content-Length: {SIZE}\r\n\r\n"
     );
     for sent in [SIZE, 2 * MIB] {
         let mut broken = TcpStream::connect(peer.http).await.unwrap();

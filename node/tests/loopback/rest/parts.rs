@@ -88,7 +88,7 @@ async fn an_upload_in_parts_goes_on_through_other_peers() {
     // What comes of a part by a connection that breaks off is kept, as if it had come without the detour.
     let mut broken = TcpStream::connect(c).await.unwrap();
     let head = patch(place, came, true, SIZE - came);
-    let head = format!("{head}\r\nHost: peer\r\n\r\n");
+    let head = format!("{head}\r\nHost: localhost\r\n\r\n");
     broken.write_all(head.as_bytes()).await.unwrap();
     broken.write_all(&data[came..came + 300_000]).await.unwrap();
     drop(broken);
@@ -156,7 +156,7 @@ async fn a_file_that_comes_in_parts_survives_broken_connections_and_a_restart() 
     // A connection that stands still is cut off by a client that comes back, and what came by it counts.
     let mut standing = TcpStream::connect(a).await.unwrap();
     let head = patch(place, FIRST, true, SIZE - FIRST);
-    let head = format!("{head}\r\nHost: peer\r\n\r\n");
+    let head = format!("{head}\r\nHost: localhost\r\n\r\n");
     standing.write_all(head.as_bytes()).await.unwrap();
     standing
         .write_all(&data[FIRST..FIRST + 700_000])

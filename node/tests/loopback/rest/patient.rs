@@ -34,7 +34,7 @@ pub(super) async fn events_are_told(mut network: Network) {
     let to = network.peers[0].http;
     let stream = TcpStream::connect(to).await.unwrap();
     let mut stream = BufReader::new(stream);
-    let head = b"GET /v1/events HTTP/1.1\r\nHost: peer\r\n\r\n";
+    let head = b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(head).await.unwrap();
     let mut lines = stream.lines();
     let mut next = async || loop {
