@@ -60,6 +60,10 @@ pub struct Config {
     /// Host name or address under which others reach this peer; needed unless --grpc-listen names one address
     #[arg(long, env = "PEERNET_ADVERTISE_HOST")]
     pub advertise_host: Option<String>,
+    /// What tells this process from another one that had its address before, on Kubernetes the pod's UID: an operator that means that
+    /// one is refused
+    #[arg(long, env = "PEERNET_INSTANCE")]
+    pub instance: Option<String>,
     /// Peers to find the network through, host:port; names are resolved again and again, to all their addresses
     #[arg(long, env = "PEERNET_SEEDS", value_delimiter = ',')]
     pub seeds: Vec<String>,
@@ -207,6 +211,8 @@ pub struct Setup {
     pub http_listen: SocketAddr,
     /// Host for URLs: an IPv6 address is in brackets.
     pub advertise_host: String,
+    /// See [`Config::instance`].
+    pub instance: Option<String>,
     /// `host:port` each.
     pub seeds: Vec<String>,
     /// See [`Config::seeds_file`].
@@ -244,6 +250,7 @@ impl Config {
             grpc_listen,
             http_listen,
             advertise_host,
+            instance,
             seeds,
             seeds_file,
             replication_factor: factor,
@@ -312,6 +319,7 @@ impl Config {
             grpc_listen,
             http_listen,
             advertise_host,
+            instance,
             seeds,
             seeds_file,
             durability,

@@ -369,6 +369,7 @@ mod tests {
         let before = [
             "PEERNET_NAME",
             "PEERNET_ADVERTISE_HOST",
+            "PEERNET_INSTANCE",
             "PEERNET_SEEDS",
             "PEERNET_AWAIT_ASSIGNMENT",
             "PEERNET_DATA_DIR",

@@ -3,6 +3,7 @@
 
 use peernet_core::recover::Recovery;
 use peernet_plan::names;
+use peernet_plan::observed::Observed;
 use peernet_plan::{Assignment, Hints, Order, Plan};
 use peernet_proto::v1;
 
@@ -23,17 +24,15 @@ pub struct Told {
     pub failures: Vec<String>,
 }
 
-/// Tells all peers concerned, several at once. `everybody` are the addresses of all that run.
-pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan, everybody: &[String]) -> Told {
+/// Tells all peers concerned, several at once.
+pub(crate) async fn tell(peers: &Peers, observed: &Observed, plan: &Plan) -> Told {
     let mut told = Told::default();
     let places = plan.assignments.iter().map(|place| async move {
-        (
-            place,
-            peers.assign(&place.address, assign_request(place)).await,
-        )
+        let request = assign_request(place, observed);
+        (place, peers.assign(&place.address, request).await)
     });
     for (place, result) in all(places.collect()).await {
-        let name = names::pod(network, place.ordinal);
+        let name = names::pod(&observed.network.name, place.ordinal);
         match result {
             Ok(()) if place.newcomer => told.joining.push((name, place.zone.clone())),
             Ok(()) => {}
@@ -54,7 +53,7 @@ pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan, everybody: &
     }
     if let Some(recovery) = plan.recover.as_ref().and_then(|r| r.tell.as_ref()) {
         told.failures
-            .extend(give_up(peers, recovery, everybody).await);
+            .extend(give_up(peers, recovery, &observed.everybody()).await);
     }
     told.joining.sort();
     told.leaving.sort();
@@ -62,12 +61,14 @@ pub(crate) async fn tell(peers: &Peers, network: &str, plan: &Plan, everybody: &
     told
 }
 
-fn assign_request(place: &Assignment) -> v1::AssignRequest {
+fn assign_request(place: &Assignment, observed: &Observed) -> v1::AssignRequest {
+    let pod = observed.pods.get(&place.ordinal);
     v1::AssignRequest {
         network_id: place.network.clone(),
         zone: place.zone.clone(),
         position: place.position.0,
         found: place.found,
+        instance: pod.map_or_else(String::new, |pod| pod.uid.clone()),
     }
 }
 
@@ -90,7 +91,7 @@ pub(crate) async fn hint(peers: &Peers, plan: &Plan) {
     }
 }
 
-/// Tells all of `everybody` what is given up. Who does not hear it now hears of it from the others, or in the next cycle.
+/// Tells all of `everybody`, by address, what is given up. Who does not hear it now hears of it from the others, or in the next cycle.
 async fn give_up(peers: &Peers, recovery: &Recovery, everybody: &[String]) -> Vec<String> {
     let request = wire::recover_request(recovery);
     let calls = everybody.iter().map(|address| {

@@ -17,7 +17,8 @@ pub(crate) struct Asked {
     pub(crate) body: Value,
 }
 
-/// A client of an API server that answers so; what is `None` is not found. What changes something is told.
+/// A client of an API server that answers so; what is `None` is not found, and a `Status` of failure has its code. What changes
+/// something is told.
 pub(crate) fn api(
     answer: impl Fn(&Asked) -> Option<Value> + Send + Sync + 'static,
 ) -> (Client, Arc<Mutex<Vec<Asked>>>) {
@@ -37,8 +38,12 @@ pub(crate) fn api(
             if !asked.what.starts_with("GET") {
                 told.lock().unwrap().push(asked);
             }
-            let code = if found.is_some() { 200 } else { 404 };
-            let body = Body::from(found.unwrap_or(missing).to_string().into_bytes());
+            let body = found.unwrap_or(missing);
+            let code = match &body {
+                status if status["status"] == "Failure" => status["code"].as_u64().unwrap() as u16,
+                _ => 200,
+            };
+            let body = Body::from(body.to_string().into_bytes());
             let response = Response::builder().status(code).body(body);
             Ok::<_, kube::Error>(response.unwrap())
         }

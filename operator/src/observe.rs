@@ -245,7 +245,7 @@ fn grpc_address(ip: &str) -> String {
 async fn probe(peers: &Peers, pods: &BTreeMap<u32, PeerPod>) -> Vec<(u32, Answer)> {
     let calls = pods.iter().filter_map(|(ordinal, pod)| {
         let address = pod.address.as_ref()?;
-        Some(async move { (*ordinal, peers.probe(address).await) })
+        Some(async move { (*ordinal, peers.probe(address, &pod.uid).await) })
     });
     let mut answers = Vec::new();
     for (ordinal, answer) in all(calls.collect()).await {

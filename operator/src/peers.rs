@@ -78,13 +78,16 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Asks the peer at `address` (`host:port`) who it is and how it is.
+    /// Asks the peer at `address` (`host:port`) who it is and how it is, if that is the process of the pod with UID `instance`.
     ///
     /// # Errors
     /// When it does not say who it is. One that says only that is not ready yet.
-    pub async fn probe(&self, address: &str) -> Result<Answer, PeerError> {
+    pub async fn probe(&self, address: &str, instance: &str) -> Result<Answer, PeerError> {
         let mut admin = self.admin(address)?;
-        let answer = call(address, ASK_TIMEOUT, admin.identify(v1::IdentifyRequest {})).await?;
+        let question = v1::IdentifyRequest {
+            instance: instance.to_owned(),
+        };
+        let answer = call(address, ASK_TIMEOUT, admin.identify(question)).await?;
         let v1::IdentifyResponse {
             network_id,
             peer_id,

@@ -10,7 +10,7 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::Client;
 use kube::client::Body;
 use peernet_crd::{PeerNetwork, PeerNetworkSpec, PeerNetworkStatus, Retention};
-use peernet_plan::{Removal, fixture, names};
+use peernet_plan::{Removal, Restart, fixture, names};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use crate::build::{NodeImage, objects};
 use crate::lease::{Elector, Leading};
 use crate::peers::Peers;
 use crate::reconcile::{Context, reconcile};
-use crate::removal::remove;
+use crate::removal::{remove, restart};
 use crate::retention;
 use crate::run::control;
 
@@ -97,7 +97,7 @@ fn permissions(request: &Parts) -> Vec<Permission> {
         (&Method::GET, None) if watches => &["watch"],
         (&Method::GET, None) => &["list"],
         (&Method::GET, Some(_)) => &["get"],
-        (&Method::POST, None) => &["create"],
+        (&Method::POST, _) => &["create"],
         (&Method::PUT, Some(_)) => &["update"],
         // What is not there is created.
         (&Method::PATCH, Some(_)) if applies && !resource.contains('/') => &["patch", "create"],
@@ -239,8 +239,15 @@ async fn ends(log: &Log) {
         force: false,
     };
     let held = Leading::held();
-    let network_of = fixture::network(3);
-    remove(&client, &held, &network_of, &removal).await.unwrap();
+    let observed = fixture::founded(3, 3);
+    remove(&client, &held, &observed.network, &removal)
+        .await
+        .unwrap();
+    let outdated = Restart {
+        pod: "demo-1".into(),
+        uid: observed.pods[&1].uid.clone(),
+    };
+    restart(&client, &held, &observed, &outdated).await.unwrap();
     let dying = network(
         Retention::Delete,
         json!({"deletionTimestamp": "2026-01-02T00:00:00Z", "finalizers": ["peernet.dev/volumes"]}),

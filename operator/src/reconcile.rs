@@ -126,7 +126,7 @@ pub async fn reconcile(
         apply(client, leading, &observed, objects)
     );
     let told = match &applied {
-        Ok(()) => tell(peers, &name, &plan, &observed.everybody()).await,
+        Ok(()) => tell(peers, &observed, &plan).await,
         Err(error) => {
             plan.keep(&observed, causes(error));
             Told::default()
@@ -146,7 +146,7 @@ pub async fn reconcile(
         remove(client, leading, &observed.network, removal).await?;
     }
     if let Some(outdated) = &plan.restart
-        && restart(client, leading, &observed.network, outdated).await?
+        && restart(client, leading, &observed, outdated).await?
     {
         let news = vec![events::restarted(outdated)];
         events::publish(client, me, &observed.network, news).await;

@@ -2,16 +2,20 @@
 //! or the value that was observed, so that a successor, or a newer request, is never hit.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::{Client, ResourceExt};
 use peernet_crd::PeerNetwork;
 use peernet_plan::names;
-use peernet_plan::observed::Network;
+use peernet_plan::observed::{Network, Observed};
 use peernet_plan::{Plan, Removal, Restart};
 use serde_json::json;
 use thiserror::Error;
 
 use crate::lease::Leading;
+
+/// How the API server says that a disruption budget allows no eviction now (API-initiated Eviction).
+const OVER_BUDGET: u16 = 429;
 
 /// Why something is still there.
 #[derive(Debug, Error)]
@@ -78,25 +82,54 @@ pub(crate) async fn remove(
     Ok(())
 }
 
-/// Deletes a pod that is to be started anew; false when it is gone already, or another.
+/// Ends a pod that is to be started anew; false when it is gone already, another, or may not go now.
+///
+/// One that serves is evicted, so that the disruption budget has a say: a node that is being drained may have taken another
+/// one since the operator looked. The budget does not know who serves nobody, and would hold such a pod back.
 ///
 /// # Errors
 /// See [`RemovalError`]; the next cycle decides again.
 pub(crate) async fn restart(
     client: &Client,
     leading: &Leading,
-    network: &Network,
+    observed: &Observed,
     restart: &Restart,
 ) -> Result<bool, RemovalError> {
     if !leading.is_held() {
         return Err(RemovalError::NotLeading);
     }
     let Restart { pod, uid } = restart;
-    let api: Api<Pod> = Api::namespaced(client.clone(), &network.namespace);
-    let deleted = api.delete(pod, &only(uid)).await.map(drop);
-    let done = deleted.is_ok();
-    settle("Pod", pod.clone(), deleted)?;
+    let api: Api<Pod> = Api::namespaced(client.clone(), &observed.network.namespace);
+    let serves = observed.pods.values().any(|p| p.uid == *uid && p.ready);
+    let ended = match serves {
+        true => evict(&api, pod, uid).await,
+        false => api.delete(pod, &only(uid)).await.map(drop),
+    };
+    if let Err(kube::Error::Api(status)) = &ended
+        && status.code == OVER_BUDGET
+    {
+        tracing::info!(pod, "not restarted now: {}", status.message);
+        return Ok(false);
+    }
+    let done = ended.is_ok();
+    settle("Pod", pod.clone(), ended)?;
     Ok(done)
+}
+
+/// By hand, because [`Api::evict`] loses its precondition: it calls the field `delete_options`, which the API server does not
+/// know.
+async fn evict(api: &Api<Pod>, pod: &str, uid: &str) -> Result<(), kube::Error> {
+    let eviction = json!({
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": { "name": pod },
+        "deleteOptions": { "preconditions": { "uid": uid } },
+    });
+    let how = PostParams::default();
+    let evicted: Result<Status, _> = api
+        .create_subresource("eviction", pod, &how, &eviction)
+        .await;
+    evicted.map(drop)
 }
 
 fn only(uid: &str) -> DeleteParams {
@@ -164,4 +197,57 @@ pub(crate) async fn forget(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use peernet_plan::fixture;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::fake;
+
+    /// Restarts demo-1, which is ready or not, where the API server answers so: whether that was done, and what was asked.
+    async fn restarted(ready: bool, answer: Value) -> (bool, fake::Asked) {
+        let mut observed = fixture::founded(3, 3);
+        let pod = observed.pods.get_mut(&1).unwrap();
+        (pod.ready, pod.uid) = (ready, "uid-of-1".into());
+        let wanted = Restart {
+            pod: "demo-1".into(),
+            uid: "uid-of-1".into(),
+        };
+        let (client, asked) = fake::api(move |_| Some(answer.clone()));
+        let done = restart(&client, &Leading::held(), &observed, &wanted).await;
+        let asked = asked.lock().unwrap().remove(0);
+        (done.unwrap(), asked)
+    }
+
+    fn failure(code: u16) -> Value {
+        json!({"kind": "Status", "status": "Failure", "code": code, "reason": "", "message": ""})
+    }
+
+    #[tokio::test]
+    async fn who_serves_is_evicted_and_who_does_not_is_deleted() {
+        let success = json!({"kind": "Status", "status": "Success"});
+        let (done, evicted) = restarted(true, success.clone()).await;
+        assert!(done);
+        assert!(
+            evicted.what.starts_with("POST ") && evicted.what.ends_with("/pods/demo-1/eviction")
+        );
+        assert_eq!(
+            evicted.body["deleteOptions"]["preconditions"]["uid"],
+            "uid-of-1"
+        );
+        let (done, deleted) = restarted(false, success).await;
+        assert!(done);
+        assert!(deleted.what.starts_with("DELETE ") && deleted.what.ends_with("/pods/demo-1"));
+        assert_eq!(deleted.body["preconditions"]["uid"], "uid-of-1");
+    }
+
+    #[tokio::test]
+    async fn who_may_not_go_now_or_has_gone_is_left_to_the_next_cycle() {
+        for code in [404, 409, OVER_BUDGET] {
+            assert!(!restarted(true, failure(code)).await.0, "{code}");
+        }
+    }
 }

@@ -146,6 +146,8 @@ impl Peers {
             zone,
             position: position.0,
             found,
+            // A home has its ports for itself.
+            instance: String::new(),
         };
         match AdminClient::new(self.channel(ordinal))
             .assign(request)
@@ -278,7 +280,7 @@ struct Look {
 
 async fn look(channel: Channel) -> Look {
     let Ok(answer) = AdminClient::new(channel.clone())
-        .identify(IdentifyRequest {})
+        .identify(IdentifyRequest::default())
         .await
     else {
         return Look::default();

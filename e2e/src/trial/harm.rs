@@ -1,9 +1,9 @@
 //! How harm is done, and how it is undone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -32,6 +32,8 @@ const REPLICAS: i32 = 4096 * 3;
 const FEWEST: i32 = 3;
 /// A storm takes the network this far beyond its size: two more per node here.
 const BEYOND: i32 = 3;
+/// Most pods that are moved to spread them over the nodes again.
+const MOVES: usize = 6;
 /// Operations that clients do while a cut lasts: about 6 to 25 s, so that shorter ones end before copies are rebuilt
 /// elsewhere and longer ones after.
 const WHILE_CUT: std::ops::Range<u64> = 60..240;
@@ -114,6 +116,7 @@ impl Trial<'_> {
     }
 
     async fn cut(&mut self, how: Cut) -> Result<Harm> {
+        self.spread_out().await?;
         let (node, hit) = self.any_node(&BTreeSet::new())?;
         self.scenario.cut_node(node, how).await?;
         let back = self.back(&hit).await?;
@@ -126,6 +129,7 @@ impl Trial<'_> {
     }
 
     async fn power_off(&mut self) -> Result<Harm> {
+        self.spread_out().await?;
         let (node, hit) = self.any_node(&BTreeSet::new())?;
         self.scenario.kill_node(node).await?;
         let back = self.back(&hit).await?;
@@ -284,6 +288,7 @@ impl Trial<'_> {
     }
 
     async fn replace(&mut self) -> Result<Harm> {
+        self.spread_out().await?;
         // Kubernetes moves an operator from a dead node only after minutes.
         let operators = self.scenario.operator_nodes().await?;
         let (node, hit) = self.any_node(&operators)?;
@@ -355,6 +360,32 @@ impl Trial<'_> {
     fn any_pods(&mut self, count: usize) -> Vec<String> {
         let ordinals = self.random.choose_multiple(0..self.size, count);
         ordinals.into_iter().map(|n| self.pod(n)).collect()
+    }
+
+    /// Gives peers to nodes that have none, so that no node has a majority of a slot's copies. Pods whose node was lost are
+    /// made elsewhere, and Kubernetes takes nobody back.
+    async fn spread_out(&self) -> Result<()> {
+        for _ in 0..MOVES {
+            let mut on: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for peer in self.network.peers() {
+                on.entry(peer.node).or_default().push(peer.name);
+            }
+            if on.len() == usize::from(NODES) {
+                return Ok(());
+            }
+            let fullest = on.into_values().max_by_key(Vec::len);
+            let pod = fullest.context("there are no peers")?.swap_remove(0);
+            self.note(&format!("a node has no peers: delete {pod}"));
+            let old = self.network.pods.get(&pod).await?;
+            self.network
+                .pods
+                .delete(&pod, &DeleteParams::default())
+                .await?;
+            self.ready_again(&old).await?;
+            self.network.settled().await?;
+            self.network.spread_over_zones(&self.files).await?;
+        }
+        bail!("the scheduler leaves a node without peers")
     }
 
     /// A random node that has peers and is none of these, and its peers.

@@ -194,5 +194,8 @@ async fn left(trial: &Trial, n: usize) -> Result<()> {
 
 async fn identify(trial: &Trial, n: usize) -> Result<peernet_proto::v1::IdentifyResponse> {
     let mut admin = AdminClient::new(trial.ring.peer(n).connect().await?);
-    Ok(admin.identify(IdentifyRequest {}).await?.into_inner())
+    Ok(admin
+        .identify(IdentifyRequest::default())
+        .await?
+        .into_inner())
 }

@@ -19,14 +19,29 @@ impl Admin {
     pub(super) fn new(life: Arc<Life>) -> Self {
         Admin { life }
     }
+
+    /// Refuses what is meant for a process that had this address before, or will have it.
+    fn meant(&self, instance: &str) -> Result<(), Status> {
+        match &self.life.setup().instance {
+            Some(own) if !instance.is_empty() && own != instance => {
+                Err(Status::failed_precondition(format!(
+                    "{}, instance {own}, was asked for instance {}: addresses change hands",
+                    self.life.setup().name,
+                    instance.escape_debug()
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[tonic::async_trait]
 impl v1::admin_server::Admin for Admin {
     async fn identify(
         &self,
-        _: Request<v1::IdentifyRequest>,
+        request: Request<v1::IdentifyRequest>,
     ) -> Result<Response<v1::IdentifyResponse>, Status> {
+        self.meant(&request.get_ref().instance)?;
         let response = match self.life.remembered() {
             Remembered::Nothing => v1::IdentifyResponse::default(),
             Remembered::Before(identity) => v1::IdentifyResponse {
@@ -62,7 +77,9 @@ impl v1::admin_server::Admin for Admin {
             zone,
             position,
             found,
+            instance,
         } = request.into_inner();
+        self.meant(&instance)?;
         let place = Place::new(network_id, zone, Some(position), found);
         let place = place.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let life = self.life.clone();

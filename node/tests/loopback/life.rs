@@ -165,6 +165,7 @@ async fn a_peer_serves_only_its_own_network() {
         zone: "a".into(),
         position: 1,
         found: true,
+        ..v1::AssignRequest::default()
     };
     let id = peer.status().await.unwrap().self_.unwrap().id;
     assert_eq!(
@@ -299,7 +300,7 @@ async fn peers_join_and_leave_with_everything_in_place() {
     until("the leaver has left", async || {
         let identity = network.peers[newcomer]
             .admin()
-            .identify(v1::IdentifyRequest {})
+            .identify(v1::IdentifyRequest::default())
             .await
             .unwrap();
         identity.into_inner().left
@@ -331,25 +332,37 @@ async fn peers_join_and_leave_with_everything_in_place() {
     .await;
 
     // The same volume comes back as somebody else.
-    network.launch_with(newcomer, &["--await-assignment"]);
+    network.launch_with(newcomer, &["--await-assignment", "--instance", "second"]);
     let assign = v1::AssignRequest {
         network_id: NETWORK.into(),
         zone: "a".into(),
         position: leaver.position,
         found: false,
+        instance: "second".into(),
     };
     let waiting = &network.peers[newcomer];
     until("the peer waits", async || {
         waiting
             .admin()
-            .identify(v1::IdentifyRequest {})
+            .identify(v1::IdentifyRequest::default())
             .await
             .is_ok()
     })
     .await;
+    let who = |instance: &str| v1::IdentifyRequest {
+        instance: instance.into(),
+    };
+    let other = waiting.admin().identify(who("first")).await;
+    assert_eq!(other.unwrap_err().code(), Code::FailedPrecondition);
+    let other = v1::AssignRequest {
+        instance: "first".into(),
+        ..assign.clone()
+    };
+    let other = waiting.admin().assign(other).await;
+    assert_eq!(other.unwrap_err().code(), Code::FailedPrecondition);
     let remembered = waiting
         .admin()
-        .identify(v1::IdentifyRequest {})
+        .identify(who("second"))
         .await
         .unwrap()
         .into_inner();

@@ -173,6 +173,7 @@ fn environment(network: &Network) -> Vec<EnvVar> {
     let mut told = vec![
         field("PEERNET_NAME", "metadata.name"),
         field("PEERNET_ADVERTISE_HOST", "status.podIP"),
+        field("PEERNET_INSTANCE", "metadata.uid"),
         value("PEERNET_SEEDS", seeds),
         value("PEERNET_AWAIT_ASSIGNMENT", "true".into()),
         value("PEERNET_DATA_DIR", DATA_DIR.into()),
