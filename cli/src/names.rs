@@ -6,10 +6,12 @@ use std::io;
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{
-    DeleteRequest, FileInfo, ListRequest, ListResponse, PinRequest, RenameRequest, UnpinRequest,
+    DeleteRequest, FileInfo, ListRequest, ListResponse, PinRequest, RenameRequest, StatRequest,
+    UnpinRequest,
 };
 use serde::Serialize;
 use thiserror::Error;
+use tonic::Code;
 
 use crate::args::{self, Global, Ls, Mv, Pin, Rm, Unpin};
 use crate::exit::Exit;
@@ -277,9 +279,13 @@ pub(crate) async fn delete(servers: &Servers, name: &str) -> Result<(), CallErro
         when: None,
     };
     servers
-        .call(async |channel| FilesClient::new(channel).delete(request.clone()).await)
-        .await?;
-    Ok(())
+        .change(async |channel, perhaps_done| {
+            match FilesClient::new(channel).delete(request.clone()).await {
+                Err(status) if perhaps_done && status.code() == Code::NotFound => Ok(()),
+                answer => answer.map(drop),
+            }
+        })
+        .await
 }
 
 /// Pins or unpins one file.
@@ -329,17 +335,30 @@ fn beside(old: &str, new: String) -> String {
     }
 }
 
-/// Renames one file. Another peer may be asked to finish what one has begun.
+/// Renames one file. Another peer may be asked to finish what one has begun; where there is nothing to finish, the new name is
+/// the file's.
 pub(crate) async fn move_to(servers: &Servers, old: &str, new: &str) -> Result<File, CallError> {
     let request = RenameRequest {
         name: old.to_owned(),
         new_name: new.to_owned(),
         when: None,
     };
-    let answer = servers
-        .call(async |channel| FilesClient::new(channel).rename(request.clone()).await)
+    let file = servers
+        .change(async |channel, perhaps_done| {
+            let mut files = FilesClient::new(channel);
+            match files.rename(request.clone()).await {
+                Err(status) if perhaps_done && status.code() == Code::NotFound => {
+                    let name = new.to_owned();
+                    let there = files.stat(StatRequest { name }).await;
+                    there
+                        .map(|found| found.into_inner().file)
+                        .map_err(|_| status)
+                }
+                answer => answer.map(|renamed| renamed.into_inner().file),
+            }
+        })
         .await?;
-    Ok(answer.into_inner().file.unwrap_or_default().into())
+    Ok(file.unwrap_or_default().into())
 }
 
 pub(crate) fn checked(name: String) -> Result<Name, NamesError> {

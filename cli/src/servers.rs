@@ -183,11 +183,21 @@ impl Servers {
         &self,
         op: impl AsyncFn(Channel) -> Result<T, Status>,
     ) -> Result<T, CallError> {
+        self.change(async |channel, _| op(channel).await).await
+    }
+
+    /// The same for a call that is answered otherwise when it is made again: it is told whether an earlier attempt, of which
+    /// nobody knows what it did, may have done it.
+    pub async fn change<T>(
+        &self,
+        op: impl AsyncFn(Channel, bool) -> Result<T, Status>,
+    ) -> Result<T, CallError> {
         let mut tries = 0;
         loop {
             let connection = self.connect(tries).await?;
+            let perhaps_done = tries > 0;
             tries += 1;
-            match op(connection.channel.clone()).await {
+            match op(connection.channel.clone(), perhaps_done).await {
                 Ok(answer) => return Ok(answer),
                 Err(status)
                     if tries < self.list.len()
@@ -279,6 +289,26 @@ mod tests {
             1,
             "an empty list fails at the connection, with its words"
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_next_is_told_that_it_may_be_done_already() {
+        let listeners = [0; 2].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = listeners.map(|l| (l.local_addr().unwrap().to_string(), l));
+        let servers = format!("{},{}", addresses[0].0, addresses[1].0);
+        let servers: Servers = servers.parse().unwrap();
+        let told = std::sync::Mutex::new(Vec::new());
+        let answer = servers
+            .change(async |_, perhaps_done| {
+                told.lock().unwrap().push(perhaps_done);
+                match perhaps_done {
+                    true => Err::<(), _>(Status::not_found("it is gone")),
+                    false => Err(Status::unknown("the connection broke")),
+                }
+            })
+            .await;
+        assert_eq!(answer.unwrap_err().exit(), Exit::NotFound);
+        assert_eq!(*told.lock().unwrap(), [false, true]);
     }
 
     #[tokio::test]

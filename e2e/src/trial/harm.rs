@@ -64,24 +64,25 @@ fn is_rolled_out(set: Option<&StatefulSet>) -> bool {
 
 impl Trial<'_> {
     pub(super) async fn inject(&mut self, fault: Fault) -> Result<Harm> {
+        // Each on the heap: a test's thread has no stack for the largest of them within all that waits for it.
         match fault {
             Fault::Kill(count) => {
                 let pods = self.any_pods(count);
-                self.kill(&pods, false).await
+                Box::pin(self.kill(&pods, false)).await
             }
             Fault::RestartAll { gently } => {
                 let pods: Vec<_> = (0..self.size).map(|n| self.pod(n)).collect();
-                self.kill(&pods, gently).await
+                Box::pin(self.kill(&pods, gently)).await
             }
-            Fault::Roll => self.roll().await,
-            Fault::Cut(how) => self.cut(how).await,
-            Fault::PowerOff => self.power_off().await,
-            Fault::Storm(changes) => self.storm(changes).await,
-            Fault::CrashInLeave(victim, step) => self.crash_in_leave(victim, step).await,
-            Fault::Reconsider => self.reconsider().await,
-            Fault::DeleteSet { orphan } => self.delete_set(orphan).await,
-            Fault::OperatorAway => self.operator_away().await,
-            Fault::Replace => self.replace().await,
+            Fault::Roll => Box::pin(self.roll()).await,
+            Fault::Cut(how) => Box::pin(self.cut(how)).await,
+            Fault::PowerOff => Box::pin(self.power_off()).await,
+            Fault::Storm(changes) => Box::pin(self.storm(changes)).await,
+            Fault::CrashInLeave(victim, step) => Box::pin(self.crash_in_leave(victim, step)).await,
+            Fault::Reconsider => Box::pin(self.reconsider()).await,
+            Fault::DeleteSet { orphan } => Box::pin(self.delete_set(orphan)).await,
+            Fault::OperatorAway => Box::pin(self.operator_away()).await,
+            Fault::Replace => Box::pin(self.replace()).await,
         }
     }
 
@@ -116,7 +117,7 @@ impl Trial<'_> {
     }
 
     async fn cut(&mut self, how: Cut) -> Result<Harm> {
-        self.spread_out().await?;
+        Box::pin(self.spread_out()).await?;
         let (node, hit) = self.any_node(&BTreeSet::new())?;
         self.scenario.cut_node(node, how).await?;
         let back = self.back(&hit).await?;
@@ -129,7 +130,7 @@ impl Trial<'_> {
     }
 
     async fn power_off(&mut self) -> Result<Harm> {
-        self.spread_out().await?;
+        Box::pin(self.spread_out()).await?;
         let (node, hit) = self.any_node(&BTreeSet::new())?;
         self.scenario.kill_node(node).await?;
         let back = self.back(&hit).await?;
@@ -288,7 +289,7 @@ impl Trial<'_> {
     }
 
     async fn replace(&mut self) -> Result<Harm> {
-        self.spread_out().await?;
+        Box::pin(self.spread_out()).await?;
         // Kubernetes moves an operator from a dead node only after minutes.
         let operators = self.scenario.operator_nodes().await?;
         let (node, hit) = self.any_node(&operators)?;

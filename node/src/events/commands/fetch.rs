@@ -10,7 +10,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body_util::{BodyDataStream, Empty};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION,
+    TRANSFER_ENCODING, USER_AGENT,
+};
 use hyper::{Request, Response, StatusCode};
 use thiserror::Error;
 use tokio::net::{TcpStream, lookup_host};
@@ -69,6 +72,12 @@ pub(super) enum FetchError {
     Certificates { file: PathBuf, reason: String },
     #[error("'{host}' did not answer with a file but with {status}")]
     Status { host: String, status: StatusCode },
+    #[error("'{host}' sends the file only as {coding}, and files are stored as they are")]
+    Encoded { host: String, coding: String },
+    #[error(
+        "'{host}' does not say where the file ends (neither Content-Length nor chunks), so half of it could be taken for the whole"
+    )]
+    Endless { host: String },
     #[error("more than {REDIRECTS} redirects")]
     Redirects,
     #[error("{TOO_LARGE}")]
@@ -138,7 +147,21 @@ pub(super) async fn fetch(url: &str, origins: &Origins) -> Result<Fetched, Fetch
             let host = url.authority().to_owned();
             return Err(FetchError::Status { host, status });
         }
+        let host = || url.authority().to_owned();
+        if let Some(coding) =
+            header(CONTENT_ENCODING).filter(|c| !c.eq_ignore_ascii_case("identity"))
+        {
+            let coding = coding.chars().take(40).collect();
+            return Err(FetchError::Encoded {
+                host: host(),
+                coding,
+            });
+        }
         let length = header(CONTENT_LENGTH).and_then(|v| v.parse().ok());
+        // It would end with its connection (RFC 9112, section 6.3), like one that broke.
+        if length.is_none() && header(TRANSFER_ENCODING).is_none() {
+            return Err(FetchError::Endless { host: host() });
+        }
         if length.is_some_and(|length: u64| length > SIZE_MAX) {
             return Err(FetchError::Size);
         }
@@ -267,4 +290,48 @@ fn tls(ca_file: Option<&Path>) -> Result<TlsConnector, FetchError> {
         .expect("the provider has suites of these versions");
     let config = builder.with_root_certificates(roots).with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What is fetched from a server that answers so to everything.
+    async fn fetched(head: &'static str) -> Result<Vec<u8>, FetchError> {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/file", server.local_addr().unwrap());
+        let serving = async move {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let origins = Origins {
+            allow: ["127.0.0.1", "127.0.0.1/32"]
+                .map(|allowed| allowed.parse().unwrap())
+                .into(),
+            ca_file: None,
+        };
+        let serving = tokio::spawn(serving);
+        let parts: Vec<_> = fetch(&url, &origins).await?.body().collect().await;
+        serving.await.unwrap();
+        Ok(parts.into_iter().flat_map(Result::unwrap).collect())
+    }
+
+    #[tokio::test]
+    async fn only_what_is_whole_and_as_it_is_counts_as_the_file() {
+        let whole = fetched("Content-Length: 3\r\n\r\nabc").await;
+        assert_eq!(whole.unwrap(), b"abc");
+        let chunks = fetched("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n").await;
+        assert_eq!(chunks.unwrap(), b"abc");
+        let identity = fetched("Content-Encoding: Identity\r\nContent-Length: 1\r\n\r\na").await;
+        assert_eq!(identity.unwrap(), b"a");
+        let packed = fetched("Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\na").await;
+        assert!(matches!(packed, Err(FetchError::Encoded { coding, .. }) if coding == "gzip"));
+        let endless = fetched("Content-Type: text/plain\r\n\r\na").await;
+        assert!(matches!(endless, Err(FetchError::Endless { .. })));
+    }
 }
