@@ -20,7 +20,7 @@ lint:
     cargo fmt --all --check
     cargo clippy --locked --workspace --all-targets -- -D warnings
     dev/purity
-    shellcheck -x dev/cluster dev/cluster.d/* dev/deploy dev/generate dev/images dev/krew dev/lint-chart dev/mutants dev/purity dev/soak dev/test dev/test-rest .ci/run
+    shellcheck -x dev/cluster dev/cluster.d/* dev/deploy dev/generate dev/images dev/krew dev/lint-chart dev/lint-proto dev/mutants dev/purity dev/soak dev/test dev/test-rest .ci/run
     dev/lint-chart
 
 # A Kubernetes cluster with three nodes: `just cluster up`, `just cluster kill-node 2`, `just cluster down`.

@@ -13,8 +13,8 @@ from report import GIB, KIB1, MIB, MIB64, by, p50, servers_cpu, servers_micros, 
 
 ROUNDS = 3
 MINUTES = 0.75  # no round begins that would end later; one takes a quarter of a minute, more where the machine is busy
-BUDGET = 64 * MIB  # what transfers of a peer may hold in memory (node/src/config.rs)
-PEAK = 5  # [2.0] times the budget: the program, caches of the database, and what the allocator keeps
+BUDGET = 96 * MIB  # what transfers of a peer may hold in memory (node/src/files.rs)
+PEAK = 3  # [1.3] times the budget: the program, caches of the database, and what the allocator keeps
 
 
 class Ratio:

@@ -5,6 +5,8 @@
 //! chunks/ab/     chunks as files named by their hash, see `chunks`; those that end with `.zst` are compressed
 //! journal        what `meta.redb` does not hold yet, see `meta`
 //! tmp/           chunks being written; emptied at start
+//! uploads/       uploads in parts that are not complete, see `crate::files`
+//! shared/        what this peer shares and fetches, see `crate::shares`
 //! bad/           copies that failed their check, set aside for people to look at
 //! ```
 //!

@@ -1,4 +1,4 @@
-//! What a user is promised, on a real cluster: `PEERNET_E2E=1 cargo test -p peernet-e2e -- --test-threads=1`.
+//! What a user is promised, on a real cluster: `PEERNET_E2E=1 cargo test -p peernet-e2e --test cluster -- --test-threads=1`.
 //!
 //! Each test says what it is about; see the crate's documentation for what they share.
 
