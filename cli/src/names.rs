@@ -6,8 +6,7 @@ use std::io;
 use peernet_core::key::{InvalidName, Name};
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::{
-    DeleteRequest, FileInfo, ListRequest, ListResponse, PinRequest, RenameRequest, StatRequest,
-    UnpinRequest,
+    DeleteRequest, FileInfo, ListRequest, ListResponse, PinRequest, RenameRequest, UnpinRequest,
 };
 use serde::Serialize;
 use thiserror::Error;
@@ -335,30 +334,17 @@ fn beside(old: &str, new: String) -> String {
     }
 }
 
-/// Renames one file. Another peer may be asked to finish what one has begun; where there is nothing to finish, the new name is
-/// the file's.
+/// Renames one file. Another peer may be asked to finish what one has begun.
 pub(crate) async fn move_to(servers: &Servers, old: &str, new: &str) -> Result<File, CallError> {
     let request = RenameRequest {
         name: old.to_owned(),
         new_name: new.to_owned(),
         when: None,
     };
-    let file = servers
-        .change(async |channel, perhaps_done| {
-            let mut files = FilesClient::new(channel);
-            match files.rename(request.clone()).await {
-                Err(status) if perhaps_done && status.code() == Code::NotFound => {
-                    let name = new.to_owned();
-                    let there = files.stat(StatRequest { name }).await;
-                    there
-                        .map(|found| found.into_inner().file)
-                        .map_err(|_| status)
-                }
-                answer => answer.map(|renamed| renamed.into_inner().file),
-            }
-        })
+    let answer = servers
+        .change(async |channel, _| FilesClient::new(channel).rename(request.clone()).await)
         .await?;
-    Ok(file.unwrap_or_default().into())
+    Ok(answer.into_inner().file.unwrap_or_default().into())
 }
 
 pub(crate) fn checked(name: String) -> Result<Name, NamesError> {

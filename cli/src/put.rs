@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::args::{Global, Put};
 use crate::exit::Exit;
@@ -103,12 +103,6 @@ pub enum PutError {
     /// The file was written to while it was read.
     #[error("'{}' was written to while it was read, nothing was stored; try again", .0.display())]
     Changed(PathBuf),
-    /// Its name was to be free, and is not after an attempt that broke off.
-    #[error(
-        "'{0}' is taken, perhaps by this very file: an earlier attempt to store it was not answered; compare them \
-         (`peernet get {0} -`)"
-    )]
-    Taken(Name),
     /// A peer did not take it.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -129,10 +123,9 @@ impl PutError {
             | PutError::TooMany(_) => Exit::Usage,
             PutError::Missing(_) => Exit::NotFound,
             PutError::Shrank { .. } | PutError::Changed(_) => Exit::Retryable,
-            PutError::Directory { .. }
-            | PutError::Read { .. }
-            | PutError::Taken(_)
-            | PutError::Print(_) => Exit::Permanent,
+            PutError::Directory { .. } | PutError::Read { .. } | PutError::Print(_) => {
+                Exit::Permanent
+            }
             PutError::Call(e) => e.exit(),
         }
     }
@@ -302,7 +295,7 @@ pub(crate) async fn store(
     put: &Put,
     bar: &ProgressBar,
 ) -> Result<Stored, PutError> {
-    let (mut failed, mut resuming) = (0, true);
+    let (mut failed, mut resuming, mut unanswered) = (0, true, false);
     loop {
         let connection = servers.connect(failed).await?;
         let mut source = open(job).await?;
@@ -341,15 +334,15 @@ pub(crate) async fn store(
                     && error.exit() == Exit::Retryable
                     && failed + 1 < servers.count() =>
             {
-                failed += 1
+                failed += 1;
+                unanswered |= error.is_unanswered();
             }
             Err(PutError::Call(error)) if error.exit() == Exit::Retryable && held > 0 => {
                 resuming = false;
+                unanswered |= error.is_unanswered();
             }
-            Err(PutError::Call(CallError::Refused { status, .. }))
-                if put.if_absent && failed > 0 && status.code() == Code::FailedPrecondition =>
-            {
-                return Err(PutError::Taken(job.name.clone()));
+            Err(PutError::Call(CallError::Refused { status, .. })) if unanswered => {
+                return Err(connection.refused_again(*status).into());
             }
             sent => {
                 let file = sent?.into();

@@ -49,6 +49,12 @@ pub enum CallError {
         /// With what words.
         status: Box<Status>,
     },
+    /// A peer refused what an earlier attempt may have done.
+    #[error("{}; an earlier attempt, which was not answered, may have done it: look before you try again", output::visible(.status.message()))]
+    PerhapsDone {
+        /// With what words.
+        status: Box<Status>,
+    },
 }
 
 impl CallError {
@@ -58,7 +64,13 @@ impl CallError {
             CallError::Unreachable { .. } => Exit::Retryable,
             CallError::Address { .. } => Exit::Usage,
             CallError::Refused { status, .. } => Exit::of_status(status.code()),
+            CallError::PerhapsDone { .. } => Exit::Permanent,
         }
+    }
+
+    /// Whether nobody knows what the peer did.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self, CallError::Refused { status, .. } if is_unanswered(status))
     }
 }
 
@@ -93,6 +105,21 @@ impl Connection {
             status: Box::new(status),
         }
     }
+
+    /// The same after an attempt that was not answered: what is not, or not any more, as it has to be may be so because of that.
+    pub(crate) fn refused_again(&self, status: Status) -> CallError {
+        match status.code() {
+            Code::NotFound | Code::FailedPrecondition => CallError::PerhapsDone {
+                status: Box::new(status),
+            },
+            _ => self.refused(status),
+        }
+    }
+}
+
+/// Whether this is the transport's word, and not a peer's, who says a word for programs with each refusal.
+fn is_unanswered(status: &Status) -> bool {
+    !status.metadata().contains_key("peernet-code")
 }
 
 /// One or more servers, at least one, and how they are reached.
@@ -186,22 +213,25 @@ impl Servers {
         self.change(async |channel, _| op(channel).await).await
     }
 
-    /// The same for a call that is answered otherwise when it is made again: it is told whether an earlier attempt, of which
-    /// nobody knows what it did, may have done it.
+    /// The same for a call that is answered otherwise when it is made again: it is told whether an earlier attempt was not
+    /// answered by its peer, and so may have done it.
     pub async fn change<T>(
         &self,
         op: impl AsyncFn(Channel, bool) -> Result<T, Status>,
     ) -> Result<T, CallError> {
-        let mut tries = 0;
+        let (mut tries, mut perhaps_done) = (0, false);
         loop {
             let connection = self.connect(tries).await?;
-            let perhaps_done = tries > 0;
             tries += 1;
             match op(connection.channel.clone(), perhaps_done).await {
                 Ok(answer) => return Ok(answer),
                 Err(status)
                     if tries < self.list.len()
-                        && Exit::of_status(status.code()) == Exit::Retryable => {}
+                        && Exit::of_status(status.code()) == Exit::Retryable =>
+                {
+                    perhaps_done |= is_unanswered(&status);
+                }
+                Err(status) if perhaps_done => return Err(connection.refused_again(status)),
                 Err(status) => return Err(connection.refused(status)),
             }
         }
@@ -291,24 +321,37 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn who_is_asked_next_is_told_that_it_may_be_done_already() {
+    /// What comes of a call that fails so at the first server, and finds nothing at the second.
+    async fn at_the_second(first: Status) -> (Vec<bool>, CallError) {
         let listeners = [0; 2].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        let addresses = listeners.map(|l| (l.local_addr().unwrap().to_string(), l));
-        let servers = format!("{},{}", addresses[0].0, addresses[1].0);
-        let servers: Servers = servers.parse().unwrap();
+        let addresses = listeners
+            .each_ref()
+            .map(|l| l.local_addr().unwrap().to_string());
+        let servers: Servers = addresses.join(",").parse().unwrap();
         let told = std::sync::Mutex::new(Vec::new());
-        let answer = servers
-            .change(async |_, perhaps_done| {
-                told.lock().unwrap().push(perhaps_done);
-                match perhaps_done {
-                    true => Err::<(), _>(Status::not_found("it is gone")),
-                    false => Err(Status::unknown("the connection broke")),
-                }
-            })
-            .await;
-        assert_eq!(answer.unwrap_err().exit(), Exit::NotFound);
-        assert_eq!(*told.lock().unwrap(), [false, true]);
+        let answer = servers.change(async |_, perhaps_done| {
+            let mut told = told.lock().unwrap();
+            told.push(perhaps_done);
+            match told.len() {
+                1 => Err::<(), _>(first.clone()),
+                _ => Err(Status::not_found("it is not there")),
+            }
+        });
+        let error = answer.await.unwrap_err();
+        (told.into_inner().unwrap(), error)
+    }
+
+    #[tokio::test]
+    async fn only_what_was_not_answered_may_be_done_already() {
+        let (told, error) = at_the_second(Status::unknown("the connection broke")).await;
+        assert_eq!(told, [false, true]);
+        assert!(matches!(error, CallError::PerhapsDone { .. }), "{error}");
+        let mut starting = Status::unavailable("this peer is starting");
+        let code = "unavailable".parse().unwrap();
+        starting.metadata_mut().insert("peernet-code", code);
+        let (told, error) = at_the_second(starting).await;
+        assert_eq!(told, [false, false]);
+        assert_eq!(error.exit(), Exit::NotFound);
     }
 
     #[tokio::test]

@@ -319,7 +319,7 @@ impl Config {
             grpc_listen,
             http_listen,
             advertise_host,
-            instance,
+            instance: instance.filter(|instance| !instance.is_empty()),
             seeds,
             seeds_file,
             durability,

@@ -1,11 +1,12 @@
 //! The HTTP server: files as resources, the registry and this peer's status as JSON, and probes.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -46,8 +47,10 @@ const BUFFER: usize = 64 * 1024;
 pub(crate) async fn serve(listener: TcpListener, life: Arc<Life>, stop: CancellationToken) {
     let patience = life.setup().client_timeout;
     let mut router = router(life.clone()).layer(from_fn(browser::same_site));
-    if listener.local_addr().is_ok_and(|at| at.ip().is_loopback()) {
-        router = router.layer(from_fn(browser::this_machine));
+    let local = |at: SocketAddr| at.ip().to_canonical().is_loopback();
+    if listener.local_addr().is_ok_and(local) {
+        let advertised: Arc<str> = life.setup().advertise_host.as_str().into();
+        router = router.layer(from_fn_with_state(advertised, browser::this_machine));
     }
     let connections = GracefulShutdown::new();
     {

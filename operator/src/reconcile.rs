@@ -145,13 +145,13 @@ pub async fn reconcile(
     if let Some(removal) = plan.replace.as_ref().and_then(|r| r.removal.as_ref()) {
         remove(client, leading, &observed.network, removal).await?;
     }
+    forget(client, &observed.network, &plan).await?;
     if let Some(outdated) = &plan.restart
         && restart(client, leading, &observed, outdated).await?
     {
         let news = vec![events::restarted(outdated)];
         events::publish(client, me, &observed.network, news).await;
     }
-    forget(client, &observed.network, &plan).await?;
     // No watch tells that a broker is back.
     let settled = status::is_settled(&observed, &plan) && status::is_connected(&observed);
     Ok(Action::requeue(pause(&plan, settled)))

@@ -7,7 +7,7 @@ use kube::core::Status;
 use kube::{Client, ResourceExt};
 use peernet_crd::PeerNetwork;
 use peernet_plan::names;
-use peernet_plan::observed::{Network, Observed};
+use peernet_plan::observed::{Network, Observed, PeerPod};
 use peernet_plan::{Plan, Removal, Restart};
 use serde_json::json;
 use thiserror::Error;
@@ -30,6 +30,9 @@ pub enum RemovalError {
         /// Why not.
         source: kube::Error,
     },
+    /// The API server did not answer to an eviction.
+    #[error("cannot evict Pod {0}")]
+    Evict(String, #[source] kube::Error),
     /// The API server did not take the annotation away.
     #[error("cannot remove the annotation {0}")]
     Annotation(&'static str, #[source] kube::Error),
@@ -82,10 +85,11 @@ pub(crate) async fn remove(
     Ok(())
 }
 
-/// Ends a pod that is to be started anew; false when it is gone already, another, or may not go now.
+/// Ends a pod that is to be started anew; false when it is gone already, another, or may not go.
 ///
 /// One that serves is evicted, so that the disruption budget has a say: a node that is being drained may have taken another
-/// one since the operator looked. The budget does not know who serves nobody, and would hold such a pod back.
+/// one since the operator looked. The budget does not know who serves nobody, and would hold such a pod back; nor that
+/// somebody has left for good and is never ready again, and would hold back everybody.
 ///
 /// # Errors
 /// See [`RemovalError`]; the next cycle decides again.
@@ -101,18 +105,25 @@ pub(crate) async fn restart(
     let Restart { pod, uid } = restart;
     let api: Api<Pod> = Api::namespaced(client.clone(), &observed.network.namespace);
     let serves = observed.pods.values().any(|p| p.uid == *uid && p.ready);
-    let ended = match serves {
-        true => evict(&api, pod, uid).await,
-        false => api.delete(pod, &only(uid)).await.map(drop),
-    };
-    if let Err(kube::Error::Api(status)) = &ended
-        && status.code == OVER_BUDGET
-    {
-        tracing::info!(pod, "not restarted now: {}", status.message);
-        return Ok(false);
+    let has_left = |p: &PeerPod| p.answer.as_ref().is_some_and(|a| a.volume.left);
+    if serves && !observed.pods.values().any(has_left) {
+        return match evict(&api, pod, uid).await {
+            Ok(()) => Ok(true),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | OVER_BUDGET) => {
+                tracing::info!(pod, "not restarted now: {}", status.message);
+                Ok(false)
+            }
+            // It may stay so, and is no reason to leave other work undone.
+            Err(kube::Error::Api(status)) => {
+                tracing::warn!(pod, "its eviction is refused: {}", status.message);
+                Ok(false)
+            }
+            Err(source) => Err(RemovalError::Evict(pod.clone(), source)),
+        };
     }
-    let done = ended.is_ok();
-    settle("Pod", pod.clone(), ended)?;
+    let deleted = api.delete(pod, &only(uid)).await.map(drop);
+    let done = deleted.is_ok();
+    settle("Pod", pod.clone(), deleted)?;
     Ok(done)
 }
 
@@ -208,46 +219,63 @@ mod tests {
     use crate::fake;
 
     /// Restarts demo-1, which is ready or not, where the API server answers so: whether that was done, and what was asked.
-    async fn restarted(ready: bool, answer: Value) -> (bool, fake::Asked) {
-        let mut observed = fixture::founded(3, 3);
-        let pod = observed.pods.get_mut(&1).unwrap();
-        (pod.ready, pod.uid) = (ready, "uid-of-1".into());
+    async fn restarted(observed: &Observed, answer: Value) -> (bool, fake::Asked) {
         let wanted = Restart {
             pod: "demo-1".into(),
-            uid: "uid-of-1".into(),
+            uid: "pod-1".into(),
         };
         let (client, asked) = fake::api(move |_| Some(answer.clone()));
-        let done = restart(&client, &Leading::held(), &observed, &wanted).await;
+        let done = restart(&client, &Leading::held(), observed, &wanted).await;
         let asked = asked.lock().unwrap().remove(0);
         (done.unwrap(), asked)
     }
 
     fn failure(code: u16) -> Value {
-        json!({"kind": "Status", "status": "Failure", "code": code, "reason": "", "message": ""})
+        json!({"kind": "Status", "status": "Failure", "code": code, "reason": "", "message": "no"})
+    }
+
+    fn success() -> Value {
+        json!({"kind": "Status", "status": "Success"})
+    }
+
+    fn is_deletion(asked: &fake::Asked) {
+        assert!(asked.what.starts_with("DELETE ") && asked.what.ends_with("/pods/demo-1"));
+        assert_eq!(asked.body["preconditions"]["uid"], "pod-1");
     }
 
     #[tokio::test]
     async fn who_serves_is_evicted_and_who_does_not_is_deleted() {
-        let success = json!({"kind": "Status", "status": "Success"});
-        let (done, evicted) = restarted(true, success.clone()).await;
+        let mut observed = fixture::founded(3, 3);
+        let (done, evicted) = restarted(&observed, success()).await;
         assert!(done);
         assert!(
             evicted.what.starts_with("POST ") && evicted.what.ends_with("/pods/demo-1/eviction")
         );
         assert_eq!(
             evicted.body["deleteOptions"]["preconditions"]["uid"],
-            "uid-of-1"
+            "pod-1"
         );
-        let (done, deleted) = restarted(false, success).await;
+        observed.pods.get_mut(&1).unwrap().ready = false;
+        let (done, deleted) = restarted(&observed, success()).await;
         assert!(done);
-        assert!(deleted.what.starts_with("DELETE ") && deleted.what.ends_with("/pods/demo-1"));
-        assert_eq!(deleted.body["preconditions"]["uid"], "uid-of-1");
+        is_deletion(&deleted);
     }
 
     #[tokio::test]
-    async fn who_may_not_go_now_or_has_gone_is_left_to_the_next_cycle() {
-        for code in [404, 409, OVER_BUDGET] {
-            assert!(!restarted(true, failure(code)).await.0, "{code}");
+    async fn who_has_left_does_not_make_the_budget_hold_back_the_others() {
+        let mut observed = fixture::founded(3, 3);
+        let left = observed.pods.get_mut(&2).unwrap();
+        left.answer.as_mut().unwrap().volume.left = true;
+        let (done, deleted) = restarted(&observed, success()).await;
+        assert!(done);
+        is_deletion(&deleted);
+    }
+
+    #[tokio::test]
+    async fn who_may_not_go_is_left_to_the_next_cycle() {
+        let observed = fixture::founded(3, 3);
+        for code in [403, 404, 409, OVER_BUDGET, 500] {
+            assert!(!restarted(&observed, failure(code)).await.0, "{code}");
         }
     }
 }

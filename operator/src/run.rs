@@ -78,7 +78,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         lease_namespace,
         me,
     } = settings;
-    let config = kube::Config::infer().await?;
+    let mut config = kube::Config::infer().await?;
+    // What is refused for now would be asked for minutes again on the strength of what a cycle saw at its beginning, while
+    // no other begins. Cycles, watches and the election all try again by themselves.
+    config.default_retry = false;
     let namespace = lease_namespace.unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(RunError::Client)?;
     let stop = CancellationToken::new();

@@ -1,15 +1,15 @@
 //! How harm is done, and how it is undone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PropagationPolicy};
+use kube::api::{Api, DeleteParams, PropagationPolicy};
 use peernet_crd::PeerNetwork;
 use peernet_proto::v1::{PeerInfo, PeerState};
 use tokio::time::Instant;
@@ -32,8 +32,8 @@ const REPLICAS: i32 = 4096 * 3;
 const FEWEST: i32 = 3;
 /// A storm takes the network this far beyond its size: two more per node here.
 const BEYOND: i32 = 3;
-/// Most pods that are moved to spread them over the nodes again.
-const MOVES: usize = 6;
+/// Most times that a peer begins anew before its node is to be one that has none.
+const MOVES: usize = 3;
 /// Operations that clients do while a cut lasts: about 6 to 25 s, so that shorter ones end before copies are rebuilt
 /// elsewhere and longer ones after.
 const WHILE_CUT: std::ops::Range<u64> = 60..240;
@@ -363,26 +363,28 @@ impl Trial<'_> {
         ordinals.into_iter().map(|n| self.pod(n)).collect()
     }
 
-    /// Gives peers to nodes that have none, so that no node has a majority of a slot's copies. Pods whose node was lost are
-    /// made elsewhere, and Kubernetes takes nobody back.
+    /// Gives a peer to a node that has none, so that no node has a majority of a slot's copies. One that was replaced while its
+    /// node was off is on another, where its new volume keeps it.
     async fn spread_out(&self) -> Result<()> {
         for _ in 0..MOVES {
-            let mut on: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for peer in self.network.peers() {
-                on.entry(peer.node).or_default().push(peer.name);
-            }
-            if on.len() == usize::from(NODES) {
+            let peers = self.network.peers();
+            let nodes: BTreeSet<_> = peers.iter().map(|p| &p.node).collect();
+            if nodes.len() == usize::from(NODES) {
                 return Ok(());
             }
-            let fullest = on.into_values().max_by_key(Vec::len);
-            let pod = fullest.context("there are no peers")?.swap_remove(0);
-            self.note(&format!("a node has no peers: delete {pod}"));
-            let old = self.network.pods.get(&pod).await?;
-            self.network
-                .pods
-                .delete(&pod, &DeleteParams::default())
-                .await?;
-            self.ready_again(&old).await?;
+            let fewer = self.size - 1;
+            let pod = self.pod(fewer);
+            self.note(&format!("a node has no peers: {pod} begins anew"));
+            self.network.scale_when_allowed(fewer).await?;
+            self.network.ready(fewer, RESIZING).await?;
+            self.network.pods_are(fewer).await?;
+            let scenario = self.scenario;
+            let claims: Api<PersistentVolumeClaim> =
+                Api::namespaced(scenario.client.clone(), &scenario.namespace);
+            let claim = format!("data-{pod}");
+            claims.delete(&claim, &DeleteParams::default()).await?;
+            self.network.scale(self.size).await?;
+            self.network.ready(self.size, RESIZING).await?;
             self.network.settled().await?;
             self.network.spread_over_zones(&self.files).await?;
         }

@@ -10,7 +10,9 @@
 //!   Rebinding Attacks, CCS 2007): to the browser it is one site then. A peer that listens on this machine alone is asked by
 //!   address, or as `localhost` (RFC 6761, section 6.3), and by no other name.
 
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::Next;
@@ -31,16 +33,28 @@ pub(super) async fn same_site(request: Request, next: Next) -> Response {
     }
 }
 
-/// Refuses what was sent to a name that is not this machine's.
-pub(super) async fn this_machine(request: Request, next: Next) -> Response {
-    match named(request.uri(), request.headers()) {
-        Some(host) if !is_this_machine(&host) => Problem::forbidden(format!(
-            "this peer listens on its own machine only, and is not asked as {}; use localhost, or let the proxy before it send \
-             that as Host",
-            host.host().escape_debug()
-        ))
+/// Refuses what was sent to a name that is neither this machine's nor the peer's own, `advertised`.
+pub(super) async fn this_machine(
+    State(advertised): State<Arc<str>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match for_this_machine(request.uri(), request.headers(), &advertised) {
+        true => next.run(request).await,
+        false => Problem::forbidden(
+            "this peer listens on its own machine only, and is not asked by that name; use localhost, or let the proxy before it \
+             send that as Host"
+                .into(),
+        )
         .into_response(),
-        _ => next.run(request).await,
+    }
+}
+
+fn for_this_machine(uri: &Uri, headers: &HeaderMap, advertised: &str) -> bool {
+    match named(uri, headers) {
+        Some(host) => is_this_machine(&host) || host.host().eq_ignore_ascii_case(advertised),
+        // A name that cannot be read is one all the same.
+        None => headers.get(header::HOST).is_none_or(|host| host.is_empty()),
     }
 }
 
@@ -124,7 +138,7 @@ mod tests {
     fn a_peer_of_this_machine_goes_by_its_addresses_and_by_localhost() {
         let named = |host: &'static str| {
             let host = headers(&[("host", host)]);
-            named(&Uri::from_static("/"), &host).is_none_or(|host| is_this_machine(&host))
+            for_this_machine(&Uri::from_static("/"), &host, "peer.example")
         };
         for own in [
             "localhost",
@@ -134,6 +148,8 @@ mod tests {
             "127.0.0.1",
             "[::1]:7400",
             "10.1.2.3:7400",
+            "Peer.example:7400",
+            "",
         ] {
             assert!(named(own), "{own}");
         }
@@ -142,11 +158,18 @@ mod tests {
             "evil.example:7400",
             "localhost.evil.example",
             "notlocalhost",
+            "x`y.evil.example",
         ] {
             assert!(!named(other), "{other}");
         }
         let absolute = Uri::from_static("http://evil.example/v1/files/a");
-        let host = super::named(&absolute, &headers(&[("host", "localhost")]));
-        assert!(!is_this_machine(&host.unwrap()), "the target says whom");
+        let said = headers(&[("host", "localhost")]);
+        let mine = for_this_machine(&absolute, &said, "peer.example");
+        assert!(!mine, "the target says whom");
+        assert!(for_this_machine(
+            &Uri::from_static("/"),
+            &HeaderMap::new(),
+            "p"
+        ));
     }
 }

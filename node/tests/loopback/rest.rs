@@ -433,7 +433,6 @@ async fn what_makes_no_sense_is_refused(to: SocketAddr) {
         .is_problem(404, "not_found");
 }
 
-/// A client that dies in the middle of its upload, with and without having said how long it is.
 /// What a browser sends for somebody else's page.
 async fn other_sites_change_nothing(to: SocketAddr) {
     assert_eq!(put(to, "/v1/files/own", b"mine").await.status, 201);
@@ -454,6 +453,7 @@ async fn other_sites_change_nothing(to: SocketAddr) {
     rebound.is_problem(403, "forbidden");
 }
 
+/// A client that dies in the middle of its upload, with and without having said how long it is.
 async fn truncated_uploads_store_nothing(to: SocketAddr, other: SocketAddr) {
     let data = bytes(2_500_000, 200);
     for framing in ["Content-Length: 3000000", "Transfer-Encoding: chunked"] {

@@ -123,8 +123,8 @@ pub(super) fn spread(observed: &Observed, plan: &Plan) -> Verdict {
         (Holds::Unknown, NO_PEER_ANSWERS, sentence)
     } else if plan.spread.is_narrow() {
         let sentence = format!(
-            "copies now stand in {zones} of {}: the loss of one takes more of them; raise spec.replicas, or see why peers \
-             of the others are down",
+            "copies now stand in {zones} of {}: the loss of one takes more of them; see whether peers of the others are \
+             down, or raise spec.replicas",
             count(possible)
         );
         (Holds::False, "FewerZones", sentence)

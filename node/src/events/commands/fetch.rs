@@ -11,8 +11,8 @@ use futures::{Stream, StreamExt};
 use http_body_util::{BodyDataStream, Empty};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION,
-    TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
+    LOCATION, TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use thiserror::Error;
@@ -75,7 +75,7 @@ pub(super) enum FetchError {
     #[error("'{host}' sends the file only as {coding}, and files are stored as they are")]
     Encoded { host: String, coding: String },
     #[error(
-        "'{host}' does not say where the file ends (neither Content-Length nor chunks), so half of it could be taken for the whole"
+        "'{host}' does not say where the file ends (by Content-Length, or by chunks and nothing else), so half of it could be taken for the whole"
     )]
     Endless { host: String },
     #[error("more than {REDIRECTS} redirects")]
@@ -148,18 +148,18 @@ pub(super) async fn fetch(url: &str, origins: &Origins) -> Result<Fetched, Fetch
             return Err(FetchError::Status { host, status });
         }
         let host = || url.authority().to_owned();
-        if let Some(coding) =
-            header(CONTENT_ENCODING).filter(|c| !c.eq_ignore_ascii_case("identity"))
-        {
-            let coding = coding.chars().take(40).collect();
+        let coding = codings(response.headers(), CONTENT_ENCODING);
+        if !(coding.is_empty() || is_its_form(&coding, url.path())) {
+            let coding = coding.join(", ").chars().take(40).collect();
             return Err(FetchError::Encoded {
                 host: host(),
                 coding,
             });
         }
         let length = header(CONTENT_LENGTH).and_then(|v| v.parse().ok());
-        // It would end with its connection (RFC 9112, section 6.3), like one that broke.
-        if length.is_none() && header(TRANSFER_ENCODING).is_none() {
+        let transfer = codings(response.headers(), TRANSFER_ENCODING);
+        // Without either it would end with its connection (RFC 9112, section 6.3), like one that broke.
+        if transfer != ["chunked"] && !(transfer.is_empty() && length.is_some()) {
             return Err(FetchError::Endless { host: host() });
         }
         if length.is_some_and(|length: u64| length > SIZE_MAX) {
@@ -173,6 +173,26 @@ pub(super) async fn fetch(url: &str, origins: &Origins) -> Result<Fetched, Fetch
         });
     }
     Err(FetchError::Redirects)
+}
+
+/// What a header says was done to the bytes, in order; "identity" is nothing.
+fn codings(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
+    let mut codings = Vec::new();
+    for line in headers.get_all(name) {
+        let line = String::from_utf8_lossy(line.as_bytes()).to_lowercase();
+        codings.extend(line.split(',').map(|coding| coding.trim().to_owned()));
+    }
+    codings.retain(|coding| !coding.is_empty() && coding != "identity");
+    codings
+}
+
+/// Some servers take what a file is for what was done to it.
+fn is_its_form(coding: &[String], path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    let [coding] = coding else {
+        return false;
+    };
+    matches!(&**coding, "gzip" | "x-gzip") && [".gz", ".tgz"].iter().any(|e| path.ends_with(e))
 }
 
 fn parse(text: &str) -> Result<Url, FetchError> {
@@ -301,8 +321,12 @@ mod tests {
 
     /// What is fetched from a server that answers so to everything.
     async fn fetched(head: &'static str) -> Result<Vec<u8>, FetchError> {
+        fetched_as("file", head).await
+    }
+
+    async fn fetched_as(path: &str, head: &'static str) -> Result<Vec<u8>, FetchError> {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/file", server.local_addr().unwrap());
+        let url = format!("http://{}/{path}", server.local_addr().unwrap());
         let serving = async move {
             let (mut stream, _) = server.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();
@@ -331,7 +355,24 @@ mod tests {
         assert_eq!(identity.unwrap(), b"a");
         let packed = fetched("Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\na").await;
         assert!(matches!(packed, Err(FetchError::Encoded { coding, .. }) if coding == "gzip"));
-        let endless = fetched("Content-Type: text/plain\r\n\r\na").await;
-        assert!(matches!(endless, Err(FetchError::Endless { .. })));
+        let nothing = fetched("Content-Encoding: identity,\r\nContent-Length: 1\r\n\r\na").await;
+        assert_eq!(nothing.unwrap(), b"a");
+        let twice =
+            "Content-Encoding: identity\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\na";
+        let twice = fetched(twice).await;
+        assert!(matches!(twice, Err(FetchError::Encoded { coding, .. }) if coding == "br"));
+        let archive = "Content-Encoding: x-gzip\r\nContent-Length: 1\r\n\r\na";
+        assert_eq!(fetched_as("a.tar.GZ?b", archive).await.unwrap(), b"a");
+        for endless in [
+            "Content-Type: text/plain\r\n\r\na",
+            "Transfer-Encoding: gzip\r\n\r\na",
+            "Transfer-Encoding: gzip, chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        ] {
+            let found = fetched(endless).await;
+            assert!(
+                matches!(found, Err(FetchError::Endless { .. })),
+                "{endless}"
+            );
+        }
     }
 }
