@@ -243,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn that_a_write_is_still_the_last_one_is_said_of_names_never_written_too() {
+        assert_eq!(Condition::still(None), Condition::Unwritten);
+        let write = WriteId {
+            peer: PeerId(1),
+            op: 7,
+        };
+        assert_eq!(Condition::still(Some(write)), Condition::Unchanged(write));
+    }
+
+    #[test]
     fn a_promise_keeps_lower_ballots_out_until_the_epoch_ends() {
         let mut acceptor = Acceptor {
             epoch: 5,

@@ -1,5 +1,8 @@
 //! A few peers that are replicas of everything, and the messages between them: what they say to each other, to the letter.
 
+mod leave;
 mod names;
 mod network;
 mod pages;
+mod ring;
+mod search;

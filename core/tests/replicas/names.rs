@@ -4,7 +4,7 @@ use bytes::Bytes;
 use peernet_core::io::{Answer, Request, RequestError};
 use peernet_core::key::{Key, Name};
 use peernet_core::message::Message;
-use peernet_core::register::{Condition, Head, Value};
+use peernet_core::register::{Condition, HEAD_MAX, Head, Value};
 
 use crate::network::Replicas;
 
@@ -131,4 +131,61 @@ fn a_peer_that_knows_itself_cut_off_says_so_without_waiting() {
     replicas.run(8_000, |_, _| {});
     let answer = replicas.ask(1, put("back"));
     assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
+}
+
+#[test]
+fn a_head_of_2_kib_is_written_and_no_larger_one() {
+    let (mut replicas, owner) = led();
+    let put = |len: usize| Request::WriteName {
+        name: name(),
+        value: Value::Present {
+            head: Bytes::from(vec![0; len]).into(),
+            body: Bytes::new(),
+            upload: None,
+        },
+        condition: Condition::Always,
+    };
+    let answer = replicas.ask(owner, put(HEAD_MAX));
+    assert!(matches!(answer, Answer::Written { .. }), "{answer:?}");
+    for more in [1, 2] {
+        let answer = replicas.ask(owner, put(HEAD_MAX + more));
+        assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+    }
+}
+
+#[test]
+fn who_reads_is_told_that_a_majority_knows_of_it() {
+    let (mut replicas, owner) = led();
+    let request = Request::HoldName {
+        name: name(),
+        upload: None,
+    };
+    for n in [owner, (owner + 1) % 3] {
+        let answer = replicas.ask(n, request.clone());
+        let held = matches!(
+            &answer,
+            Answer::Held { register: Some(register), held: true } if register.is_present()
+        );
+        assert!(held, "{answer:?}");
+    }
+}
+
+#[test]
+fn what_only_one_replica_has_is_not_told_before_a_majority_has_it() {
+    let (mut replicas, owner) = led();
+    replicas.lost = |message| matches!(message, Message::Write { .. });
+    let write = replicas.request(owner, put("at its owner only"));
+    let read = replicas.request((owner + 1) % 3, Request::ReadName(name()));
+    replicas.run(2_000, |_, _| {});
+    assert!(replicas.answered(write).is_none());
+    assert!(replicas.answered(read).is_none(), "nobody else has it");
+    replicas.lost = |_| false;
+    let answer = replicas.answer(read);
+    let Answer::Register(Some(register)) = &answer else {
+        panic!("{answer:?}");
+    };
+    let Value::Present { body, .. } = &register.value else {
+        panic!("{register:?}");
+    };
+    assert_eq!(&body[..], b"at its owner only");
 }

@@ -1,4 +1,4 @@
-//! Peers that remember one ring, with messages that arrive at once, or not at all.
+//! Peers that remember one ring, or begin one, with messages that arrive at once, or not at all.
 
 use std::collections::VecDeque;
 
@@ -13,13 +13,16 @@ use peernet_core::slot::{SlotConfig, SlotRecord};
 use peernet_core::store::memory::MemoryStore;
 use peernet_core::store::{Identity, Store};
 
-/// All replicas of all slots; the first owns them.
+/// Peers. In the beginning the first of them hold all slots, and the very first owns them.
 pub(crate) struct Replicas {
     pub(crate) peers: Vec<Peer<MemoryStore>>,
     /// Nothing goes to this one or comes from it.
     pub(crate) cut_off: Option<usize>,
     /// Messages of this kind are lost.
     pub(crate) lost: fn(&Message) -> bool,
+    /// Who has left for good.
+    pub(crate) left: Vec<usize>,
+    factor: usize,
     now: u64,
     answers: Vec<(RequestId, Answer)>,
     requests: u64,
@@ -34,14 +37,15 @@ pub(crate) fn referrer() -> Referrer {
     }
 }
 
-fn member(n: usize) -> Member {
+pub(crate) fn member(n: usize) -> Member {
     Member {
         id: id(n),
         name: format!("p-{n}"),
         address: format!("{n}:1"),
         http: String::new(),
         zone: "z".into(),
-        position: Position(n as u64),
+        // A quarter of the ring apart.
+        position: Position((n as u64) << 62),
         incarnation: 1,
         liveness: Liveness::Active,
         drain: Drain::default(),
@@ -49,20 +53,25 @@ fn member(n: usize) -> Member {
     }
 }
 
-fn id(n: usize) -> PeerId {
+pub(crate) fn id(n: usize) -> PeerId {
     PeerId(n as u128 + 1)
 }
 
-fn start(store: MemoryStore, identity: Identity, count: usize, now: Time) -> Peer<MemoryStore> {
+fn start(store: MemoryStore, identity: Identity, factor: usize, now: Time) -> Peer<MemoryStore> {
     let mut settings = Settings::default();
-    settings.replication.factor = count as u32;
+    settings.replication.factor = factor as u32;
     let seed = identity.member.incarnation + identity.member.id.0 as u64;
     Peer::start(store, identity, false, settings, seed, now).unwrap()
 }
 
 impl Replicas {
-    /// So many peers; each holds the chunks that `chunks` says.
+    /// So many peers, all of which hold all slots; each holds the chunks that `chunks` says.
     pub(crate) fn new(count: usize, chunks: impl Fn(usize) -> Vec<Key>) -> Self {
+        Self::beside(count, count, chunks)
+    }
+
+    /// So many peers, of which the first `factor` hold all slots.
+    pub(crate) fn beside(count: usize, factor: usize, chunks: impl Fn(usize) -> Vec<Key>) -> Self {
         let peer = |n| {
             let mut store = MemoryStore::default();
             let identity = Identity {
@@ -76,7 +85,7 @@ impl Replicas {
             for number in 0..SLOTS {
                 let config = SlotConfig {
                     epoch: 1,
-                    replicas: (0..count).map(id).collect(),
+                    replicas: (0..factor).map(id).collect(),
                     next: None,
                 };
                 let slot = Slot::new(number).unwrap();
@@ -87,12 +96,52 @@ impl Replicas {
                 store.put_reference(&key, 1, &referrer()).unwrap();
             }
             store.commit().unwrap();
-            start(store, identity, count, Time(0))
+            start(store, identity, factor, Time(0))
         };
+        Self::of((0..count).map(peer).collect(), factor)
+    }
+
+    /// A peer that was never in a ring and knows of these others, whose number is not 0.
+    pub(crate) fn beginner(factor: usize, others: &[Member]) -> Peer<MemoryStore> {
+        Self::stranger(0, factor, others)
+    }
+
+    fn stranger(n: usize, factor: usize, others: &[Member]) -> Peer<MemoryStore> {
+        let mut store = MemoryStore::default();
+        let identity = Identity {
+            network: "n".into(),
+            member: Member {
+                liveness: Liveness::Joining,
+                ..member(n)
+            },
+        };
+        store.put_identity(&identity).unwrap();
+        for other in others {
+            store.put_member(other).unwrap();
+        }
+        store.commit().unwrap();
+        start(store, identity, factor, Time(0))
+    }
+
+    /// So many peers that were never in a ring; the first begins one, and the others are told where it is.
+    pub(crate) fn young(count: usize, factor: usize) -> Self {
+        let peers = (0..count).map(|n| Self::stranger(n, factor, &[])).collect();
+        let mut replicas = Self::of(peers, factor);
+        replicas.hand(0, Input::FoundIfAlone, &mut |_, _| {});
+        for n in 1..count {
+            let seeds = Input::Seeds(vec![member(0).address]);
+            replicas.hand(n, seeds, &mut |_, _| {});
+        }
+        replicas
+    }
+
+    fn of(peers: Vec<Peer<MemoryStore>>, factor: usize) -> Self {
         Replicas {
-            peers: (0..count).map(peer).collect(),
+            peers,
             cut_off: None,
             lost: |_| false,
+            left: Vec::new(),
+            factor,
             now: 0,
             answers: Vec::new(),
             requests: 0,
@@ -101,13 +150,12 @@ impl Replicas {
 
     /// Ends a peer and starts it again with what it has stored, under a greater incarnation.
     pub(crate) fn restart(&mut self, n: usize) {
-        let count = self.peers.len();
         let mut store = self.peers.remove(n).into_store();
         let mut identity = store.identity().unwrap().unwrap();
         identity.member.incarnation += 1;
         store.put_identity(&identity).unwrap();
         store.commit().unwrap();
-        let peer = start(store, identity, count, Time(self.now));
+        let peer = start(store, identity, self.factor, Time(self.now));
         self.peers.insert(n, peer);
     }
 
@@ -124,6 +172,23 @@ impl Replicas {
                 self.hand(n, Input::Timer, &mut meddle);
             }
         }
+    }
+
+    /// What a peer makes of a message, which goes nowhere else.
+    pub(crate) fn hears(&mut self, n: usize, from: usize, message: Message) -> Vec<Message> {
+        let mut out = Vec::new();
+        let input = Input::Message {
+            from: id(from),
+            message,
+        };
+        self.peers[n]
+            .handle(input, Time(self.now), &mut out)
+            .unwrap();
+        let sent = out.into_iter().filter_map(|output| match output {
+            Output::Send { message, .. } => Some(message),
+            _ => None,
+        });
+        sent.collect()
     }
 
     /// What a peer answers to a request, within ten seconds.
@@ -186,7 +251,8 @@ impl Replicas {
                         inputs.push_back((n, Input::ChunkFetched { key, len }));
                     }
                     Output::Answer { id, answer } => self.answers.push((id, answer)),
-                    Output::DropChunks(_) | Output::Left => {}
+                    Output::Left => self.left.push(n),
+                    Output::DropChunks(_) => {}
                 }
             }
         }
