@@ -3,6 +3,7 @@
 mod leave;
 mod names;
 mod network;
+mod owner;
 mod pages;
 mod ring;
 mod search;

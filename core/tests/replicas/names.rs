@@ -5,14 +5,15 @@ use peernet_core::io::{Answer, Request, RequestError};
 use peernet_core::key::{Key, Name};
 use peernet_core::message::Message;
 use peernet_core::register::{Condition, HEAD_MAX, Head, Value};
+use peernet_core::slot::SlotConfig;
 
 use crate::network::Replicas;
 
-fn name() -> Name {
+pub(crate) fn name() -> Name {
     Name::new("file").unwrap()
 }
 
-fn put(body: &'static str) -> Request {
+pub(crate) fn put(body: &'static str) -> Request {
     Request::WriteName {
         name: name(),
         value: Value::Present {
@@ -24,19 +25,23 @@ fn put(body: &'static str) -> Request {
     }
 }
 
-/// Who owns the file's slot, as the last peer sees it.
-fn owner(replicas: &mut Replicas) -> usize {
+/// The configuration of the file's slot, as this peer knows it.
+pub(crate) fn config(replicas: &mut Replicas, n: usize) -> SlotConfig {
     let slot = Key::of_name(&name()).slot();
-    let answer = replicas.ask(2, Request::Routes(vec![slot]));
+    let answer = replicas.ask(n, Request::Routes(vec![slot]));
     let Answer::Routes(routes) = answer else {
         panic!("{answer:?}");
     };
-    let config = routes[0].config.clone().unwrap();
-    config.replicas[0].0 as usize - 1
+    routes[0].config.clone().unwrap()
+}
+
+/// Who owns the file's slot, as the last peer sees it.
+fn owner(replicas: &mut Replicas) -> usize {
+    config(replicas, 2).replicas[0].0 as usize - 1
 }
 
 /// Three replicas, and who of them owns the file's slot and has written the file.
-fn led() -> (Replicas, usize) {
+pub(crate) fn led() -> (Replicas, usize) {
     let mut replicas = Replicas::new(3, |_| Vec::new());
     replicas.run(2_000, |_, _| {});
     // An epoch in which the owner leads begins with the first read or write that misses it.

@@ -28,6 +28,9 @@ pub(crate) struct Replicas {
     requests: u64,
 }
 
+/// Operations on names that a peer takes at once.
+pub(crate) const OPERATIONS: usize = 32;
+
 /// An upload that never ends.
 pub(crate) fn referrer() -> Referrer {
     Referrer {
@@ -60,6 +63,7 @@ pub(crate) fn id(n: usize) -> PeerId {
 fn start(store: MemoryStore, identity: Identity, factor: usize, now: Time) -> Peer<MemoryStore> {
     let mut settings = Settings::default();
     settings.replication.factor = factor as u32;
+    settings.operations = OPERATIONS;
     let seed = identity.member.incarnation + identity.member.id.0 as u64;
     Peer::start(store, identity, false, settings, seed, now).unwrap()
 }
@@ -189,6 +193,12 @@ impl Replicas {
             _ => None,
         });
         sent.collect()
+    }
+
+    /// Hands over a message, and all that follows from it.
+    pub(crate) fn tell(&mut self, n: usize, from: usize, message: Message) {
+        let from = id(from);
+        self.hand(n, Input::Message { from, message }, &mut |_, _| {});
     }
 
     /// What a peer answers to a request, within ten seconds.

@@ -185,17 +185,22 @@ impl Trial<'_> {
         if victim == Some(Victim::Operator) {
             self.scenario.kill_operator().await?;
         }
-        match &hit {
+        let mut killed = None;
+        if let Some(pod) = &hit {
             // A leaver may be gone already, when its leave has come to that.
-            Some(pod) if self.network.pods.get_opt(pod).await?.is_some() => {
-                self.delete_at_once(pod).await?;
-            }
-            Some(_) => ensure!(victim == Some(Victim::Leaver), "there is no {hit:?}"),
-            None => {}
+            killed = self.network.pods.get_opt(pod).await?;
+            let there = killed.is_some() || victim == Some(Victim::Leaver);
+            ensure!(there, "there is no {pod}");
+        }
+        if let Some(pod) = &killed {
+            self.delete_at_once(&pod.name_any()).await?;
         }
         let back = self.back(hit.as_slice()).await?;
         self.network.ready(fewer, RESIZING).await?;
         self.network.pods_are(fewer).await?;
+        if let Some(receiver) = killed.filter(|_| victim == Some(Victim::Receiver)) {
+            self.ready_again(&receiver).await?;
+        }
         let lowered = departures.finish().await?;
         ensure!(lowered == [(self.size, fewer)], "lowered {lowered:?}");
         self.copies().await.context("after the leave")?;

@@ -195,3 +195,57 @@ impl<S: Store> Peer<S> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(op: u64) -> WriteId {
+        WriteId {
+            peer: PeerId(1),
+            op,
+        }
+    }
+
+    #[test]
+    fn writes_that_are_done_are_remembered_and_those_before_them_are_declined() {
+        let mut done = Done::default();
+        let version = Version::least_of(3);
+        let written = |op| Outcome::Written {
+            version,
+            write: write(op),
+        };
+        let last = REMEMBERED as u64 + 1;
+        for op in 1..=last {
+            assert!(done.recall(write(op)).is_none(), "{op} is new");
+            done.add(write(op), &written(op));
+        }
+        assert!(matches!(
+            done.recall(write(last)),
+            Some(Outcome::Written { .. })
+        ));
+        assert!(matches!(
+            done.recall(write(2)),
+            Some(Outcome::Written { .. })
+        ));
+        for forgotten in [0, 1] {
+            let outcome = done.recall(write(forgotten));
+            assert!(matches!(
+                outcome,
+                Some(Outcome::Declined { untouched: None })
+            ));
+        }
+        assert_eq!(done.outcomes.len(), REMEMBERED);
+        done.add(write(last + 1), &Outcome::Unknown);
+        let unknown = done.recall(write(last + 1));
+        assert!(matches!(
+            unknown,
+            Some(Outcome::Declined { untouched: None })
+        ));
+        let of_another = WriteId {
+            peer: PeerId(2),
+            op: 1,
+        };
+        assert!(done.recall(of_another).is_none());
+    }
+}
