@@ -4,18 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 use peernet_core::member::{Member, PeerId};
 use peernet_crd::PeerNetwork;
-use peernet_plan::observed::{Answer, Asked, Claim, NO_ZONE, Network, Observed, PeerPod, Set};
+use peernet_plan::observed::{Answer, Asked, Claim, Network, Observed, PeerPod, Set};
 use peernet_plan::{leavers, names, needs_nodes, needs_reports, replaced_pod};
 use thiserror::Error;
 
 use crate::causes::causes;
 use crate::peers::{Peers, all};
+
+mod nodes;
+
+use nodes::{lost_nodes, nodes, zones};
 
 /// Peers asked for the list of members when nobody leaves. They gossip; a few cover one that lags (guess).
 const LISTS: usize = 3;
@@ -307,71 +311,6 @@ async fn old_volumes(client: &Client, network: &Network) -> Result<BTreeSet<u32>
         .collect())
 }
 
-/// What matters of a node.
-struct NodeState {
-    zone: String,
-    ready: bool,
-    /// Peers may run there.
-    selected: bool,
-}
-
-async fn nodes(
-    client: &Client,
-    network: &Network,
-) -> Result<BTreeMap<String, NodeState>, ObserveError> {
-    let key = &network.spec.zones.topology_key;
-    let pod = network.spec.pod.as_ref();
-    let wanted = pod.map(|pod| &pod.node_selector);
-    let api: Api<Node> = Api::all(client.clone());
-    let nodes = api
-        .list(&ListParams::default())
-        .await
-        .map_err(read("the nodes"))?;
-    let state = |node: &Node| {
-        let labels = node.labels();
-        let status = node.status.as_ref();
-        let conditions = status.and_then(|s| s.conditions.as_ref());
-        NodeState {
-            zone: labels.get(key).map_or(NO_ZONE, String::as_str).to_owned(),
-            selected: wanted
-                .is_none_or(|wanted| wanted.iter().all(|(k, v)| labels.get(k) == Some(v))),
-            ready: conditions
-                .into_iter()
-                .flatten()
-                .any(|c| c.type_ == "Ready" && c.status == "True"),
-        }
-    };
-    Ok(nodes
-        .items
-        .iter()
-        .map(|node| (node.name_any(), state(node)))
-        .collect())
-}
-
-/// Of the nodes that peers may run on, and of those where some still do: copies cannot stand in other zones.
-fn zones(
-    pods: &BTreeMap<u32, PeerPod>,
-    nodes: BTreeMap<String, NodeState>,
-) -> BTreeMap<String, String> {
-    let taken: BTreeSet<&String> = pods.values().filter_map(|pod| pod.node.as_ref()).collect();
-    let offered = nodes
-        .into_iter()
-        .filter(|(name, node)| node.selected || taken.contains(name));
-    offered.map(|(name, node)| (name, node.zone)).collect()
-}
-
-/// Nodes that silent pods were scheduled to and that are gone, or that the control plane has lost sight of.
-fn lost_nodes(
-    pods: &BTreeMap<u32, PeerPod>,
-    nodes: &BTreeMap<String, NodeState>,
-) -> BTreeSet<String> {
-    let silent = pods.values().filter(|pod| pod.answer.is_none());
-    silent
-        .filter_map(|pod| pod.node.clone())
-        .filter(|name| nodes.get(name).is_none_or(|node| !node.ready))
-        .collect()
-}
-
 async fn claim(
     client: &Client,
     network: &Network,
@@ -406,45 +345,5 @@ async fn ask_for_reports(peers: &Peers, observed: &mut Observed) {
             }
             Err(error) => tracing::warn!(error = %causes(&error), "no report"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fake;
-    use peernet_crd::PodOptions;
-    use peernet_plan::fixture;
-    use serde_json::json;
-
-    #[tokio::test]
-    async fn zones_are_those_of_nodes_that_peers_may_run_on_or_do() {
-        let items = [("a", "ssd"), ("b", "hdd"), ("c", "hdd")].map(|(zone, disk)| {
-            let labels = json!({"topology.kubernetes.io/zone": zone, "disk": disk});
-            json!({"metadata": {"name": format!("node-{zone}"), "labels": labels}})
-        });
-        let list = json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items});
-        let (client, _) = fake::api(move |_| Some(list.clone()));
-        let mut network = fixture::network(3);
-        let mut pods = BTreeMap::new();
-        let all = nodes(&client, &network).await.unwrap();
-        assert_eq!(zones(&pods, all).len(), 3);
-        let pod = network.spec.pod.insert(PodOptions::default());
-        pod.node_selector.insert("disk".into(), "ssd".into());
-        let some = nodes(&client, &network).await.unwrap();
-        let found: Vec<String> = zones(&pods, some).into_values().collect();
-        assert_eq!(found, ["a"]);
-        // It was put there before.
-        let node = Some("node-b".to_owned());
-        pods.insert(
-            0,
-            PeerPod {
-                node,
-                ..fixture::waiting(0)
-            },
-        );
-        let some = nodes(&client, &network).await.unwrap();
-        let found: Vec<String> = zones(&pods, some).into_values().collect();
-        assert_eq!(found, ["a", "b"]);
     }
 }

@@ -46,9 +46,7 @@ pub enum FindError {
         found: Vec<String>,
     },
     /// No pod is ready.
-    #[error(
-        "no peer of {network} is ready; see: kubectl -n {namespace} get pn,pods -l app.kubernetes.io/instance={network}"
-    )]
+    #[error("no peer of {network} is ready; see: kubectl -n {namespace} describe pn {network}")]
     NoneReady {
         /// Its name.
         network: String,
