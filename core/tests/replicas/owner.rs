@@ -3,7 +3,8 @@
 use peernet_core::io::{Answer, Input, Request, RequestError, Time};
 use peernet_core::key::Key;
 use peernet_core::message::Message;
-use peernet_core::register::{Condition, Head, Value, Version, WriteId};
+use peernet_core::outbox::Trail;
+use peernet_core::register::{Condition, Head, Register, Value, Version, WriteId};
 
 use crate::names::{config, led, name, put};
 use crate::network::{OPERATIONS, Replicas, id};
@@ -150,4 +151,46 @@ fn an_owner_whose_own_write_is_outbid_claims_at_once() {
     let write = replicas.request(owner, put("its own"));
     let answer = replicas.answered(write);
     assert!(answer.is_some(), "it waits");
+}
+
+#[test]
+fn a_reader_that_has_to_claim_tells_what_it_found_and_made_all_have() {
+    let (mut replicas, owner) = led();
+    let [holder, reader] = [(owner + 1) % 3, (owner + 2) % 3];
+    let epoch = config(&mut replicas, owner).epoch;
+    let op = 1 << 40;
+    let register = Register {
+        name: name(),
+        version: Version {
+            epoch,
+            round: 0,
+            writer: id(owner),
+            op,
+        },
+        write: WriteId {
+            peer: id(owner),
+            op,
+        },
+        value: Value::Present {
+            head: Head::default(),
+            body: "at one".into(),
+            upload: None,
+        },
+        trail: Trail::default().into(),
+    };
+    let repair = false;
+    let proposal = Message::Write {
+        op,
+        epoch,
+        register,
+        repair,
+    };
+    replicas.tell(holder, owner, proposal);
+    // Nobody can say whether the owner has decided it.
+    replicas.cut_off = Some(owner);
+    assert_eq!(body(&mut replicas, reader), b"at one");
+    replicas.cut_off = None;
+    for n in [holder, owner, reader] {
+        assert_eq!(body(&mut replicas, n), b"at one");
+    }
 }
