@@ -154,7 +154,7 @@ fn an_owner_whose_own_write_is_outbid_claims_at_once() {
 }
 
 #[test]
-fn a_reader_that_has_to_claim_tells_what_it_found_and_made_all_have() {
+fn a_reader_that_finds_a_proposal_has_it_decided_first() {
     let (mut replicas, owner) = led();
     let [holder, reader] = [(owner + 1) % 3, (owner + 2) % 3];
     let epoch = config(&mut replicas, owner).epoch;
@@ -186,7 +186,7 @@ fn a_reader_that_has_to_claim_tells_what_it_found_and_made_all_have() {
         repair,
     };
     replicas.tell(holder, owner, proposal);
-    // Nobody can say whether the owner has decided it.
+    // Nobody else can say whether the owner has decided it.
     replicas.cut_off = Some(owner);
     assert_eq!(body(&mut replicas, reader), b"at one");
     replicas.cut_off = None;
