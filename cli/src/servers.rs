@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use peernet_node::wire::CODE;
 use peernet_proto::v1::PeerInfo;
 use thiserror::Error;
 use tonic::transport::{Channel, Endpoint};
@@ -119,7 +120,7 @@ impl Connection {
 
 /// Whether this is the transport's word, and not a peer's, who says a word for programs with each refusal.
 fn is_unanswered(status: &Status) -> bool {
-    !status.metadata().contains_key("peernet-code")
+    !status.metadata().contains_key(CODE)
 }
 
 /// One or more servers, at least one, and how they are reached.
@@ -348,7 +349,7 @@ mod tests {
         assert!(matches!(error, CallError::PerhapsDone { .. }), "{error}");
         let mut starting = Status::unavailable("this peer is starting");
         let code = "unavailable".parse().unwrap();
-        starting.metadata_mut().insert("peernet-code", code);
+        starting.metadata_mut().insert(CODE, code);
         let (told, error) = at_the_second(starting).await;
         assert_eq!(told, [false, false]);
         assert_eq!(error.exit(), Exit::NotFound);

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use thiserror::Error;
 
@@ -62,8 +62,7 @@ pub async fn copies(scenario: &Scenario, of: &Copies) -> Result<BTreeSet<Copy>> 
 /// # Errors
 /// The API server does not answer, or a volume is not a folder.
 pub async fn folders(scenario: &Scenario) -> Result<BTreeMap<String, PathBuf>> {
-    let claims: Api<PersistentVolumeClaim> =
-        Api::namespaced(scenario.client.clone(), &scenario.namespace);
+    let claims = claims(scenario);
     let volumes: Api<PersistentVolume> = Api::all(scenario.client.clone());
     let mut folders = BTreeMap::new();
     for claim in claims.list(&ListParams::default()).await?.items {
@@ -78,6 +77,22 @@ pub async fn folders(scenario: &Scenario) -> Result<BTreeMap<String, PathBuf>> {
         folders.insert(name, path.into());
     }
     Ok(folders)
+}
+
+/// Deletes the claim of this pod; its volume goes with it once the pod does.
+///
+/// # Errors
+/// The API server does not do it.
+pub async fn delete(scenario: &Scenario, pod: &str) -> Result<()> {
+    let claim = format!("data-{pod}");
+    claims(scenario)
+        .delete(&claim, &DeleteParams::default())
+        .await?;
+    Ok(())
+}
+
+fn claims(scenario: &Scenario) -> Api<PersistentVolumeClaim> {
+    Api::namespaced(scenario.client.clone(), &scenario.namespace)
 }
 
 /// Checks that exactly the same files hold the copies.

@@ -34,7 +34,7 @@ pub use public::{
 pub(crate) use public::{compression_of, consistency_of, encoding_of};
 
 /// What an error says of its kind for programs, in the metadata of a gRPC status.
-pub(crate) const CODE: &str = "peernet-code";
+pub const CODE: &str = "peernet-code";
 /// Longest text of a member's record (names, addresses, zones), in bytes. Host names have at most 253; the rest is room.
 pub const TEXT_MAX: usize = 1024;
 /// Largest replica set. Guess: far above any replication factor that makes sense.

@@ -105,8 +105,7 @@ pub(crate) async fn restart(
     let Restart { pod, uid } = restart;
     let api: Api<Pod> = Api::namespaced(client.clone(), &observed.network.namespace);
     let serves = observed.pods.values().any(|p| p.uid == *uid && p.ready);
-    let has_left = |p: &PeerPod| p.answer.as_ref().is_some_and(|a| a.volume.left);
-    if serves && !observed.pods.values().any(has_left) {
+    if serves && !observed.pods.values().any(PeerPod::has_left) {
         return match evict(&api, pod, uid).await {
             Ok(()) => Ok(true),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | OVER_BUDGET) => {

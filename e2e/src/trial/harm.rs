@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, PropagationPolicy};
+use kube::api::{DeleteParams, PropagationPolicy};
 use peernet_crd::PeerNetwork;
 use peernet_proto::v1::{PeerInfo, PeerState};
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use crate::network::RESIZING;
 use crate::patience::{eventually, watched, within};
 use crate::peer::Peer;
 use crate::recovery::Back;
+use crate::volumes;
 
 /// Nodes of `dev/cluster`.
 const NODES: u8 = 3;
@@ -383,11 +384,7 @@ impl Trial<'_> {
             self.network.scale_when_allowed(fewer).await?;
             self.network.ready(fewer, RESIZING).await?;
             self.network.pods_are(fewer).await?;
-            let scenario = self.scenario;
-            let claims: Api<PersistentVolumeClaim> =
-                Api::namespaced(scenario.client.clone(), &scenario.namespace);
-            let claim = format!("data-{pod}");
-            claims.delete(&claim, &DeleteParams::default()).await?;
+            volumes::delete(self.scenario, &pod).await?;
             self.network.scale(self.size).await?;
             self.network.ready(self.size, RESIZING).await?;
             self.network.settled().await?;

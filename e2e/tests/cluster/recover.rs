@@ -2,15 +2,14 @@
 //! way out, and what one survivor holds is all there again.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::DeleteParams;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use peernet_crd::{PeerNetwork, RecoveryStatus};
 use peernet_e2e::cluster::{Scenario, scenario};
 use peernet_e2e::files::{FileSet, MIB};
 use peernet_e2e::network::{FORMATION, Network, RESIZING};
 use peernet_e2e::patience::eventually;
 use peernet_e2e::peer::Peer;
+use peernet_e2e::volumes;
 use peernet_proto::v1::{PeerInfo, PeerState};
 
 const RECOVER: &str = "peernet.dev/recover-accept-loss";
@@ -75,10 +74,7 @@ async fn victims(scenario: &Scenario, network: &Network) -> Result<(u8, Vec<Stri
 
 /// Deletes a pod and its claim, as one does whose disk is broken, and waits until another peer of its name is a member.
 async fn lose_volume(scenario: &Scenario, network: &Network, pod: &str) -> Result<()> {
-    let claims: Api<PersistentVolumeClaim> =
-        Api::namespaced(scenario.client.clone(), &scenario.namespace);
-    let claim = format!("data-{pod}");
-    claims.delete(&claim, &DeleteParams::default()).await?;
+    volumes::delete(scenario, pod).await?;
     network.kill_pod(pod).await?;
     eventually("a newcomer has its name", FORMATION, || async {
         let serving = network.serving();

@@ -108,6 +108,11 @@ impl PeerPod {
             .is_some_and(|a| a.volume.running && !a.volume.left)
     }
 
+    /// It has left for good: it is neither ready nor needed, and stays as it is until the set is lowered.
+    pub fn has_left(&self) -> bool {
+        self.answer.as_ref().is_some_and(|a| a.volume.left)
+    }
+
     /// It answered, and needs to be told its place.
     pub fn awaits_assignment(&self) -> bool {
         !self.deleting && self.answer.is_some() && !self.is_running()

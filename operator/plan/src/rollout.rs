@@ -19,11 +19,6 @@ pub struct Restart {
     pub uid: String,
 }
 
-/// Whoever has left for good is neither ready nor needed, and stays as it is until the set is lowered.
-fn has_left(pod: &PeerPod) -> bool {
-    pod.answer.as_ref().is_some_and(|a| a.volume.left)
-}
-
 fn serves(pod: &PeerPod) -> bool {
     let life = pod.answer.as_ref().and_then(|a| a.life.as_ref());
     pod.ready && life.is_none_or(|life| life.ready)
@@ -57,7 +52,7 @@ pub(crate) fn rollout(observed: &Observed) -> Rollout {
             away = true;
             continue;
         };
-        if has_left(pod) {
+        if pod.has_left() {
             continue;
         }
         let outdated = pod.revision.as_ref().is_some_and(|r| r != revision);
