@@ -99,7 +99,7 @@ async fn request(
         let request = Request::builder()
             .method(&method)
             .uri(format!("/v1/files/{name}"))
-            .header("host", "peer")
+            .header("host", "localhost")
             .body(Full::new(Bytes::copy_from_slice(body)))
             .unwrap();
         let answer = client.send_request(request).await.unwrap();
