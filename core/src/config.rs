@@ -142,7 +142,7 @@ impl Default for Settings {
 /// this; larger than the default replication factor.
 pub const SUCCESSORS: usize = 4;
 /// Members of a network, those that are gone but not forgotten included; whoever asks to be let in beyond that gets no answer.
-/// The table is sent whole where two differ, with some 200 bytes for each, and a message holds 4 MiB.
+/// The table is sent whole where two differ, with some 300 bytes for each, and a message holds 16 MiB.
 pub const MEMBERS: usize = 10_000;
 /// Rumours in one ping. SWIM (section 4.1) bounds the message to a datagram; a frame has more room.
 pub const RUMORS: usize = 32;
@@ -155,5 +155,5 @@ pub const SYNC_BATCH: usize = 512;
 pub const ENTRIES: usize = 16_384;
 /// Bytes of references in one listing, about.
 pub const REFERENCES_BYTES: usize = 1024 * 1024;
-/// Bytes of registers in one message; the transport's limit is 4 MiB.
+/// Bytes of registers in one message; the transport's limit is 16 MiB.
 pub const NAMES_BYTES: usize = 1024 * 1024;

@@ -177,6 +177,8 @@ pub enum Answer {
         version: Version,
         /// As this write; see [`Condition::Unchanged`].
         write: WriteId,
+        /// In the place of a file; otherwise the name was free.
+        replaced: bool,
     },
     /// Nothing was written: the condition does not hold of this, which is what the name holds.
     Unmet(Option<Register>),

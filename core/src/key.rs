@@ -42,6 +42,16 @@ impl Key {
         Key::of_bytes(name.as_str().as_bytes())
     }
 
+    /// What was hashed piece by piece.
+    pub(crate) fn of(hasher: &blake3::Hasher) -> Self {
+        Key(*hasher.finalize().as_bytes())
+    }
+
+    /// The first 64 of its bits, as a number.
+    pub(crate) fn number(&self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("32 bytes"))
+    }
+
     /// The slot this key falls into.
     pub fn slot(&self) -> Slot {
         Slot(u16::from_be_bytes([self.0[0], self.0[1]]) >> (16 - SLOT_BITS))
@@ -251,10 +261,9 @@ mod tests {
             (Key([0; 32]), Key([0xff; 32]))
         );
         for (end, start) in ends.iter().zip(&starts[1..]) {
-            let number = |key: &Key| u64::from_be_bytes(*key.0.first_chunk().expect("32 bytes"));
             assert_eq!(
-                number(end) + 1,
-                number(start),
+                end.number() + 1,
+                start.number(),
                 "no key lies between two slots"
             );
         }

@@ -134,7 +134,7 @@ pub fn verdict_over(
     let mut left = 0;
     let mut blocker = None;
     for slot in slots {
-        if let Err(reason) = slot_is_proved(slot, leaver, remaining, reports) {
+        if let Err(reason) = slot_is_proved(slot, leaver, reports) {
             left += 1;
             blocker.get_or_insert(reason);
         }
@@ -195,7 +195,6 @@ fn thinks_alive(
 fn slot_is_proved(
     slot: Slot,
     leaver: PeerId,
-    remaining: &BTreeSet<PeerId>,
     reports: &BTreeMap<PeerId, Report>,
 ) -> Result<(), String> {
     let find = |peer: &PeerId| {
@@ -214,9 +213,6 @@ fn slot_is_proved(
         return Err(format!("slot {slot} is still held by the leaver"));
     }
     for replica in &newest.replicas {
-        if !remaining.contains(replica) && !reports.contains_key(replica) {
-            return Err(format!("replica {replica} of slot {slot} does not answer"));
-        }
         let report = find(replica)
             .ok_or_else(|| format!("replica {replica} of slot {slot} does not answer"))?;
         if report.epoch != newest.epoch || !report.synced {

@@ -42,6 +42,8 @@ pub enum Outcome {
         version: Version,
         /// As this write.
         write: WriteId,
+        /// In the place of a file.
+        replaced: bool,
     },
     /// Nothing was written: the condition does not hold of this, which a quorum holds.
     Found(Option<Register>),

@@ -186,6 +186,12 @@ impl Trail {
         trail
     }
 
+    /// Whether the state that was replaced was a file. Nothing of a name that the network uses itself has a trail.
+    pub fn ends_in_file(&self) -> bool {
+        let last = self.unsettled.last().or(self.settled.as_ref());
+        last.is_some_and(|state| state.head.is_some())
+    }
+
     /// Bytes it takes in a register, about.
     pub fn size(&self) -> usize {
         let states = self.settled.iter().chain(&self.unsettled);

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::config::Replication;
-use crate::key::Slot;
+use crate::key::{Key, Slot};
 use crate::leave::{Report, SlotReport, Verdict, verdict};
 use crate::member::{Liveness, Member, PeerId};
 use crate::placement::{Candidate, replicas};
@@ -415,8 +415,7 @@ fn proclaimed(slot: Slot, generation: u64, replicas: Vec<PeerId>) -> SlotConfig 
     for id in &replicas {
         hasher.update(&id.0.to_be_bytes());
     }
-    let hash = hasher.finalize();
-    let low = u64::from_be_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes")) & HASH;
+    let low = Key::of(&hasher).number() & HASH;
     SlotConfig {
         epoch: generation * GENERATION + low,
         replicas,

@@ -44,7 +44,7 @@ pub(crate) use get::{ByteStream, Consistency, Found};
 pub(crate) use held::{ASKED_MAX, HELD_MAX, Held, Naming};
 pub(crate) use parts::{AGE, Appended, Part, Parts, PartsId, Records};
 pub(crate) use precondition::{Precondition, Tags};
-pub(crate) use put::now_unix_ms;
+pub(crate) use put::{Stored, now_unix_ms};
 pub(crate) use record::{
     CONTENT_TYPE_MAX, Kind, RecordError, Summary, TAGS_MAX, decode_head, labels,
 };
@@ -473,13 +473,8 @@ impl Files {
 
     /// Removes a file's name.
     pub(crate) async fn delete(&self, name: Name, when: &Precondition) -> Result<(), FileError> {
-        self.change(name, Value::Deleted, when, true).await
-    }
-
-    /// Whether the name leads to a file now.
-    pub(crate) async fn exists(&self, name: &Name) -> Result<bool, FileError> {
-        let register = self.peer.read_name(name.clone()).await?;
-        Ok(register.is_some_and(|r| r.value != Value::Deleted))
+        self.change(name, Value::Deleted, when, true).await?;
+        Ok(())
     }
 
     async fn read(&self, name: &Name) -> Result<(Summary, Content), FileError> {

@@ -256,7 +256,7 @@ pub async fn write(
         condition,
     };
     match fleet.request(at, request).await? {
-        Answer::Written { version, write } => Ok(Outcome::Written(Stamp { version, write })),
+        Answer::Written { version, write, .. } => Ok(Outcome::Written(Stamp { version, write })),
         Answer::Unmet(register) => Ok(Outcome::Unmet(register)),
         Answer::Failed(error) => Err(error.into()),
         other => panic!("a write was answered with {other:?}"),

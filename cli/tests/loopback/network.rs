@@ -1,11 +1,12 @@
 //! A `peernet up` under test, and the client beside it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,6 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Ports in a row that a test may use, for peers it starts and peers it adds.
 const PORTS: u16 = 8;
-/// One network at a time: failure detection wants processes that get to run, and ports that are free stay free.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// The command under test, told nothing by the environment of the tests.
 pub(crate) fn peernet(args: &[&str]) -> Command {
@@ -47,7 +46,6 @@ pub(crate) struct Network {
     dir: Arc<TempDir>,
     grpc: u16,
     http: u16,
-    turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Network {
@@ -62,28 +60,19 @@ impl Network {
     }
 
     fn begin(args: &[&str], heard: bool) -> Self {
-        // A test that failed says so itself.
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = Arc::new(tempfile::tempdir().unwrap());
         fs::create_dir(dir.path().join("files")).unwrap();
         let grpc = free_ports();
         let http = grpc + PORTS;
-        Network::start(dir, (grpc, http), args, heard, Some(turn))
+        Network::start(dir, (grpc, http), args, heard)
     }
 
     /// Starts one that has ended in the same directory again; it remembers the rest itself.
-    pub(crate) fn up_again(mut self) -> Self {
-        let turn = self.turn.take();
-        Network::start(self.dir.clone(), (self.grpc, self.http), &[], true, turn)
+    pub(crate) fn up_again(self) -> Self {
+        Network::start(self.dir.clone(), (self.grpc, self.http), &[], true)
     }
 
-    fn start(
-        dir: Arc<TempDir>,
-        (grpc, http): (u16, u16),
-        args: &[&str],
-        heard: bool,
-        turn: Option<MutexGuard<'static, ()>>,
-    ) -> Self {
+    fn start(dir: Arc<TempDir>, (grpc, http): (u16, u16), args: &[&str], heard: bool) -> Self {
         let mut command = peernet(&["up"]);
         command.arg("--dir").arg(dir.path().join("run")).args(args);
         if !args.is_empty() {
@@ -113,7 +102,6 @@ impl Network {
             dir,
             grpc,
             http,
-            turn,
         };
         network.says("Ctrl-C ends the peers");
         network
@@ -330,12 +318,17 @@ fn listen(stream: impl Read + Send + 'static, said: Arc<Mutex<String>>) {
     });
 }
 
-/// The first of two times [`PORTS`] free ports in a row, below those that the system hands out by itself.
+/// The first of two times [`PORTS`] free ports in a row, below those that the system hands out by itself, which no other test
+/// was given: networks run beside each other.
 fn free_ports() -> u16 {
-    let tries = std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1000);
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let tries =
+        std::iter::repeat_with(|| fastrand::u16(10_000 / (2 * PORTS)..30_000 / (2 * PORTS)));
+    let firsts = tries.take(1000).map(|n| n * 2 * PORTS);
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-    tries
-        .into_iter()
-        .find(|first| (*first..first + 2 * PORTS).all(free))
+    let mut given = GIVEN.lock().unwrap();
+    firsts
+        .filter(|first| (*first..first + 2 * PORTS).all(free))
+        .find(|first| given.insert(*first))
         .expect("the machine has free ports")
 }

@@ -9,6 +9,7 @@ use super::probe::Probe;
 use super::{Done, Peer, Timer};
 use crate::config::{MEMBERS, RUMOR_FACTOR, RUMORS};
 use crate::io::{Endpoint, Output, Time};
+use crate::key::Key;
 use crate::member::{Drain, LEAP, Liveness, Member, PeerId};
 use crate::message::Message;
 use crate::reconfigure::Standing;
@@ -213,8 +214,7 @@ fn fingerprint(m: &Member) -> u64 {
         .update(&m.incarnation.to_be_bytes());
     h.update(&[m.liveness as u8, m.drain.leaving.into()])
         .update(&m.drain.epoch.to_be_bytes());
-    let bytes = h.finalize();
-    u64::from_be_bytes(bytes.as_bytes()[..8].try_into().expect("eight bytes"))
+    Key::of(&h).number()
 }
 
 /// Whether what is told of a member may be true. Incarnations and orders count up one by one, and whoever was told of one

@@ -404,7 +404,18 @@ impl<S: Store> Peer<S> {
                     },
                     (Outcome::Found(register), None) => Answer::Register(register),
                     (Outcome::Found(register), Some(_)) => Answer::Unmet(register),
-                    (Outcome::Written { version, write }, _) => Answer::Written { version, write },
+                    (
+                        Outcome::Written {
+                            version,
+                            write,
+                            replaced,
+                        },
+                        _,
+                    ) => Answer::Written {
+                        version,
+                        write,
+                        replaced,
+                    },
                     (Outcome::Full, _) => Answer::Failed(RequestError::Full {
                         slot: operation.slot(),
                     }),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Done, Peer};
 use crate::io::Route;
-use crate::key::{SLOTS, Slot};
+use crate::key::{Key, SLOTS, Slot};
 use crate::member::PeerId;
 use crate::message::{Message, Root};
 use crate::placement::{Candidate, replicas};
@@ -157,7 +157,7 @@ fn fingerprint(slot: Slot, epoch: u64) -> u64 {
     let mut h = blake3::Hasher::new();
     h.update(&(slot.index() as u64).to_be_bytes());
     h.update(&epoch.to_be_bytes());
-    u64::from_be_bytes(h.finalize().as_bytes()[..8].try_into().expect("8 of 32"))
+    Key::of(&h).number()
 }
 
 impl<S: Store> Peer<S> {
@@ -252,8 +252,7 @@ impl<S: Store> Peer<S> {
                 .update(&m.id.0.to_be_bytes())
                 .update(m.zone.as_bytes());
         }
-        let hash = version.finalize();
-        let version = u64::from_be_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"));
+        let version = Key::of(&version).number();
         if version == self.slots.targets_version {
             return false;
         }

@@ -93,6 +93,35 @@ fn a_name_that_was_claimed_while_its_owner_was_silent_can_be_written_through_eve
 }
 
 #[test]
+fn whoever_carries_a_write_out_tells_whether_it_took_the_place_of_a_file() {
+    let (mut replicas, owner) = led();
+    let others = [(owner + 1) % 3, (owner + 2) % 3];
+    let remove = || Request::WriteName {
+        name: name(),
+        value: Value::Deleted,
+        condition: Condition::Always,
+    };
+    let replaced = |replicas: &mut Replicas, n: usize, request: Request| {
+        let answer = replicas.ask(n, request);
+        let Answer::Written { replaced, .. } = answer else {
+            panic!("through p-{n}, owned by p-{owner}: {answer:?}");
+        };
+        replaced
+    };
+    for n in [owner, others[0], others[1]] {
+        assert!(replaced(&mut replicas, n, put("newer")));
+        assert!(replaced(&mut replicas, n, remove()));
+        assert!(!replaced(&mut replicas, n, put("anew")));
+    }
+    // Nobody is there to pass it on to, so that it is claimed. That of the first, which was passed on before, is in doubt.
+    replicas.cut_off = Some(owner);
+    replicas.ask(others[0], put("in doubt"));
+    assert!(replaced(&mut replicas, others[0], remove()));
+    assert!(!replaced(&mut replicas, others[1], put("claimed")));
+    assert!(replaced(&mut replicas, others[0], put("claimed again")));
+}
+
+#[test]
 fn the_first_write_after_its_owner_has_restarted_is_not_in_doubt() {
     let (mut replicas, owner) = led();
     replicas.restart(owner);

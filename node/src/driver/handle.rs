@@ -55,7 +55,10 @@ pub(crate) enum PeerError {
 )]
 pub(crate) enum Written {
     /// A majority has it.
-    Done,
+    Done {
+        /// In the place of a file; otherwise the name was free.
+        replaced: bool,
+    },
     /// The condition does not hold of this, which the name holds.
     Unmet(Option<Register>),
 }
@@ -239,7 +242,7 @@ impl PeerHandle {
             condition,
         };
         match self.request(request).await? {
-            Answer::Written { .. } => Ok(Written::Done),
+            Answer::Written { replaced, .. } => Ok(Written::Done { replaced }),
             Answer::Unmet(register) => Ok(Written::Unmet(register)),
             _ => Err(PeerError::Confused),
         }

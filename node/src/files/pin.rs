@@ -35,7 +35,7 @@ impl Files {
             let condition = Condition::Unchanged(write);
             let written = self.peer.write_name(name.clone(), value, condition);
             match written.await? {
-                Written::Done => return Ok(summary.to_info(&name)),
+                Written::Done { .. } => return Ok(summary.to_info(&name)),
                 Written::Unmet(register) => current = register,
             }
         }

@@ -115,20 +115,20 @@ impl Files {
         judge(name, when, register.as_ref())
     }
 
-    /// Writes a name if the condition holds; `exists`: and if there is a file.
+    /// Writes a name if the condition holds; `exists`: and if there is a file. Tells whether there was one.
     pub(super) async fn change(
         &self,
         name: Name,
         value: Value,
         when: &Precondition,
         exists: bool,
-    ) -> Result<(), FileError> {
+    ) -> Result<bool, FileError> {
         let mut current = if when.is_none() && !exists {
             let written = self
                 .peer
                 .write_name(name.clone(), value.clone(), Condition::Always);
             match written.await? {
-                Written::Done => return Ok(()),
+                Written::Done { replaced } => return Ok(replaced),
                 // Pinned.
                 Written::Unmet(register) => register,
             }
@@ -146,7 +146,7 @@ impl Files {
             };
             let written = self.peer.write_name(name.clone(), value.clone(), condition);
             match written.await? {
-                Written::Done => return Ok(()),
+                Written::Done { replaced } => return Ok(replaced),
                 Written::Unmet(register) => current = register,
             }
         }

@@ -42,6 +42,13 @@ pub(super) struct Sent {
     pub(super) stored: Option<u64>,
 }
 
+/// A file that was stored.
+pub(crate) struct Stored {
+    pub(crate) info: v1::FileInfo,
+    /// In the place of another; otherwise the name was free.
+    pub(crate) replaced: bool,
+}
+
 /// A new upload that takes the place of that write. Its number is used with no other: a reference says in which place its
 /// upload may take effect, and would be live and over at once if there were two.
 pub(super) fn in_place_of(name: Name, register: Option<&Register>) -> Referrer {
@@ -64,7 +71,7 @@ impl Files {
         announced: Option<u64>,
         when: &Precondition,
         body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
-    ) -> Result<v1::FileInfo, FileError> {
+    ) -> Result<Stored, FileError> {
         self.put_rest(name, kind, announced, when, &Held::default(), body)
             .await
     }
@@ -78,7 +85,7 @@ impl Files {
         when: &Precondition,
         held: &Held,
         body: impl Stream<Item = Result<Bytes, BrokenOff>> + Send,
-    ) -> Result<v1::FileInfo, FileError> {
+    ) -> Result<Stored, FileError> {
         kind.check()?;
         let skipped = held.bytes(self.chunk_size)?;
         self.check(&name, when).await?;
@@ -115,11 +122,11 @@ impl Files {
         let info = summary.to_info(&name);
         let upload = sent.as_ref().map(|s| s.by.upload);
         let value = encode(&summary, &content, upload);
-        match sent {
+        let replaced = match sent {
             None => self.change(name, value, when, false).await?,
             Some(sent) => self.commit(value, when, sent).await?,
-        }
-        Ok(info)
+        };
+        Ok(Stored { info, replaced })
     }
 
     /// Whether chunks of such a file are to be compressed.
@@ -141,21 +148,22 @@ impl Files {
     }
 
     /// Writes the name of a file whose chunks are stored. When others have written it since the upload began, the chunks
-    /// are pinned once more, as those of another upload, which takes the place of that write.
+    /// are pinned once more, as those of another upload, which takes the place of that write. Tells whether there was a file.
     pub(super) async fn commit(
         &self,
         mut value: Value,
         when: &Precondition,
         sent: Sent,
-    ) -> Result<(), FileError> {
+    ) -> Result<bool, FileError> {
         let Sent { mut by, keys, .. } = sent;
         for _ in 0..ATTEMPTS {
             let condition = Condition::still(by.base);
             let written = self
                 .peer
                 .write_name(by.name.clone(), value.clone(), condition);
-            let Written::Unmet(register) = written.await? else {
-                return Ok(());
+            let register = match written.await? {
+                Written::Done { replaced } => return Ok(replaced),
+                Written::Unmet(register) => register,
             };
             judge(&by.name, when, register.as_ref())?;
             by = in_place_of(by.name, register.as_ref());

@@ -103,7 +103,8 @@ impl Files {
         if let Content::Inline(_) = file.content {
             let upload = None;
             let value = Value::Present { head, body, upload };
-            return self.change(to.clone(), value, &create, false).await;
+            self.change(to.clone(), value, &create, false).await?;
+            return Ok(());
         }
         let by = self.begin_upload(to, &create).await?;
         let chunks = self.all_chunks(&file.name, &file.content).await?;
@@ -116,7 +117,8 @@ impl Files {
         self.pin_all(sent.keys.clone(), &sent.by).await?;
         let upload = Some(sent.by.upload);
         let value = Value::Present { head, body, upload };
-        self.commit(value, &create, sent).await
+        self.commit(value, &create, sent).await?;
+        Ok(())
     }
 
     /// Removes the old name if it still holds what the new one got.
@@ -134,7 +136,7 @@ impl Files {
                 Condition::Unchanged(write),
             );
             match gone.await.map_err(half)? {
-                Written::Done => return Ok(()),
+                Written::Done { .. } => return Ok(()),
                 // Written anew with the same value, as a fence does (ADR 12).
                 Written::Unmet(Some(register))
                     if file.is_in(Some(&register)) && !register.value.is_pinned() =>

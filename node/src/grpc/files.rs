@@ -81,11 +81,10 @@ impl v1::files_server::Files for Files {
         let (held, _named) = named.done();
         let body = bodies(stream::iter(first).chain(parts));
         self.call(|running| async move {
-            let file = running
-                .files
-                .put_rest(name, kind, size, &when, &held, body)
-                .await?;
-            Ok(v1::PutResponse { file: Some(file) })
+            let put = running.files.put_rest(name, kind, size, &when, &held, body);
+            Ok(v1::PutResponse {
+                file: Some(put.await?.info),
+            })
         })
         .await
     }

@@ -24,7 +24,7 @@ use super::range::{self, Wanted};
 use super::uploads::COMPLETE;
 use crate::config::Compression;
 use crate::daemon::{Life, Running};
-use crate::files::{BrokenOff, ByteStream, Consistency, FileError, Found, Kind};
+use crate::files::{BrokenOff, ByteStream, Consistency, FileError, Found, Kind, Stored};
 
 pub(super) type Named = Result<Path<String>, PathRejection>;
 
@@ -132,14 +132,9 @@ pub(super) async fn put(
         .and_then(|v| v.to_str().ok()?.parse().ok());
     let body = digest::checked(bytes_of(body), digest::announced(&headers)?);
     call(&life, async |running| {
-        // The upload's end comes long after the answer to this question, which costs no time that way.
-        let existed = running.files.exists(&name);
-        let put = running
-            .files
-            .put(name.clone(), kind, announced, &when, body);
-        let (existed, info) = tokio::join!(existed, put);
-        let (existed, info) = (existed.unwrap_or(false), info?);
-        let status = if existed {
+        let put = running.files.put(name, kind, announced, &when, body);
+        let Stored { info, replaced } = put.await?;
+        let status = if replaced {
             StatusCode::OK
         } else {
             StatusCode::CREATED

@@ -228,9 +228,14 @@ impl Wire for Outcome {
 
     fn to_wire(&self) -> message::Outcome {
         let what = match self {
-            Outcome::Written { version, write } => What::Written(Written {
+            Outcome::Written {
+                version,
+                write,
+                replaced,
+            } => What::Written(Written {
                 version: version.put(),
                 write: write.put(),
+                replaced: *replaced,
             }),
             Outcome::Found(register) => What::Found(Found {
                 register: register.put(),
@@ -246,9 +251,14 @@ impl Wire for Outcome {
 
     fn from_wire(form: message::Outcome, field: &'static str) -> Result<Self, WireError> {
         match form.what.ok_or(Fault::Missing.at(field))? {
-            What::Written(Written { version, write }) => Ok(Outcome::Written {
+            What::Written(Written {
+                version,
+                write,
+                replaced,
+            }) => Ok(Outcome::Written {
                 version: Field::take(version, "Written.version")?,
                 write: Field::take(write, "Written.write")?,
+                replaced,
             }),
             What::Found(Found { register }) => {
                 Ok(Outcome::Found(Field::take(register, "Found.register")?))

@@ -498,7 +498,7 @@ async fn copies(network: &Network, files: &[(String, Vec<u8>)]) -> Vec<usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_of_the_seeds_founds_once_and_watchers_see_it() {
-    let mut network = Network::idle(&["a"; 3]).await;
+    let mut network = Network::idle(&["a"; 3]);
     let place = ["--network-id", NETWORK, "--zone", "a"];
     // Started alone, the second waits: founding is not its part.
     network.launch_with(1, &place);

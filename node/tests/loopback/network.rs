@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Mutex;
@@ -13,7 +13,6 @@ use peernet_proto::v1::admin_client::AdminClient;
 use peernet_proto::v1::files_client::FilesClient;
 use peernet_proto::v1::peers_client::PeersClient;
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -23,8 +22,6 @@ pub(crate) const NETWORK: &str = "0f8b9c1e-4f0d-4a55-8d5c-2f1f6a1f7b10";
 /// How long anything awaited may take: generous, since tests share two cores with builds, and what nobody was heard of is
 /// collected only after a minute or two.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
-/// One network at a time: failure detection wants processes that get to run.
-static TURN: Semaphore = Semaphore::const_new(1);
 const ZONES: [&str; 3] = ["a", "b", "c"];
 
 /// Peers of one network; killed when dropped, their logs printed if the test has failed.
@@ -33,7 +30,6 @@ pub(crate) struct Network {
     /// Told to every peer.
     flags: Vec<String>,
     pub(crate) peers: Vec<Peer>,
-    _turn: SemaphorePermit<'static>,
 }
 
 /// One peer, running or not.
@@ -78,7 +74,7 @@ impl Network {
     }
 
     async fn launched_in(zones: &[&'static str], flags: &[&str]) -> Network {
-        let mut network = Network::idle(zones).await;
+        let mut network = Network::idle(zones);
         network.flags = flags.iter().map(|f| (*f).to_owned()).collect();
         for n in 0..zones.len() {
             network.launch(n);
@@ -94,8 +90,7 @@ impl Network {
     }
 
     /// Peers of which none runs.
-    pub(crate) async fn idle(zones: &[&'static str]) -> Network {
-        let turn = TURN.acquire().await.expect("never closed");
+    pub(crate) fn idle(zones: &[&'static str]) -> Network {
         let dir = TempDir::new().expect("a temporary folder");
         let peer = |(n, zone): (usize, &&'static str)| Peer {
             zone,
@@ -106,7 +101,6 @@ impl Network {
             dir,
             flags: Vec::new(),
             peers,
-            _turn: turn,
         }
     }
 
@@ -425,15 +419,16 @@ pub(crate) fn bytes(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those that the system hands out by itself: several networks run at once, and a port
+/// it gave would soon be some client's.
 pub(crate) fn free_port() -> SocketAddr {
-    // The system may give the same one again as soon as nobody listens there.
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("its address");
-        if GIVEN.lock().expect("no panic").insert(address.port()) {
-            return address;
-        }
-    }
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let tries = std::iter::repeat_with(|| fastrand::u16(10_000..30_000)).take(1000);
+    let mut given = GIVEN.lock().expect("no panic");
+    let port = tries
+        .filter(free)
+        .find(|port| given.insert(*port))
+        .expect("the machine has free ports");
+    (Ipv4Addr::LOCALHOST, port).into()
 }

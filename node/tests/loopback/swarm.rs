@@ -268,7 +268,7 @@ fn replace(part: &mut [u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_liar_is_found_out_and_not_asked_again() {
-    let mut network = Network::idle(&["a"; 3]).await;
+    let mut network = Network::idle(&["a"; 3]);
     // The second one is known by the address of who replaces its words.
     let known = network.peers[1].grpc;
     let listener = TcpListener::bind(known).await.expect("a port");

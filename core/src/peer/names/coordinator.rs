@@ -386,6 +386,7 @@ impl<S: Store> Peer<S> {
             Outcome::Written {
                 version: register.version,
                 write: register.write,
+                replaced: register.trail.ends_in_file(),
             }
         } else {
             Outcome::Found(Some(register))

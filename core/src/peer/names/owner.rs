@@ -17,7 +17,8 @@ const REMEMBERED: usize = 1_024;
 /// Writes passed on to us that are done, so that one that is repeated is not done again.
 #[derive(Default)]
 pub(super) struct Done {
-    outcomes: BTreeMap<WriteId, Option<Version>>,
+    /// Where they were written: under which ballot, and whether in the place of a file.
+    outcomes: BTreeMap<WriteId, Option<(Version, bool)>>,
     order: VecDeque<WriteId>,
     /// By peer: operations up to this one are forgotten.
     forgotten: BTreeMap<PeerId, u64>,
@@ -25,11 +26,13 @@ pub(super) struct Done {
 
 impl Done {
     pub(super) fn add(&mut self, write: WriteId, outcome: &Outcome) {
-        let version = match outcome {
-            Outcome::Written { version, .. } => Some(*version),
+        let written = match outcome {
+            Outcome::Written {
+                version, replaced, ..
+            } => Some((*version, *replaced)),
             Outcome::Found(_) | Outcome::Full | Outcome::Unknown | Outcome::Declined { .. } => None,
         };
-        if self.outcomes.insert(write, version).is_none() {
+        if self.outcomes.insert(write, written).is_none() {
             self.order.push_back(write);
         }
         if self.order.len() > REMEMBERED
@@ -44,9 +47,10 @@ impl Done {
     /// What became of a write that was here before; `None` for a new one.
     fn recall(&self, write: WriteId) -> Option<Outcome> {
         match self.outcomes.get(&write) {
-            Some(Some(version)) => Some(Outcome::Written {
+            Some(Some((version, replaced))) => Some(Outcome::Written {
                 version: *version,
                 write,
+                replaced: *replaced,
             }),
             Some(None) => Some(Outcome::Declined { untouched: None }),
             None => {
@@ -214,20 +218,15 @@ mod tests {
         let written = |op| Outcome::Written {
             version,
             write: write(op),
+            replaced: op % 2 == 0,
         };
         let last = REMEMBERED as u64 + 1;
         for op in 1..=last {
             assert!(done.recall(write(op)).is_none(), "{op} is new");
             done.add(write(op), &written(op));
         }
-        assert!(matches!(
-            done.recall(write(last)),
-            Some(Outcome::Written { .. })
-        ));
-        assert!(matches!(
-            done.recall(write(2)),
-            Some(Outcome::Written { .. })
-        ));
+        assert_eq!(done.recall(write(last)), Some(written(last)));
+        assert_eq!(done.recall(write(2)), Some(written(2)));
         for forgotten in [0, 1] {
             let outcome = done.recall(write(forgotten));
             assert!(matches!(

@@ -181,8 +181,8 @@ async fn perform(
     match change {
         Change::Put(kind, fetched) => {
             let length = fetched.length;
-            let info = files.put(name, kind, length, when, fetched.body()).await?;
-            Ok(Answer::done(Some(info.into())))
+            let stored = files.put(name, kind, length, when, fetched.body()).await?;
+            Ok(Answer::done(Some(stored.info.into())))
         }
         Change::Pin(pinned) => {
             let info = files.pin(name, pinned, when).await?;

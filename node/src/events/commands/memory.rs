@@ -137,7 +137,7 @@ async fn update(
         };
         let condition = Condition::still(current.map(|r| r.write));
         match peer.write_name(name.clone(), value, condition).await? {
-            Written::Done => return Ok(known),
+            Written::Done { .. } => return Ok(known),
             Written::Unmet(register) => current = register,
         }
     }

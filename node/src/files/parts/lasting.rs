@@ -125,7 +125,7 @@ impl Files {
             Err(_) => {}
             Ok(_) => self.parts.remove(id).await?,
         }
-        put
+        put.map(|stored| stored.info)
     }
 }
 

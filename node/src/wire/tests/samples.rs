@@ -158,8 +158,12 @@ pub(super) fn condition() -> impl Strategy<Value = Condition> {
 }
 
 pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
-    let written =
-        (version(), write_id()).prop_map(|(version, write)| Outcome::Written { version, write });
+    let written = (version(), write_id(), any::<bool>());
+    let written = written.prop_map(|(version, write, replaced)| Outcome::Written {
+        version,
+        write,
+        replaced,
+    });
     let found = option::of(register()).prop_map(Outcome::Found);
     let declined = option::of(any::<u64>()).prop_map(|untouched| Outcome::Declined { untouched });
     let others = proptest::sample::select(vec![Outcome::Full, Outcome::Unknown]);
