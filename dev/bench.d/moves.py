@@ -163,8 +163,11 @@ def lookups(peernet, place):
 
 
 def measure(peernet, place):
-    place = Path(place)
-    return {"runner": leaves_and_joins(peernet, place), "repair": repair(peernet, place), "lookups": lookups(peernet, place)}
+    results = {}
+    for name, part in [("runner", leaves_and_joins), ("repair", repair), ("lookups", lookups)]:
+        results[name] = part(peernet, Path(place))
+        print(f"dev/bench: {name}: {results[name]}", file=sys.stderr, flush=True)
+    return results
 
 
 def verdict(results):

@@ -1,6 +1,7 @@
 """The systems that are compared: how each is installed, started as three processes on loopback, and stopped."""
 
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -48,11 +49,16 @@ def build(root, names, given=None, more=()):
 
 
 def ports(count):
-    """Ports that are free at the moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    free = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
+    """Ports that are free at the moment, below those that the system gives to clients: with a hundred peers it would soon give one of them."""
+    free = []
+    for port in random.sample(range(10_000, 30_000), 20_000):
+        if len(free) == count:
+            break
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        free.append(port)
     return free
 
 
@@ -165,7 +171,8 @@ class PeerNet(System):
 
     def start(self):
         self.place.mkdir()
-        self.grpc, self.http = ports(self.peers), ports(self.peers)
+        free = ports(2 * self.peers)
+        self.grpc, self.http = free[: self.peers], free[self.peers :]
         self.server = f"http://127.0.0.1:{self.grpc[0]}"
         self.start_peers()
 
@@ -208,7 +215,8 @@ class Garage(System):
 
     def start(self):
         self.place.mkdir()
-        rpc, self.api, secret = ports(NODES), ports(NODES), secrets.token_hex(32)
+        free, secret = ports(2 * NODES), secrets.token_hex(32)
+        rpc, self.api = free[:NODES], free[NODES:]
         for n in range(NODES):
             (self.place / f"{n}.toml").write_text(
                 f'metadata_dir = "{self.place}/{n}/meta"\ndata_dir = "{self.place}/{n}/data"\ndb_engine = "lmdb"\n'

@@ -82,7 +82,8 @@ impl ApplyError {
     }
 }
 
-/// Makes all objects so.
+/// Makes all objects so. Tells whether the StatefulSet asks for something else than when the cycle began, so that its controller
+/// has yet to look at it.
 ///
 /// # Errors
 /// The first object that could not be; earlier ones stay applied.
@@ -91,7 +92,7 @@ pub(crate) async fn apply(
     leading: &Leading,
     observed: &Observed,
     objects: Objects,
-) -> Result<(), ApplyError> {
+) -> Result<bool, ApplyError> {
     let Objects {
         account,
         headless,
@@ -114,7 +115,9 @@ pub(crate) async fn apply(
     if !leading.is_held() {
         return Err(ApplyError::NotLeading);
     }
-    apply_one(client, network, &set).await
+    let applied = apply_one(client, network, &set).await?;
+    let before = observed.set.as_ref().map(|set| set.generation);
+    Ok(applied.metadata.generation != before)
 }
 
 /// Takes the default options of Kubernetes' own rolling update away, which another strategy may not have. Nobody set them, so
@@ -160,8 +163,8 @@ fn fence(
     Ok(set)
 }
 
-/// Applies an object unless one of that name belongs to something else.
-async fn apply_one<K>(client: &Client, network: &Network, object: &K) -> Result<(), ApplyError>
+/// Applies an object unless one of that name belongs to something else; tells what it is then.
+async fn apply_one<K>(client: &Client, network: &Network, object: &K) -> Result<K, ApplyError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     K: Clone + Debug + Serialize + DeserializeOwned,
@@ -175,9 +178,7 @@ where
         Ok(_) => {
             let mine = PatchParams::apply(MANAGER).force();
             let applied = api.patch(&name, &mine, &Patch::Apply(object)).await;
-            applied
-                .map(drop)
-                .map_err(|source| ApplyError::Apply { kind, name, source })
+            applied.map_err(|source| ApplyError::Apply { kind, name, source })
         }
         Err(source) => Err(ApplyError::Read { kind, name, source }),
     }
@@ -202,6 +203,7 @@ mod tests {
         Set {
             uid: uid.into(),
             resource_version: version.into(),
+            generation: 1,
             replicas,
             revision: None,
             rolls: false,
@@ -244,11 +246,12 @@ mod tests {
     }
 
     /// What is applied of the set by a cycle that saw none, when there is one of so many pods by now.
-    async fn made(by_now: Option<u32>) -> (Result<(), ApplyError>, Vec<Asked>) {
+    async fn made(by_now: Option<u32>) -> (Result<bool, ApplyError>, Vec<Asked>) {
         let set = by_now.map(|replicas| {
             let mut set = built(replicas).set;
             set.metadata.uid = Some("set-1".into());
             set.metadata.resource_version = Some("42".into());
+            set.metadata.generation = Some(1);
             serde_json::to_value(set).unwrap()
         });
         let (client, changes) = fake::api(move |asked| match asked.what.split_once(' ')? {
@@ -268,6 +271,7 @@ mod tests {
         let mut earlier = built(3).set;
         earlier.metadata.uid = Some("set-1".into());
         earlier.metadata.resource_version = Some("42".into());
+        earlier.metadata.generation = Some(1);
         let mut earlier = serde_json::to_value(earlier).unwrap();
         let mut observed = fixture::fresh(fixture::network(3));
         observed.set = Some(Set {
@@ -282,9 +286,11 @@ mod tests {
             ("PATCH", _) => Some(asked.body.clone()),
             _ => None,
         });
-        apply(&client, &Leading::held(), &observed, built(3))
-            .await
-            .unwrap();
+        let applied = apply(&client, &Leading::held(), &observed, built(3)).await;
+        assert!(!applied.unwrap(), "it asks for what it asked for");
+        observed.set.as_mut().unwrap().generation = 0;
+        let applied = apply(&client, &Leading::held(), &observed, built(3)).await;
+        assert!(applied.unwrap(), "it asks for something else");
         let mut changes = changes.lock().unwrap().clone();
         changes.retain(|asked| asked.what.contains("/statefulsets/"));
         let strategies: Vec<_> = changes
@@ -292,7 +298,8 @@ mod tests {
             .map(|c| &c.body["spec"]["updateStrategy"])
             .collect();
         let never = json!({"type": "OnDelete", "rollingUpdate": null});
-        assert_eq!(strategies, [&never, &json!({"type": "OnDelete"})]);
+        let ours = json!({"type": "OnDelete"});
+        assert_eq!(strategies, [&never, &ours, &never, &ours]);
     }
 
     #[tokio::test]

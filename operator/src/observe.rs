@@ -167,6 +167,10 @@ pub(crate) async fn set(client: &Client, network: &Network) -> Result<Option<Set
             .metadata
             .resource_version
             .ok_or_else(|| missing("resourceVersion"))?,
+        generation: set
+            .metadata
+            .generation
+            .ok_or_else(|| missing("generation"))?,
         revision: status.update_revision.filter(|_| seen),
         rolls: strategy.as_deref() == Some("RollingUpdate"),
         replicas: spec

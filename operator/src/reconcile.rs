@@ -110,7 +110,7 @@ pub async fn reconcile(
     if let Some(wait) = retention::settle(client, leading, &resource).await? {
         return Ok(Action::requeue(wait));
     }
-    let Some(observed) = observe(client, peers, &namespace, &name).await? else {
+    let Some(mut observed) = observe(client, peers, &namespace, &name).await? else {
         return Ok(Action::await_change());
     };
     if let Err(violation) = observed.network.validate() {
@@ -125,8 +125,12 @@ pub async fn reconcile(
         hint(peers, &plan),
         apply(client, leading, &observed, objects)
     );
+    if let (Ok(true), Some(set)) = (&applied, &mut observed.set) {
+        // Whose pods follow it is not known yet.
+        set.revision = None;
+    }
     let told = match &applied {
-        Ok(()) => tell(peers, &observed, &plan).await,
+        Ok(_) => tell(peers, &observed, &plan).await,
         Err(error) => {
             plan.keep(&observed, causes(error));
             Told::default()

@@ -116,7 +116,13 @@ pub fn refusal(network: &Network, violation: &Violation, now: Timestamp) -> Peer
 
 /// Whether there is nothing left to do or to wait for.
 pub fn is_settled(observed: &Observed, plan: &Plan) -> bool {
-    is_complete(observed, plan) && plan.outdated == 0
+    is_complete(observed, plan) && plan.outdated == 0 && is_seen(observed)
+}
+
+/// Whether the controller of the StatefulSet has looked at the newest template, so that it is known which pods follow it.
+fn is_seen(observed: &Observed) -> bool {
+    let set = observed.set.as_ref();
+    set.is_some_and(|set| set.revision.is_some())
 }
 
 /// Whether all peers that are wanted serve, and nobody else is there.
@@ -208,6 +214,11 @@ fn progressing(observed: &Observed, plan: &Plan, settled: bool) -> Verdict {
             plan.outdated
         );
         ("Restarting", sentence)
+    } else if !is_seen(observed) && is_complete(observed, plan) {
+        (
+            "Restarting",
+            "which peers run from the newest template is not known yet".to_owned(),
+        )
     } else if plan.outdated > 0 {
         let peers = format!("{} peers are ready, {desired} are wanted", plan.ready);
         (

@@ -203,6 +203,7 @@ impl Operator {
         (replicas > 0).then(|| Set {
             uid: "set".into(),
             resource_version: String::new(),
+            generation: 1,
             replicas,
             revision: None,
             rolls: false,

@@ -91,9 +91,20 @@ impl Fetch {
         let piece = any_file_below(&chunks).expect("a chunk");
         fs::rename(&piece, piece.with_extension("away")).unwrap();
         let fetcher = network.server(0);
-        let mut client = peernet(&["fetch", "film", "-", "--everywhere", "--server", &fetcher]);
-        client.stdout(Stdio::null()).stderr(Stdio::null());
-        let client = client.spawn().unwrap();
+        let spawn = || {
+            let mut client = peernet(&["fetch", "film", "-", "--everywhere", "--server", &fetcher]);
+            client.stdout(Stdio::null()).stderr(Stdio::null());
+            client.spawn().unwrap()
+        };
+        let mut client = spawn();
+        // It asks all peers for a second; whoever is busy for so long is not heard.
+        network.wait_for("the film is being fetched", || {
+            if client.try_wait().unwrap().is_some() {
+                client = spawn();
+            }
+            let fetched = network.run(&["shares", "--server", &fetcher]);
+            fetched.contains("film")
+        });
         Fetch { client, piece }
     }
 }

@@ -327,8 +327,9 @@ fn free_ports() -> u16 {
     let firsts = tries.take(1000).map(|n| n * 2 * PORTS);
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let mut given = GIVEN.lock().unwrap();
+    // One that was given is not tried: it would be in the way of whom it was given to.
     firsts
-        .filter(|first| (*first..first + 2 * PORTS).all(free))
-        .find(|first| given.insert(*first))
+        .filter(|first| given.insert(*first))
+        .find(|first| (*first..first + 2 * PORTS).all(free))
         .expect("the machine has free ports")
 }

@@ -454,10 +454,12 @@ async fn a_prefetch_reaches_a_peer_that_was_away_when_its_client_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prefetch_asked_for_again_brings_no_more_copies() {
-    let network = Network::start_with(4, &FLAGS).await;
+    let mut network = Network::start_with(4, &FLAGS).await;
     let film = bytes(PIECES * CHUNK, 12);
     network.peers[0].put(NAME, &film).await.unwrap();
     for _ in 0..6 {
+        // Whoever did not get to run for a while is not invited.
+        network.all_ready().await;
         let request = v1::PrefetchRequest {
             name: NAME.into(),
             peers: 2,

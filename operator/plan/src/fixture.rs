@@ -142,8 +142,9 @@ pub fn set(replicas: u32) -> Set {
     Set {
         uid: "set-1".into(),
         resource_version: "1".into(),
+        generation: 1,
         replicas,
-        revision: None,
+        revision: Some("new".into()),
         rolls: false,
     }
 }

@@ -66,9 +66,11 @@ pub struct Set {
     pub uid: String,
     /// Guards lowering it.
     pub resource_version: String,
+    /// Counts the changes of what it asks for.
+    pub generation: i64,
     /// Pods it asks for.
     pub replicas: u32,
-    /// The revision of its template, once its controller has seen the newest.
+    /// The revision of its template; `None` until its controller has seen the newest.
     pub revision: Option<String>,
     /// Kubernetes starts its pods anew by itself: an earlier version has made it.
     pub rolls: bool,

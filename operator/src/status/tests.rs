@@ -108,6 +108,15 @@ fn nobody_calls_files_writable_when_no_peer_answers() {
 }
 
 #[test]
+fn nothing_is_settled_while_the_newest_template_was_not_looked_at() {
+    let mut observed = fixture::founded(3, 3);
+    assert_eq!(holds(&observed, "Progressing"), is("False", "Settled"));
+    observed.set.as_mut().unwrap().revision = None;
+    assert_eq!(holds(&observed, "Progressing"), is("True", "Restarting"));
+    assert_eq!(holds(&observed, "Ready").0, "True");
+}
+
+#[test]
 fn before_there_is_a_ring_nothing_is_known_of_copies() {
     let fresh = fixture::fresh(fixture::network(3));
     for type_ in ["Writable", "Spread"] {
