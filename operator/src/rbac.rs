@@ -187,6 +187,7 @@ fn set() -> Value {
     let mut set = objects(&fixture::network(3), &image(), 3).set;
     set.metadata.uid = Some("set-1".into());
     set.metadata.resource_version = Some("42".into());
+    set.metadata.generation = Some(1);
     serde_json::to_value(set).unwrap()
 }
 
