@@ -1,5 +1,6 @@
 """The systems that are compared: how each is installed, started as three processes on loopback, and stopped."""
 
+import itertools
 import os
 import random
 import secrets
@@ -48,18 +49,19 @@ def build(root, names, given=None, more=()):
     return Path(os.environ.get("CARGO_TARGET_DIR") or root / "target") / "dist/peernet"
 
 
+def is_free(port):
+    """Whether nobody listens there at the moment."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
 def ports(count):
     """Ports that are free at the moment, below those that the system gives to clients: with a hundred peers it would soon give one of them."""
-    free = []
-    for port in random.sample(range(10_000, 30_000), 20_000):
-        if len(free) == count:
-            break
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        free.append(port)
-    return free
+    free = filter(is_free, random.sample(range(10_000, 30_000), 20_000))
+    return list(itertools.islice(free, count))
 
 
 def cpu_seconds(pids):
